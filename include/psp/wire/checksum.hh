@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The Internet checksum (RFC 1071).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace psp::wire {
+
+// checksum_add adds `octets`, read as big-endian 16-bit words (an odd last octet is padded with
+// zero), to the running sum. Only the last piece of a sum may have an odd length.
+std::uint64_t checksum_add(std::uint64_t sum, std::span<const std::uint8_t> octets);
+
+// checksum_fold folds a running sum to 16 bits, not yet complemented.
+std::uint16_t checksum_fold(std::uint64_t sum);
+
+// pseudo_header_sum is the sum of the pseudo header for the packet whose IP header starts at `ip`
+// (family 4 or 6), for an L4 packet of `l4_length` octets.
+std::uint64_t pseudo_header_sum(std::span<const std::uint8_t> ip, unsigned family,
+                                std::uint8_t protocol, std::uint32_t l4_length);
+
+}  // namespace psp::wire

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Drop reasons as a C++ type. A packet outcome is never an Error and never a log line: it is always
+// one counter.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <psp/wire/drop.h>
+
+namespace psp {
+
+enum class Drop : std::uint8_t {
+#define PSP_DROP_ENUM_(name, number, counter, text) name = number,
+  PSP_DROP_REASONS(PSP_DROP_ENUM_)
+#undef PSP_DROP_ENUM_
+};
+
+// name is the reason's name as written in drop.h, for example "AUTH_FAIL".
+constexpr std::string_view name(Drop reason) {
+  switch (reason) {
+#define PSP_DROP_CASE_(name, number, counter, text) \
+  case Drop::name:                                  \
+    return #name;
+    PSP_DROP_REASONS(PSP_DROP_CASE_)
+#undef PSP_DROP_CASE_
+  }
+  return "UNKNOWN";
+}
+
+// text is the reason in a few words for people.
+constexpr std::string_view text(Drop reason) {
+  switch (reason) {
+#define PSP_DROP_CASE_(name, number, counter, text) \
+  case Drop::name:                                  \
+    return text;
+    PSP_DROP_REASONS(PSP_DROP_CASE_)
+#undef PSP_DROP_CASE_
+  }
+  return "unknown reason";
+}
+
+}  // namespace psp
