@@ -52,4 +52,12 @@ std::expected<PspHeader, Drop> parse_header(std::span<const std::uint8_t> datagr
 // a cookie. Returns the number of octets written.
 std::size_t write_header(std::span<std::uint8_t> out, const PspHeader& header);
 
+// nonce_of is where the kNonce octets of the AEAD nonce, SPI and IV, stand in a PSP header.
+inline const std::uint8_t* nonce_of(const std::uint8_t* header) { return header + 4; }
+
+// crypt_offset_of reads the crypt offset of a PSP header that has not been parsed.
+inline CryptOffset crypt_offset_of(const std::uint8_t* header) {
+  return {static_cast<std::uint8_t>(header[2] & CryptOffset::kMaxUnits)};
+}
+
 }  // namespace psp::wire

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# Flags that every target of the project is built with.
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer)
+add_compile_definitions(_GNU_SOURCE)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 19)
+  # libstdc++ hides <expected> from clang < 19, which reports an older __cpp_concepts than it has.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-builtin-macro-redefined>)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-D__cpp_concepts=202002L>)
+endif()
+if(PSP_SANITIZE)
+  add_compile_options(-fsanitize=${PSP_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${PSP_SANITIZE})
+else()
+  add_compile_options(-fstack-protector-strong)
+  add_link_options(-Wl,-z,relro,-z,now)
+endif()
+find_program(PSP_CCACHE ccache)
+if(PSP_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${PSP_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${PSP_CCACHE})
+endif()
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sealing and opening of PSP packets with a key at hand: the only place where header octets become
+// nonce and AAD.
+//
+//   nonce = header octets 4..15 (SPI, IV)
+//   AAD   = header octets 0..15 and the clear part of what follows, as on the wire
+//   GMAC  = everything up to the ICV is AAD, nothing is encrypted
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <span>
+
+#include <psp/crypto/aead.hh>
+#include <psp/wire/packet.hh>
+
+namespace psp::crypto {
+
+// seal_datagram completes a PSP datagram (UDP payload) at `out`. The PSP header, `header_size`
+// octets with cookie and extension, is already there in clear; `inner` follows it and then the
+// ICV, so `out` has header_size + inner.size() + 16 octets. `inner` either lies in its place in
+// `out` or does not overlap it. The crypt offset is read from the header; it must lie in the packet.
+// Never fails: lengths are the caller's to get right.
+void seal_datagram(Aead& aead, Version version, std::span<std::uint8_t> out,
+                   std::size_t header_size, std::span<const std::uint8_t> inner);
+
+// open_datagram checks the PSP datagram `in` (PSP header .. ICV), already parsed as `header`, and
+// writes everything behind the PSP base header (16 octets) up to the ICV in clear to `out`, which
+// has in.size() - 32 octets: first cookie and extension, header.size() - 16 octets of them, then the
+// inner packet. `out` is that same place in `in` or does not overlap it.
+// False if the ICV does not match, also for an empty ciphertext; `out` is then useless.
+[[nodiscard]] bool open_datagram(Aead& aead, Version version, const wire::PspHeader& header,
+                                 std::span<const std::uint8_t> in, std::uint8_t* out);
+
+// seal_packet turns a clear IP packet into a PSP packet in transport mode, written to `out`, which
+// does not overlap `clear`.
+// The key of options.version is already in `aead`. Returns its length. Errors: wire::write_outer's.
+std::expected<std::size_t, Drop> seal_packet(Aead& aead, const wire::EncapOptions& options,
+                                             std::span<const std::uint8_t> clear,
+                                             std::span<std::uint8_t> out);
+
+// open_packet turns a PSP packet, already parsed as `packet`, back into the clear IP packet, written
+// to `out`, which has room for in.size() octets and does not overlap `in`. Returns its length.
+// Errors: AUTH_FAIL, BAD_VERSION (none that is known).
+std::expected<std::size_t, Drop> open_packet(Aead& aead, const wire::PspPacket& packet,
+                                             std::span<const std::uint8_t> in,
+                                             std::span<std::uint8_t> out);
+
+}  // namespace psp::crypto

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The driver interface: what a PSP device must do, with the contract of the kernel's psp_dev_ops.
+// The software engine is one driver; tests use one that fails on demand.
+#pragma once
+
+#include <cstdint>
+
+#include <psp/crypto/secret.hh>
+#include <psp/device/error.hh>
+#include <psp/wire/types.hh>
+
+namespace psp::device {
+
+// kGenerationMask: a generation has 7 bits.
+inline constexpr std::uint8_t kGenerationMask = 0x7f;
+
+struct DeviceConfig {
+  VersionSet versions_ena;  // receive only; transmit never looks at it
+  friend bool operator==(const DeviceConfig&, const DeviceConfig&) = default;
+};
+
+// RxKey is what rx_spi_alloc hands out, for the peer to use as its Tx key.
+struct RxKey {
+  Spi spi;
+  crypto::SaKey key;
+};
+
+// DriverStats are the eight counters of the PSP specification, section 8. Units: packets, octets.
+struct DriverStats {
+  std::uint64_t rx_packets = 0, rx_bytes = 0, rx_auth_fail = 0, rx_error = 0, rx_bad = 0;
+  std::uint64_t tx_packets = 0, tx_bytes = 0, tx_error = 0;
+};
+
+// Driver is one PSP device as seen by the core. Thread: the control thread only.
+class Driver {
+ public:
+  virtual ~Driver() = default;
+
+  // set_config applies `next`; the core stores it only on success and calls only on a change.
+  virtual Result<void> set_config(const DeviceConfig& current, const DeviceConfig& next) = 0;
+
+  // key_rotate makes a new device key active and destroys the one before the previous.
+  // `proposed` is the next generation; the driver returns the one it took (at most 0x7f).
+  virtual Result<std::uint8_t> key_rotate(std::uint8_t proposed) = 0;
+
+  // rx_spi_alloc returns an SPI never handed out under the active device key, and its key.
+  // Errors: ENOSPC "SPI space exhausted".
+  virtual Result<RxKey> rx_spi_alloc(Version version) = 0;
+
+  // tx_key_add stores a Tx key and returns the driver's handle for it; tx_key_del forgets it.
+  virtual Result<std::uint32_t> tx_key_add(Version version, Spi spi,
+                                           std::span<const std::uint8_t> key) = 0;
+  virtual void tx_key_del(std::uint32_t handle) = 0;
+
+  virtual Result<DriverStats> get_stats() = 0;
+};
+
+}  // namespace psp::device

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// TLS 1.3 contexts that are fit for the key exchange, from certificate files, a pre-shared key or
+// nothing at all, and the handshake with errors that people understand.
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <expected>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <psp/crypto/secret.hh>
+#include <psp/keyx/exchange.hh>
+
+namespace psp::keyx {
+
+struct SslDeleter {
+  void operator()(SSL* ssl) const { SSL_free(ssl); }
+};
+struct SslCtxDeleter {
+  void operator()(SSL_CTX* ctx) const { SSL_CTX_free(ctx); }
+};
+using SslPtr = std::unique_ptr<SSL, SslDeleter>;
+using SslCtxPtr = std::unique_ptr<SSL_CTX, SslCtxDeleter>;
+
+// TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file; certificates.
+struct TlsOptions {
+  bool server = false;
+  std::string cert_file;  // PEM chain; a server with certificates needs it
+  std::string key_file;   // PEM
+  std::string ca_file;    // PEM; whom we believe: a client with certificates needs it
+  bool mutual = false;    // server: demand a certificate that ca_file vouches for
+  std::string psk_file;   // hex, base64 or at least 16 raw octets
+  // first_use makes a certificate that lives as long as the context and believes every peer. Such a
+  // connection is encrypted, but NOT authenticated unless somebody compares the fingerprints.
+  bool first_use = false;
+};
+
+enum class TlsMode { kCertificates, kPsk, kFirstUse };
+
+struct TlsContext {
+  SslCtxPtr ctx;
+  TlsMode mode = TlsMode::kCertificates;
+  bool server = false;
+  std::string own_fingerprint;        // of our certificate; empty if we have none
+  std::vector<std::string> warnings;  // sentences: for example a key file that others can read
+};
+
+// make_context builds a context with TLS 1.3 only, no session tickets, no read-ahead.
+// Errors: kUsage, with the file and what is wrong with it.
+std::expected<TlsContext, Error> make_context(const TlsOptions& options);
+
+// make_connection puts TLS on the connected socket `fd`, which stays the caller's. A client with
+// certificates will accept only one for `peer_name` (a host name or an address).
+std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
+                                             const std::string& peer_name);
+
+// handshake goes on with the handshake: kDone, kWantRead or kWantWrite.
+// Errors: kAuthentication, kPeerClosed, kIo, kProtocol.
+std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl);
+
+// peer_fingerprint is the SHA-256 of the peer's certificate as "AB:CD:...", empty if it sent none.
+std::string peer_fingerprint(SSL* ssl);
+
+// peer_authenticated tells whether the handshake proved who the peer is.
+bool peer_authenticated(const TlsContext& context, SSL* ssl);
+
+using Psk = crypto::Secret<512>;
+
+// decode_psk reads what a PSK file holds: 32 or more hex digits, else base64 of 16 or more octets,
+// else 16 or more raw octets (line ends at the end do not count).
+std::expected<Psk, std::string> decode_psk(std::span<const std::uint8_t> content);
+
+// tls_error puts OpenSSL's error queue, which it empties, into one sentence: `doing`, then why.
+// `result` is what SSL_get_error said.
+Error tls_error(SSL* ssl, int result, int sys_errno, const std::string& doing);
+
+}  // namespace psp::keyx

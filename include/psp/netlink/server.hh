@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The server of the `psp` family: netlink octets in, netlink octets out. It has no socket: whoever
+// owns one (src/programs/pspd) carries datagrams, descriptors and credentials in and out, and tests
+// and fuzzers call it directly.
+//
+// Beside `psp` it serves `nlctrl` (to resolve names) and `softpsp`, a family of our own for what the
+// kernel's has no words for: associations, facts about the daemon, membership in multicast groups
+// (a unix socket has no setsockopt for that).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <psp/device/core.hh>
+#include <psp/netlink/client.hh>
+
+namespace psp::netlink {
+
+// Caller is one connected client, as far as the server must know it. It lives as long as the
+// connection.
+struct Caller {
+  bool net_admin = false;          // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
+  std::uint32_t groups = 0;        // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
+};
+
+using Datagram = std::vector<std::uint8_t>;
+
+// Inspector answers what the core does not know: the `softpsp` family's questions.
+class Inspector {
+ public:
+  virtual ~Inspector() = default;
+  virtual std::vector<AssocInfo> associations() = 0;
+  virtual DaemonInfo daemon_info() = 0;
+};
+
+// Server answers requests and turns the core's events into notifications.
+// Thread: the control thread only.
+class Server final : public device::Listener {
+ public:
+  // `inspector` may be null: the softpsp family's dumps are then EOPNOTSUPP.
+  Server(device::Core& core, Inspector* inspector);
+  ~Server() override;
+
+  // handle answers one datagram: one or more netlink messages. `fd` is the descriptor that came with
+  // it, or -1; it is borrowed. Answers (replies, acks, errors, dump parts) are appended to `out`,
+  // each a datagram of at most 16 KiB. Never fails: what cannot be parsed is answered as the kernel does.
+  void handle(Caller& caller, std::span<const std::uint8_t> request, int fd,
+              std::vector<Datagram>& out);
+
+  // set_multicast sets where notifications go: called with the group's bit and the message.
+  void set_multicast(std::function<void(std::uint32_t group_bit, const Datagram&)> send);
+
+  void device_added(const device::Device&) override;
+  void device_removed(const device::Device&) override;
+  void device_changed(const device::Device&) override;
+  void key_rotated(const device::Device&) override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace psp::netlink

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Numbers of the two generic netlink families that pspd answers to: `psp`, exactly Linux's (first in
+ * 6.18; here the newest superset, since distributions do not ship <linux/psp.h>), and `softpsp`, our
+ * own. Prefixes differ from the kernel header's, so both can be included.
+ *
+ * `uint` below is a netlink uint: 4 octets if the value fits, else 8. All integers are in host order,
+ * the SPI too.
+ */
+#ifndef PSP_NETLINK_UAPI_H
+#define PSP_NETLINK_UAPI_H
+
+#define PSPNL_FAMILY_NAME "psp"
+#define PSPNL_FAMILY_VERSION 1
+#define PSPNL_MCGRP_MGMT "mgmt" /* device notifications */
+#define PSPNL_MCGRP_USE "use"   /* key rotation */
+
+enum pspnl_cmd {
+  PSPNL_CMD_DEV_GET = 1, /* do: dev.id; dump; reply: dev */
+  PSPNL_CMD_DEV_ADD_NTF = 2,
+  PSPNL_CMD_DEV_DEL_NTF = 3,
+  PSPNL_CMD_DEV_SET = 4, /* dev.id, dev.psp-versions-ena; CAP_NET_ADMIN */
+  PSPNL_CMD_DEV_CHANGE_NTF = 5,
+  PSPNL_CMD_KEY_ROTATE = 6, /* dev.id; reply: dev.id; CAP_NET_ADMIN */
+  PSPNL_CMD_KEY_ROTATE_NTF = 7,
+  PSPNL_CMD_RX_ASSOC = 8,  /* [dev-id], version, sock-fd; reply: dev-id, rx-key */
+  PSPNL_CMD_TX_ASSOC = 9,  /* [dev-id], version, tx-key, sock-fd */
+  PSPNL_CMD_GET_STATS = 10, /* do: stats.dev-id; dump; reply: stats */
+  PSPNL_CMD_DEV_ASSOC = 11,
+  PSPNL_CMD_DEV_DISASSOC = 12,
+};
+
+enum pspnl_dev {
+  PSPNL_DEV_ID = 1,               /* u32, at least 1 */
+  PSPNL_DEV_IFINDEX = 2,          /* u32 */
+  PSPNL_DEV_PSP_VERSIONS_CAP = 3, /* u32, bit n: version n */
+  PSPNL_DEV_PSP_VERSIONS_ENA = 4, /* u32, mask 0xf */
+  PSPNL_DEV_ASSOC_LIST = 5,       /* nest of pspnl_assoc_dev_info, repeated */
+  PSPNL_DEV_NSID = 6,             /* s32 */
+  PSPNL_DEV_BY_ASSOCIATION = 7,   /* flag */
+};
+
+enum pspnl_assoc_dev_info {
+  PSPNL_ASSOC_DEV_INFO_IFINDEX = 1, /* u32 */
+  PSPNL_ASSOC_DEV_INFO_NSID = 2,    /* s32 */
+};
+
+enum pspnl_assoc {
+  PSPNL_ASSOC_DEV_ID = 1,  /* u32, at least 1 */
+  PSPNL_ASSOC_VERSION = 2, /* u32, at most 3 */
+  PSPNL_ASSOC_RX_KEY = 3,  /* nest of pspnl_keys */
+  PSPNL_ASSOC_TX_KEY = 4,  /* nest of pspnl_keys */
+  PSPNL_ASSOC_SOCK_FD = 5, /* u32; to pspd the descriptor itself travels as SCM_RIGHTS */
+};
+
+enum pspnl_keys {
+  PSPNL_KEYS_KEY = 1, /* binary, 16 or 32 octets by version */
+  PSPNL_KEYS_SPI = 2, /* u32 */
+};
+
+enum pspnl_stats {
+  PSPNL_STATS_DEV_ID = 1,        /* u32, at least 1 */
+  PSPNL_STATS_KEY_ROTATIONS = 2, /* this and all below: uint */
+  PSPNL_STATS_STALE_EVENTS = 3,
+  PSPNL_STATS_RX_PACKETS = 4,
+  PSPNL_STATS_RX_BYTES = 5,
+  PSPNL_STATS_RX_AUTH_FAIL = 6,
+  PSPNL_STATS_RX_ERROR = 7,
+  PSPNL_STATS_RX_BAD = 8,
+  PSPNL_STATS_TX_PACKETS = 9,
+  PSPNL_STATS_TX_BYTES = 10,
+  PSPNL_STATS_TX_ERROR = 11,
+};
+
+#define SOFTPSP_FAMILY_NAME "softpsp"
+#define SOFTPSP_FAMILY_VERSION 1
+
+enum softpsp_cmd {
+  SOFTPSP_CMD_ASSOC_GET = 1, /* dump; reply: softpsp_assoc */
+  SOFTPSP_CMD_INFO_GET = 2,  /* do: the daemon; dump: its devices; reply: softpsp_info */
+  SOFTPSP_CMD_SUBSCRIBE = 3, /* softpsp_subscribe: this connection's multicast groups from now on */
+};
+
+enum softpsp_assoc {
+  SOFTPSP_ASSOC_COOKIE = 1, /* uint, the socket's SO_COOKIE */
+  SOFTPSP_ASSOC_DEV_ID = 2, /* u32 */
+  SOFTPSP_ASSOC_IFNAME = 3, /* string */
+  SOFTPSP_ASSOC_FAMILY = 4, /* u32: 4 or 6 */
+  SOFTPSP_ASSOC_LOCAL_ADDRESS = 5, /* string, as inet_ntop writes it */
+  SOFTPSP_ASSOC_PEER_ADDRESS = 6,
+  SOFTPSP_ASSOC_LOCAL_PORT = 7, /* u32 */
+  SOFTPSP_ASSOC_PEER_PORT = 8,
+  SOFTPSP_ASSOC_STATE = 9,      /* u32, enum psp_state */
+  SOFTPSP_ASSOC_TCP_STATE = 10, /* string */
+  SOFTPSP_ASSOC_VERSION = 11,   /* u32 */
+  SOFTPSP_ASSOC_GENERATION = 12, /* u32 */
+  SOFTPSP_ASSOC_STALE = 13,      /* flag */
+  SOFTPSP_ASSOC_RX_SPI = 14,     /* u32 */
+  SOFTPSP_ASSOC_TX_SPI = 15,     /* u32, absent without Tx key */
+  SOFTPSP_ASSOC_RX_PACKETS = 16, /* this and all below: uint */
+  SOFTPSP_ASSOC_RX_BYTES = 17,
+  SOFTPSP_ASSOC_TX_PACKETS = 18,
+  SOFTPSP_ASSOC_TX_BYTES = 19,
+  SOFTPSP_ASSOC_RX_DROPS = 20,
+};
+
+enum softpsp_info {
+  SOFTPSP_INFO_VERSION = 1,        /* string; do only */
+  SOFTPSP_INFO_CRYPTO_BACKEND = 2, /* string; do only */
+  SOFTPSP_INFO_PID = 3,            /* u32; do only */
+  SOFTPSP_INFO_DEV_ID = 4,         /* u32; this and all below: dump only */
+  SOFTPSP_INFO_IFNAME = 5,         /* string */
+  SOFTPSP_INFO_TAP = 6,            /* string */
+  SOFTPSP_INFO_MTU = 7,            /* u32 */
+  SOFTPSP_INFO_GENERATION = 8,     /* u32 */
+  SOFTPSP_INFO_SPI_REMAINING = 9,  /* uint */
+  SOFTPSP_INFO_DROP = 10,          /* nest of softpsp_drop, repeated */
+};
+
+enum softpsp_drop {
+  SOFTPSP_DROP_NAME = 1,  /* string */
+  SOFTPSP_DROP_COUNT = 2, /* uint */
+};
+
+enum softpsp_subscribe {
+  SOFTPSP_SUBSCRIBE_GROUPS = 1, /* u32, mask 0x3 */
+};
+
+/* Bits of softpsp subscribe's groups. */
+#define SOFTPSP_GROUP_MGMT 0x1
+#define SOFTPSP_GROUP_USE 0x2
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * PSP for C programs: secure a connected TCP socket with two calls.
+ *
+ *     struct psp_key rx, tx;
+ *     psp_rx_assoc(fd, PSP_VERSION_AES_GCM_128, &rx, &err);   // give rx to the peer, securely
+ *     ... exchange rx for the peer's, as tx ...
+ *     psp_tx_assoc(fd, PSP_VERSION_AES_GCM_128, &tx, &err);   // from here on all is sealed
+ *
+ * The kernel's `psp` netlink family is used where the kernel has it, pspd where it does not.
+ * Functions return 0 or a negative errno; `err`, which may be NULL, then says why in words.
+ * Thread: any; calls open and close their own connection.
+ */
+#ifndef PSP_PSP_H
+#define PSP_PSP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  PSP_VERSION_AES_GCM_128 = 0,
+  PSP_VERSION_AES_GCM_256 = 1,
+  PSP_VERSION_AES_GMAC_128 = 2, /* authenticated, not encrypted */
+  PSP_VERSION_AES_GMAC_256 = 3, /* authenticated, not encrypted */
+};
+
+/* psp_key is an SPI with its key: secret. Wipe it (psp_key_wipe) as soon as it is handed on. */
+struct psp_key {
+  uint32_t spi;     /* host order */
+  uint32_t key_len; /* 16 or 32 */
+  uint8_t key[32];
+};
+
+/* psp_error says what was wrong, in the kernel's words where it has any. */
+struct psp_error {
+  char text[160];
+  char attr[32]; /* the attribute it is about, for example ".dev-id"; empty if none */
+};
+
+/* psp_device describes one PSP device. */
+struct psp_device {
+  uint32_t id;
+  uint32_t ifindex;
+  uint32_t versions_cap; /* bit n: version n */
+  uint32_t versions_ena;
+};
+
+struct psp_stats {
+  uint32_t dev_id;
+  uint64_t key_rotations, stale_events;
+  uint64_t rx_packets, rx_bytes, rx_auth_fail, rx_error, rx_bad;
+  uint64_t tx_packets, tx_bytes, tx_error;
+};
+
+/*
+ * psp_rx_assoc gives the socket an Rx key and stores it in *rx. The device is that of the socket's
+ * route. The socket then accepts clear and PSP segments alike, and sends in clear.
+ */
+int psp_rx_assoc(int fd, uint32_t version, struct psp_key *rx, struct psp_error *err);
+
+/*
+ * psp_tx_assoc installs the peer's Rx key as Tx key. From its success on every octet written is
+ * sealed and every octet read was authenticated. -EBUSY while clear data waits in the receive queue:
+ * read it and call again.
+ */
+int psp_tx_assoc(int fd, uint32_t version, const struct psp_key *tx, struct psp_error *err);
+
+/* psp_dev_list stores up to `max` devices and returns how many there are. */
+int psp_dev_list(struct psp_device *devices, size_t max, struct psp_error *err);
+
+/* psp_dev_set enables exactly `versions` for receive. Needs CAP_NET_ADMIN. */
+int psp_dev_set(uint32_t dev_id, uint32_t versions, struct psp_error *err);
+
+/* psp_key_rotate makes a new device key. Needs CAP_NET_ADMIN. Twice, and old connections die. */
+int psp_key_rotate(uint32_t dev_id, struct psp_error *err);
+
+int psp_get_stats(uint32_t dev_id, struct psp_stats *stats, struct psp_error *err);
+
+/* psp_key_wipe overwrites a key in a way that the compiler cannot drop. */
+void psp_key_wipe(struct psp_key *key);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * What the socket programs and the netdev programs share: the maps of one pspd, its secrets, and the
+ * parsing of TCP segments. Secrets are read-only data, set by the loader before the programs load.
+ */
+#ifndef PSP_DATAPATH_COMMON_H
+#define PSP_DATAPATH_COMMON_H
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include <psp/device/state_table.h>
+#include <psp/wire/drop.h>
+
+#include "abi.h"
+
+#define PSP_TCP_ESTABLISHED 1
+#define PSP_TCP_TIME_WAIT 6
+#define PSP_TCP_CLOSE 7
+
+/* The loader's values. */
+const volatile __u64 psp_epoch = 0;       /* of this pspd, random */
+const volatile __u64 psp_token[2] = {};   /* proves that a request comes from pspd */
+const volatile __u32 psp_view_optname = 0;/* getsockopt number of the view, random */
+const volatile __u32 psp_mark = 0;        /* skb->mark between the programs of this pspd, random */
+const volatile __u16 psp_verified = 0;    /* skb->tc_index of an opened and matched segment, random */
+
+/* psp_assoc: the association that a socket carries. */
+struct {
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct psp_sock);
+} psp_assoc SEC(".maps");
+
+/* psp_departed: connections with a Tx key by 4-tuple, for packets that have no full socket. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 4 * 1024 * 1024);
+  __type(key, struct psp_tuple);
+  __type(value, struct psp_tuple_entry);
+} psp_departed SEC(".maps");
+
+/* psp_drops: how often each enum psp_drop_reason happened in these programs. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, PSP_DROP_MAX);
+  __type(key, __u32);
+  __type(value, __u64);
+} psp_drops SEC(".maps");
+
+static __always_inline void psp_count_drop(__u32 reason) {
+  __u64 *count = bpf_map_lookup_elem(&psp_drops, &reason);
+  if (count) *count += 1;
+}
+
+/* psp_blocked: an association whose keys are gone and that must not fall back to clear text. */
+static __always_inline bool psp_blocked(const struct psp_sock *sock) {
+  return sock->epoch != psp_epoch && (sock->state >= PSP_STATE_TX || sock->pending_tx);
+}
+
+/* psp_segment is a TCP segment as the programs see it; numbers in host order. */
+struct psp_segment {
+  __u32 l3_offset, l4_offset;
+  __u32 seq;
+  __u32 payload;
+  bool syn, fin;
+  struct psp_tuple tuple; /* local is the source on egress; the caller swaps for ingress */
+};
+
+struct psp_tcp_header {
+  __be16 source, dest;
+  __be32 seq, ack;
+  __u8 offset, flags;
+  __be16 window, check, urgent;
+};
+
+#define PSP_MAX_EXTENSIONS 8
+
+/* psp_ipv6_tcp_offset walks the extension headers to TCP. Returns 0 if it is not there. */
+static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff *skb, __u32 l3, __u8 next) {
+  __u32 offset = l3 + 40;
+  for (int i = 0; i < PSP_MAX_EXTENSIONS; i++) {
+    __u8 header[2];
+    if (next == IPPROTO_TCP) return offset;
+    if (next != 0 && next != 43 && next != 60) return 0; /* hop-by-hop, routing, destination */
+    if (bpf_skb_load_bytes(skb, offset, header, sizeof header)) return 0;
+    next = header[0];
+    offset += 8 * ((__u32)header[1] + 1);
+  }
+  return 0;
+}
+
+/*
+ * psp_parse_segment reads the TCP segment whose IP header is at `l3`. False if there is no whole TCP
+ * header (then it is not something a socket of ours sent).
+ */
+static __always_inline bool psp_parse_segment(struct __sk_buff *skb, __u32 l3,
+                                              struct psp_segment *segment) {
+  __u8 ip[40];
+  struct psp_tcp_header tcp;
+  __u32 length;
+
+  __builtin_memset(segment, 0, sizeof *segment);
+  if (bpf_skb_load_bytes(skb, l3, ip, 20)) return false;
+  segment->l3_offset = l3;
+  if (ip[0] >> 4 == 4) {
+    if (ip[9] != IPPROTO_TCP) return false;
+    segment->l4_offset = l3 + 4 * (__u32)(ip[0] & 15);
+    segment->tuple.family = 4;
+    __builtin_memcpy(segment->tuple.local, ip + 12, 4);
+    __builtin_memcpy(segment->tuple.remote, ip + 16, 4);
+  } else if (ip[0] >> 4 == 6) {
+    if (bpf_skb_load_bytes(skb, l3, ip, 40)) return false;
+    segment->l4_offset = psp_ipv6_tcp_offset(skb, l3, ip[6]);
+    if (!segment->l4_offset) return false;
+    segment->tuple.family = 6;
+    __builtin_memcpy(segment->tuple.local, ip + 8, 16);
+    __builtin_memcpy(segment->tuple.remote, ip + 24, 16);
+  } else {
+    return false;
+  }
+  if (bpf_skb_load_bytes(skb, segment->l4_offset, &tcp, sizeof tcp)) return false;
+  length = segment->l4_offset + 4 * (__u32)(tcp.offset >> 4);
+  if (skb->len < length) return false;
+  segment->payload = skb->len - length;
+  segment->seq = bpf_ntohl(tcp.seq);
+  segment->fin = tcp.flags & 0x01;
+  segment->syn = tcp.flags & 0x02;
+  segment->tuple.local_port = tcp.source;
+  segment->tuple.remote_port = tcp.dest;
+  return true;
+}
+
+static __always_inline bool psp_before(__u32 a, __u32 b) { return (__s32)(a - b) < 0; }
+
+static __always_inline __u32 psp_segments(const struct __sk_buff *skb) {
+  return skb->gso_segs ? skb->gso_segs : 1;
+}
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * The few kernel structures that the socket programs read, by name: libbpf finds their real offsets
+ * in the running kernel's BTF (CO-RE), so the members listed here need not be all nor in order.
+ */
+#ifndef PSP_DATAPATH_KERNEL_H
+#define PSP_DATAPATH_KERNEL_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct net_device {
+  int ifindex;
+};
+
+struct dst_entry {
+  struct net_device *dev;
+};
+
+struct rb_node;
+struct rb_root {
+  struct rb_node *rb_node;
+};
+
+struct sk_buff {
+  char cb[48];
+};
+
+struct sock {
+  struct dst_entry *sk_dst_cache;
+};
+
+struct tcp_ulp_ops;
+struct inet_connection_sock {
+  const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
+struct tcp_sock {
+  struct inet_connection_sock inet_conn;
+  __u32 rcv_nxt;
+  __u32 rcv_wnd;
+  __u32 copied_seq;
+  __u32 write_seq;
+  __u32 snd_nxt;
+  __u32 snd_una;
+  struct rb_root out_of_order_queue;
+  struct sk_buff *ooo_last_skb;
+};
+
+struct tcp_skb_cb {
+  __u32 seq;
+  __u32 end_seq;
+};
+
+#pragma clang attribute pop
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
+
+/* psp_kernel_tcp sees a TCP socket as the kernel's struct. Reads only; a bad pointer reads as zero. */
+static __always_inline const struct tcp_sock *psp_kernel_tcp(const void *sk) {
+  return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+}
+
+#endif

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0
+//
+// The packet side of one PSP device: tc programs at the netdev and at its TAP.
+//
+//   psp_egress       netdev, out: segments of sockets with a Tx key go to pspd, nothing else does
+//   psp_ingress      netdev, in:  PSP packets go to pspd; opened segments that pspd sends back are
+//                                 matched with their socket's association
+//   psp_tap_ingress  TAP, from pspd: out to the wire, or up through the netdev
+//   psp_tap_egress   TAP, to pspd: only what psp_egress and psp_ingress sent there
+//
+// They outlive pspd. Without it the TAP is gone, redirects to it fail, and secured sockets are silent
+// instead of in clear.
+#include "common.h"
+
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <stddef.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 psp_netdev_ifindex = 0;
+const volatile __u32 psp_tap_ifindex = 0;
+const volatile __u16 psp_dev_id = 0;
+
+#define PSP_UDP_PORT 1000
+#define PSP_NEXT TC_ACT_UNSPEC /* not ours: let the next filter see it */
+#define PSP_PACKET_OTHERHOST 3
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct psp_device_config);
+} psp_config SEC(".maps");
+
+static __always_inline const struct psp_device_config *psp_device(void) {
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(&psp_config, &zero);
+}
+
+static __always_inline int psp_drop(__u32 reason) {
+  psp_count_drop(reason);
+  return TC_ACT_SHOT;
+}
+
+static __always_inline bool psp_is_ip(const struct __sk_buff *skb) {
+  return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* psp_to_daemon tags the frame and sends it to pspd. */
+static __always_inline int psp_to_daemon(struct __sk_buff *skb, __u8 kind, __u32 handle,
+                                         __u32 tap_ifindex) {
+  struct psp_frame_tag tag = {.kind = kind};
+  __be32 value = bpf_htonl(handle);
+
+  __builtin_memcpy(tag.value, &value, sizeof value);
+  if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0)) return psp_drop(PSP_DROP_TX_BAD_PACKET);
+  skb->mark = psp_mark;
+  return bpf_redirect(tap_ifindex, 0);
+}
+
+/* psp_kind: octets below the clear boundary were queued before tx-assoc and stay in clear. */
+static __always_inline __u8 psp_kind(struct psp_sock *sock, struct bpf_sock *sk,
+                                     const struct psp_segment *segment) {
+  struct bpf_tcp_sock *tcp;
+
+  if (sock->clear_done) return PSP_FRAME_SEAL;
+  tcp = bpf_tcp_sock(sk);
+  if (tcp && !psp_before(tcp->snd_una, sock->clear_boundary)) {
+    sock->clear_done = 1;
+    return PSP_FRAME_SEAL;
+  }
+  if (!segment->payload || !psp_before(segment->seq, sock->clear_boundary)) return PSP_FRAME_SEAL;
+  if (psp_before(sock->clear_boundary, segment->seq + segment->payload) || segment->fin)
+    return PSP_FRAME_SPAN;
+  return PSP_FRAME_CLEAR;
+}
+
+/*
+ * psp_egress_departed: packets without a full socket: ACKs of TIME_WAIT, RSTs of nobody. They are
+ * sealed if their connection had a Tx key.
+ */
+static __always_inline int psp_egress_departed(struct __sk_buff *skb, bool time_wait) {
+  struct psp_tuple_entry *entry;
+  struct psp_segment segment;
+  __u64 cookie;
+
+  if (skb->mark == psp_mark) { /* pspd's own: clear octets of before tx-assoc */
+    skb->mark = 0;
+    return PSP_NEXT;
+  }
+  if (!psp_is_ip(skb) || !psp_parse_segment(skb, ETH_HLEN, &segment)) return PSP_NEXT;
+  entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
+  if (!entry) return PSP_NEXT;
+  if (time_wait) {
+    cookie = bpf_get_socket_cookie(skb);
+    if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
+  }
+  if (entry->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
+  return psp_to_daemon(skb, PSP_FRAME_SEAL, entry->tx_handle, entry->tap_ifindex);
+}
+
+SEC("tc")
+int psp_egress(struct __sk_buff *skb) {
+  struct bpf_sock *sk = skb->sk;
+  struct psp_segment segment;
+  struct psp_sock *sock;
+  bool time_wait = false;
+  __u8 kind;
+
+  if (!sk) return psp_egress_departed(skb, false);
+  time_wait = sk->state == PSP_TCP_TIME_WAIT;
+  sk = bpf_sk_fullsock(sk);
+  if (!sk) return time_wait ? psp_egress_departed(skb, true) : PSP_NEXT;
+  sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+  if (!sock) /* the kernel's own control sockets and the TAP's are in state CLOSE */
+    return sk->state == PSP_TCP_CLOSE ? psp_egress_departed(skb, false) : PSP_NEXT;
+  if (sock->state >= PSP_STATES || psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
+  if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
+  if (sock->netdev_ifindex != psp_netdev_ifindex) return psp_drop(PSP_DROP_POLICY_ROUTE);
+  if (skb->vlan_present || !psp_is_ip(skb) || !psp_parse_segment(skb, ETH_HLEN, &segment))
+    return psp_drop(PSP_DROP_TX_BAD_PACKET);
+  kind = psp_kind(sock, sk, &segment);
+  if (kind == PSP_FRAME_SEAL) {
+    __sync_fetch_and_add(&sock->tx_packets, psp_segments(skb));
+    __sync_fetch_and_add(&sock->tx_bytes, segment.payload);
+  }
+  return psp_to_daemon(skb, kind, sock->tx_handle, sock->tap_ifindex);
+}
+
+/* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */
+static __always_inline bool psp_is_psp(struct __sk_buff *skb, __u32 *version) {
+  __u8 ip[20], flags;
+  __be16 port;
+  __u32 udp;
+
+  if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof ip)) return false;
+  if (ip[0] >> 4 == 4) {
+    if (ip[9] != IPPROTO_UDP || (ip[6] & 0x3f) || ip[7]) return false;
+    udp = ETH_HLEN + 4 * (__u32)(ip[0] & 15);
+  } else {
+    if (ip[0] >> 4 != 6 || ip[6] != IPPROTO_UDP) return false;
+    udp = ETH_HLEN + 40;
+  }
+  if (bpf_skb_load_bytes(skb, udp + 2, &port, sizeof port)) return false;
+  if (port != bpf_htons(PSP_UDP_PORT)) return false;
+  if (bpf_skb_load_bytes(skb, udp + 8 + 3, &flags, sizeof flags)) flags = 0;
+  *version = flags >> 2 & 15;
+  return true;
+}
+
+/* psp_matches: is the opened segment for this association? */
+static __always_inline bool psp_matches(const struct psp_sock *sock,
+                                        const struct psp_frame_tag *tag) {
+  __be32 spi;
+
+  __builtin_memcpy(&spi, tag->value, sizeof spi);
+  return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id &&
+         sock->rx_spi == bpf_ntohl(spi) && sock->generation == tag->generation &&
+         (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
+}
+
+/* psp_lookup finds the socket of an opened segment. The caller releases it. */
+static __always_inline struct bpf_sock *psp_lookup(struct __sk_buff *skb,
+                                                   const struct psp_segment *segment) {
+  struct bpf_sock_tuple tuple = {};
+
+  if (segment->tuple.family == 4) {
+    __builtin_memcpy(&tuple.ipv4.saddr, segment->tuple.local, 4);
+    __builtin_memcpy(&tuple.ipv4.daddr, segment->tuple.remote, 4);
+    tuple.ipv4.sport = segment->tuple.local_port;
+    tuple.ipv4.dport = segment->tuple.remote_port;
+    return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv4, BPF_F_CURRENT_NETNS, 0);
+  }
+  __builtin_memcpy(tuple.ipv6.saddr, segment->tuple.local, 16);
+  __builtin_memcpy(tuple.ipv6.daddr, segment->tuple.remote, 16);
+  tuple.ipv6.sport = segment->tuple.local_port;
+  tuple.ipv6.dport = segment->tuple.remote_port;
+  return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv6, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* psp_departed_matches: the same test for a connection in TIME_WAIT. */
+static __always_inline bool psp_departed_matches(const struct psp_segment *segment,
+                                                 const struct psp_frame_tag *tag) {
+  struct psp_tuple tuple = segment->tuple;
+  struct psp_tuple_entry *entry;
+  __be32 spi;
+
+  __builtin_memcpy(tuple.local, segment->tuple.remote, sizeof tuple.local);
+  __builtin_memcpy(tuple.remote, segment->tuple.local, sizeof tuple.remote);
+  tuple.local_port = segment->tuple.remote_port;
+  tuple.remote_port = segment->tuple.local_port;
+  entry = bpf_map_lookup_elem(&psp_departed, &tuple);
+  __builtin_memcpy(&spi, tag->value, sizeof spi);
+  return entry && entry->epoch == psp_epoch && entry->dev_id == psp_dev_id &&
+         entry->rx_spi == bpf_ntohl(spi) && entry->generation == tag->generation &&
+         (entry->version | PSP_FRAME_TO_STACK) == tag->kind;
+}
+
+/* psp_deliver judges an opened segment before the stack sees it. */
+static __always_inline int psp_deliver(struct __sk_buff *skb) {
+  struct psp_segment segment;
+  struct psp_frame_tag tag;
+  struct psp_sock *sock;
+  struct bpf_sock *sk, *full;
+  bool match = false, known = false;
+  __u8 blank[ETH_ALEN] = {};
+
+  skb->mark = 0;
+  if (bpf_skb_load_bytes(skb, ETH_ALEN, &tag, sizeof tag)) return psp_drop(PSP_DROP_POLICY_FORGED);
+  if (!psp_parse_segment(skb, ETH_HLEN, &segment)) return psp_drop(PSP_DROP_BAD_INNER);
+  sk = psp_lookup(skb, &segment);
+  if (sk) {
+    full = bpf_sk_fullsock(sk);
+    if (full) {
+      sock = bpf_sk_storage_get(&psp_assoc, full, 0, 0);
+      known = sock != NULL;
+      match = sock && psp_matches(sock, &tag);
+    } else if (sk->state == PSP_TCP_TIME_WAIT) {
+      known = true;
+      match = psp_departed_matches(&segment, &tag);
+    }
+    bpf_sk_release(sk);
+  }
+  if (!match) return psp_drop(known ? PSP_DROP_POLICY_MISMATCH : PSP_DROP_POLICY_NO_ASSOC);
+  if (bpf_skb_store_bytes(skb, ETH_ALEN, blank, sizeof blank, 0))
+    return psp_drop(PSP_DROP_POLICY_FORGED);
+  skb->tc_index = psp_verified;
+  return PSP_NEXT;
+}
+
+SEC("tc")
+int psp_ingress(struct __sk_buff *skb) {
+  const struct psp_device_config *device = psp_device();
+  __u32 version;
+
+  if (skb->mark == psp_mark) return psp_deliver(skb);
+  skb->tc_index = 0; /* another namespace may have set it */
+  if (!device || !psp_is_ip(skb) || skb->vlan_present || skb->pkt_type == PSP_PACKET_OTHERHOST)
+    return PSP_NEXT;
+  if (!psp_is_psp(skb, &version)) return PSP_NEXT;
+  if (!(device->versions_ena >> version & 1)) return PSP_NEXT; /* as plain UDP, like a NIC */
+  skb->mark = psp_mark;
+  return bpf_redirect(psp_tap_ifindex, 0);
+}
+
+SEC("tc")
+int psp_tap_ingress(struct __sk_buff *skb) {
+  const struct psp_device_config *device = psp_device();
+  struct psp_frame_tag tag;
+  __u8 mac[ETH_ALEN];
+  __u32 version;
+
+  if (!device) return TC_ACT_SHOT;
+  if (bpf_skb_load_bytes(skb, ETH_ALEN, &tag, sizeof tag)) return psp_drop(PSP_DROP_POLICY_FORGED);
+  __builtin_memcpy(mac, device->mac, sizeof mac);
+  switch (tag.kind) {
+    case PSP_FRAME_TO_WIRE_SEALED:
+      if (!psp_is_psp(skb, &version)) return psp_drop(PSP_DROP_POLICY_FORGED);
+      /* fall through */
+    case PSP_FRAME_TO_WIRE_CLEAR:
+      if (bpf_skb_store_bytes(skb, ETH_ALEN, mac, sizeof mac, 0))
+        return psp_drop(PSP_DROP_TX_WRITE);
+      skb->mark = psp_mark;
+      return bpf_redirect(psp_netdev_ifindex, 0);
+    case PSP_FRAME_TO_STACK:
+    case PSP_FRAME_TO_STACK | 1:
+    case PSP_FRAME_TO_STACK | 2:
+    case PSP_FRAME_TO_STACK | 3:
+      if (bpf_skb_store_bytes(skb, 0, mac, sizeof mac, 0)) return psp_drop(PSP_DROP_RX_WRITE);
+      skb->mark = psp_mark;
+      return bpf_redirect(psp_netdev_ifindex, BPF_F_INGRESS);
+    default:
+      return psp_drop(PSP_DROP_POLICY_FORGED);
+  }
+}
+
+SEC("tc")
+int psp_tap_egress(struct __sk_buff *skb) {
+  if (skb->mark != psp_mark) return psp_drop(PSP_DROP_POLICY_FORGED);
+  return TC_ACT_OK;
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// By ioctl: a handful of facts about one device does not need a netlink dialogue.
+#include "netdev.hh"
+
+#include <cerrno>
+#include <cstring>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <optional>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <psp/base/unique_fd.hh>
+
+namespace psp::datapath {
+namespace {
+
+UniqueFd ioctl_socket() { return UniqueFd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+
+ifreq request_for(const std::string& name) {
+  ifreq request{};
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  return request;
+}
+
+std::unexpected<std::string> failed(const std::string& name, const char* what) {
+  return std::unexpected(fmt::format("{}: cannot {}: {}", name, what, std::strerror(errno)));
+}
+
+// feature_index finds the number of a feature among the device's names.
+std::optional<std::uint32_t> feature_index(int fd, ifreq& request, const std::string& feature,
+                                           std::uint32_t& count) {
+  struct {
+    ethtool_sset_info header;
+    std::uint32_t length;
+  } info{};
+  info.header.cmd = ETHTOOL_GSSET_INFO;
+  info.header.sset_mask = 1ull << ETH_SS_FEATURES;
+  request.ifr_data = reinterpret_cast<char*>(&info);
+  if (::ioctl(fd, SIOCETHTOOL, &request) < 0 || info.header.sset_mask == 0) return std::nullopt;
+  count = info.length;
+
+  std::vector<std::uint8_t> buffer(sizeof(ethtool_gstrings) + count * ETH_GSTRING_LEN);
+  auto* strings = reinterpret_cast<ethtool_gstrings*>(buffer.data());
+  strings->cmd = ETHTOOL_GSTRINGS;
+  strings->string_set = ETH_SS_FEATURES;
+  strings->len = count;
+  request.ifr_data = reinterpret_cast<char*>(strings);
+  if (::ioctl(fd, SIOCETHTOOL, &request) < 0) return std::nullopt;
+  for (std::uint32_t i = 0; i < count; i++) {
+    const char* name = reinterpret_cast<const char*>(strings->data) + i * ETH_GSTRING_LEN;
+    if (feature == std::string(name, ::strnlen(name, ETH_GSTRING_LEN))) return i;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::expected<Netdev, std::string> find_netdev(const std::string& name) {
+  Netdev netdev;
+  netdev.name = name;
+  netdev.ifindex = ::if_nametoindex(name.c_str());
+  if (name.size() >= IFNAMSIZ || netdev.ifindex == 0)
+    return std::unexpected(
+        fmt::format("there is no network device {} in this network namespace", name));
+  const UniqueFd fd = ioctl_socket();
+  ifreq request = request_for(name);
+  if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) < 0) return failed(name, "read its address");
+  if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+    return std::unexpected(
+        fmt::format("{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", name));
+  std::memcpy(netdev.mac.data(), request.ifr_hwaddr.sa_data, netdev.mac.size());
+  if (::ioctl(fd.get(), SIOCGIFMTU, &request) < 0) return failed(name, "read its MTU");
+  netdev.mtu = static_cast<std::uint32_t>(request.ifr_mtu);
+  if (::ioctl(fd.get(), SIOCGIFFLAGS, &request) < 0) return failed(name, "read its flags");
+  netdev.up = request.ifr_flags & IFF_UP;
+  return netdev;
+}
+
+std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
+  char name[IF_NAMESIZE];
+  if (::if_indextoname(ifindex, name) == nullptr)
+    return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  return find_netdev(std::string(name));
+}
+
+std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
+                                             bool on) {
+  const UniqueFd fd = ioctl_socket();
+  ifreq request = request_for(netdev);
+  std::uint32_t count = 0;
+  const auto index = feature_index(fd.get(), request, feature, count);
+  if (!index) return std::unexpected(fmt::format("{} has no feature {}", netdev, feature));
+  const std::uint32_t word = *index / 32, bit = 1u << *index % 32;
+  const std::size_t words = (count + 31) / 32;
+
+  std::vector<std::uint8_t> get(sizeof(ethtool_gfeatures) +
+                                words * sizeof(ethtool_get_features_block));
+  auto* have = reinterpret_cast<ethtool_gfeatures*>(get.data());
+  have->cmd = ETHTOOL_GFEATURES;
+  have->size = static_cast<std::uint32_t>(words);
+  request.ifr_data = reinterpret_cast<char*>(have);
+  if (::ioctl(fd.get(), SIOCETHTOOL, &request) < 0) return failed(netdev, "read its features");
+  const bool was = have->features[word].active & bit;
+  if (was == on) return was;
+
+  std::vector<std::uint8_t> set(sizeof(ethtool_sfeatures) +
+                                words * sizeof(ethtool_set_features_block));
+  auto* want = reinterpret_cast<ethtool_sfeatures*>(set.data());
+  want->cmd = ETHTOOL_SFEATURES;
+  want->size = static_cast<std::uint32_t>(words);
+  want->features[word].valid = bit;
+  want->features[word].requested = on ? bit : 0;
+  request.ifr_data = reinterpret_cast<char*>(want);
+  if (::ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return failed(netdev, "change its features");
+  return was;
+}
+
+}  // namespace psp::datapath
