@@ -19,7 +19,6 @@ constexpr std::size_t kSpiAt = 4;
 constexpr std::size_t kIvAt = 8;
 constexpr std::size_t kCookieAt = kPspBaseHeader;
 
-constexpr std::uint8_t kCryptOffsetMask = 0x3f;
 constexpr std::uint8_t kSampleBit = 0x80;
 constexpr std::uint8_t kDropAfterSamplingBit = 0x40;
 constexpr unsigned kVersionShift = 2;
@@ -49,7 +48,7 @@ std::expected<PspHeader, Drop> parse_header(std::span<const std::uint8_t> datagr
   PspHeader header;
   header.next_header = octets[kNextHeaderAt];
   header.ext_length = octets[kExtLengthAt];
-  header.crypt_offset = {static_cast<std::uint8_t>(octets[kCryptOffsetAt] & kCryptOffsetMask)};
+  header.crypt_offset = crypt_offset_of(octets);
   header.sample = flags & kSampleBit;
   header.drop_after_sampling = flags & kDropAfterSamplingBit;
   header.version_number = flags >> kVersionShift & kVersionMask;
@@ -72,7 +71,7 @@ std::size_t write_header(std::span<std::uint8_t> out, const PspHeader& header) {
   std::uint8_t* octets = out.data();
   octets[kNextHeaderAt] = header.next_header;
   octets[kExtLengthAt] = header.ext_length;
-  octets[kCryptOffsetAt] = header.crypt_offset.units & kCryptOffsetMask;
+  octets[kCryptOffsetAt] = header.crypt_offset.units & CryptOffset::kMaxUnits;
   octets[kFlagsAt] = flags_of(header);
   store_be(octets + kSpiAt, header.spi.value);
   store_be(octets + kIvAt, header.iv);

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Random octets from the kernel. There is no second source: a program whose keys might be guessable
+// must not run.
+#include <cerrno>
+#include <sys/random.h>
+
+#include <psp/crypto/aead.hh>
+
+#include "require.hh"
+
+namespace psp::crypto {
+
+void random_bytes(std::span<std::uint8_t> out) {
+  while (!out.empty()) {
+    const ssize_t got = getrandom(out.data(), out.size(), 0);
+    if (got < 0 && errno == EINTR) continue;
+    require(got > 0, "getrandom gives random octets");
+    out = out.subspan(static_cast<std::size_t>(got));
+  }
+}
+
+}  // namespace psp::crypto
