@@ -36,7 +36,7 @@ struct Association {
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
   Spi rx_spi{};
-  std::optional<Spi> tx_spi{};    // set once tx-assoc succeeded
+  std::optional<Spi> tx_spi{};  // set once tx-assoc succeeded
   std::uint32_t tx_handle = 0;  // the driver's, valid with tx_spi
 };
 
@@ -176,6 +176,7 @@ class Core {
   SocketOps& sockets_;
   Listener* listener_;  // never null
   std::map<std::uint16_t, std::unique_ptr<Record>> records_;
+  std::unordered_map<std::uint32_t, Record*> by_ifindex_;  // registered devices
   std::unordered_map<std::uint64_t, Entry> associations_;  // by cookie
   std::uint16_t last_id_ = 0;
 };

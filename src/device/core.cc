@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The registry of devices and associations, and the rules of the `psp` family. Every function that
+// answers a request checks in the kernel's order, because the first failing check is what a program
+// sees (errno, text, attribute).
+//
+// Associations of a device hang on one of three lists, as in the kernel: active (under the active
+// device key), previous (one rotation old), stale. A rotation moves whole lists.
+#include <cerrno>
+#include <limits>
+#include <list>
+#include <utility>
+
+#include <psp/device/core.hh>
+
+namespace psp::device {
+namespace {
+
+Listener& silent_listener() {
+  static Listener silent;
+  return silent;
+}
+
+}  // namespace
+
+struct Core::Record {
+  Device device;
+  bool registered = true;
+  std::list<Association> active, previous, stale;
+
+  bool unused() const { return active.empty() && previous.empty() && stale.empty(); }
+
+  // list_of is the list that holds an association made after `birth` rotations.
+  std::list<Association>& list_of(const Association& association, std::uint64_t birth) {
+    if (association.stale) return stale;
+    return birth == device.key_rotations ? active : previous;
+  }
+};
+
+struct Core::Entry {
+  Record* record;
+  std::list<Association>::iterator association;
+  std::uint64_t birth;  // key_rotations when it was made
+};
+
+struct Core::Target {
+  int fd;
+  SocketInfo socket;
+  Record* record;
+};
+
+Core::Core(SocketOps& sockets) : sockets_(sockets), listener_(&silent_listener()) {}
+
+Core::~Core() = default;
+
+void Core::set_listener(Listener* listener) {
+  listener_ = listener != nullptr ? listener : &silent_listener();
+}
+
+Result<std::uint16_t> Core::add_device(std::uint32_t ifindex, std::string ifname, VersionSet cap,
+                                       Driver& driver) {
+  if (cap.bits == 0 || !VersionSet::all().contains(cap)) return fail(EINVAL);
+  if (find_record_by_ifindex(ifindex) != nullptr) return fail(EEXIST);
+  constexpr std::size_t kIds = std::numeric_limits<std::uint16_t>::max();  // 1..65535
+  if (records_.size() >= kIds) return fail(ENOSPC);
+  do {
+    ++last_id_;
+  } while (last_id_ == 0 || records_.contains(last_id_));
+
+  auto record = std::make_unique<Record>();
+  record->device = {.id = last_id_,
+                    .ifindex = ifindex,
+                    .ifname = std::move(ifname),
+                    .versions_cap = cap,
+                    .driver = &driver};
+  const Device& device = record->device;
+  by_ifindex_.emplace(ifindex, record.get());
+  records_.emplace(last_id_, std::move(record));
+  listener_->device_added(device);
+  return device.id;
+}
+
+void Core::remove_device(std::uint16_t id) {
+  Record* record = find_record(id);
+  if (record == nullptr) return;
+  listener_->device_removed(record->device);
+  for (auto* list : {&record->active, &record->previous, &record->stale})
+    for (Association& association : *list)
+      if (association.tx_spi) {
+        record->device.driver->tx_key_del(association.tx_handle);
+        association.tx_handle = 0;
+      }
+  by_ifindex_.erase(record->device.ifindex);
+  record->registered = false;
+  record->device.driver = nullptr;
+  drop_record_if_unused(*record);
+}
+
+Core::Record* Core::find_record(std::uint32_t id) {
+  if (id > std::numeric_limits<std::uint16_t>::max()) return nullptr;
+  const auto it = records_.find(static_cast<std::uint16_t>(id));
+  return it != records_.end() && it->second->registered ? it->second.get() : nullptr;
+}
+
+Core::Record* Core::find_record_by_ifindex(std::uint32_t ifindex) {
+  const auto it = by_ifindex_.find(ifindex);
+  return it != by_ifindex_.end() ? it->second : nullptr;
+}
+
+void Core::drop_record_if_unused(Record& record) {
+  if (!record.registered && record.unused()) records_.erase(record.device.id);
+}
+
+Result<Device*> Core::find_device(std::uint32_t id) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  return &record->device;
+}
+
+std::vector<const Device*> Core::devices() const {
+  std::vector<const Device*> devices;
+  for (const auto& [id, record] : records_)
+    if (record->registered) devices.push_back(&record->device);
+  return devices;
+}
+
+Result<void> Core::set_versions(std::uint32_t id, std::optional<VersionSet> ena) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  Device& device = record->device;
+  if (!ena) return fail(EINVAL, "No settings present");
+  if (!device.versions_cap.contains(*ena))
+    return fail(EINVAL, "Requested PSP versions not supported by the device");
+
+  const DeviceConfig next{*ena};
+  if (next != device.config) {
+    if (auto applied = device.driver->set_config(device.config, next); !applied) return applied;
+    device.config = next;
+  }
+  listener_->device_changed(device);
+  return {};
+}
+
+Result<const Device*> Core::key_rotate(std::uint32_t id) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  Device& device = record->device;
+  device.generation = (device.generation + 1) & kGenerationMask;
+  const Result<std::uint8_t> taken = device.driver->key_rotate(device.generation);
+  if (!taken) return std::unexpected(taken.error());
+  device.generation = *taken & kGenerationMask;
+
+  for (Association& association : record->previous) {
+    association.stale = true;
+    ++device.stale_events;
+    listener_->association_stale(association);
+  }
+  record->stale.splice(record->stale.end(), record->previous);
+  record->previous.splice(record->previous.end(), record->active);
+  ++device.key_rotations;
+  listener_->key_rotated(device);
+  return &device;
+}
+
+Result<DeviceStats> Core::stats(std::uint32_t id) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  const Device& device = record->device;
+  const Result<DriverStats> driver = device.driver->get_stats();
+  if (!driver) return std::unexpected(driver.error());
+  return DeviceStats{device.key_rotations, device.stale_events, *driver};
+}
+
+Result<Core::Target> Core::find_target(const AssocRequest& request) {
+  if (!request.fd) return fail_missing(Field::kSockFd);
+  if (*request.fd < 0) return fail(EBADF);
+  const Result<SocketInfo> socket = sockets_.examine(*request.fd);
+  if (!socket) return std::unexpected(socket.error());
+
+  // The route decides; a device named in the request can only confirm it, or stand in for it.
+  if (Record* routed =
+          socket->route_ifindex != 0 ? find_record_by_ifindex(socket->route_ifindex) : nullptr) {
+    if (request.dev_id && *request.dev_id != routed->device.id)
+      return fail(EINVAL, "Device id vs socket mismatch", Field::kDevId);
+    return Target{*request.fd, *socket, routed};
+  }
+  if (!request.dev_id) return fail_missing(Field::kDevId);
+  Record* named = find_record(*request.dev_id);
+  if (named == nullptr) return fail(ENODEV);
+  return Target{*request.fd, *socket, named};
+}
+
+// check_version looks at what the device can do, not at what is enabled: that is for reception
+// only.
+Result<Version> Core::check_version(const Record& record, const AssocRequest& request) const {
+  if (!record.device.versions_cap.has(*request.version))
+    return fail(EOPNOTSUPP, "", Field::kVersion);
+  return *request.version;
+}
+
+Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request) {
+  const Result<Target> target = find_target(request);
+  if (!target) return std::unexpected(target.error());
+  if (!request.version) return fail_missing(Field::kVersion);
+  const Result<Version> version = check_version(*target->record, request);
+  if (!version) return std::unexpected(version.error());
+
+  Device& device = target->record->device;
+  Result<RxKey> rx_key = device.driver->rx_spi_alloc(*version);
+  if (!rx_key) return std::unexpected(rx_key.error());
+
+  const std::uint64_t cookie = target->socket.cookie;
+  if (!target->socket.established)
+    return fail(ENOTCONN, "Socket must be in established state", Field::kSockFd);
+  if (associations_.contains(cookie))
+    return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
+
+  const Association association{.cookie = cookie,
+                                .dev_id = device.id,
+                                .version = *version,
+                                .generation = device.generation,
+                                .rx_spi = rx_key->spi};
+  if (auto attached = sockets_.rx_attach(target->fd, association); !attached) {
+    Error error = attached.error();
+    error.field = Field::kSockFd;
+    return std::unexpected(error);
+  }
+  auto& active = target->record->active;
+  active.push_back(association);
+  associations_.emplace(cookie,
+                        Entry{target->record, std::prev(active.end()), device.key_rotations});
+  return RxAssocReply{device.id, std::move(*rx_key)};
+}
+
+namespace {
+
+// TxKey is a tx-key attribute that passed its checks.
+struct TxKey {
+  Spi spi;
+  std::span<const std::uint8_t> key;
+};
+
+Result<TxKey> parse_tx_key(const AssocRequest::Keys& keys, Version version) {
+  if (!keys.key) return fail_missing(Field::kKey);
+  if (!keys.spi) return fail_missing(Field::kSpi);
+  if (keys.key->size() != key_size(version))
+    return fail(EINVAL, "incorrect key length", Field::kKey);
+  const Spi spi{*keys.spi};
+  // The kernel points at the key here, not at the SPI.
+  if (!spi.valid()) return fail(EINVAL, "invalid SPI: lower 31b must be non-zero", Field::kKey);
+  return TxKey{spi, *keys.key};
+}
+
+}  // namespace
+
+Result<Association*> Core::check_tx_socket(const Target& target, Version version) {
+  if (!target.socket.established) return fail(ENOTCONN, "Socket must be in established state");
+  const auto it = associations_.find(target.socket.cookie);
+  if (it == associations_.end()) return fail(EINVAL, "Socket has no Rx key");
+  if (it->second.record != target.record) return fail(EINVAL, "Rx key from different device");
+  Association& association = *it->second.association;
+  if (association.version != version)
+    return fail(EINVAL, "PSP version mismatch with existing state");
+  if (association.tx_spi) return fail(EBUSY, "Tx key already set");
+  return &association;
+}
+
+Result<void> Core::tx_assoc(const AssocRequest& request) {
+  const Result<Target> target = find_target(request);
+  if (!target) return std::unexpected(target.error());
+  if (!request.version) return fail_missing(Field::kVersion);
+  if (!request.tx_key) return fail_missing(Field::kTxKey);
+  const Result<Version> version = check_version(*target->record, request);
+  if (!version) return std::unexpected(version.error());
+  const Result<TxKey> tx_key = parse_tx_key(*request.tx_key, *version);
+  if (!tx_key) return std::unexpected(tx_key.error());
+  const Result<Association*> association = check_tx_socket(*target, *version);
+  if (!association) return std::unexpected(association.error());
+
+  // The kernel asks its driver last. Here the driver comes first: the moment the socket is
+  // switched, packets may look for the key, and a refused switch can be undone while a made one
+  // cannot.
+  Driver& driver = *target->record->device.driver;
+  const Result<std::uint32_t> handle = driver.tx_key_add(*version, tx_key->spi, tx_key->key);
+  if (!handle) return std::unexpected(handle.error());
+  Association next = **association;
+  next.tx_spi = tx_key->spi;
+  next.tx_handle = *handle;
+  if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
+    driver.tx_key_del(*handle);
+    Error error = attached.error();
+    error.field = Field::kNone;
+    return std::unexpected(error);
+  }
+  **association = next;
+  return {};
+}
+
+void Core::release(std::uint64_t cookie) {
+  const auto it = associations_.find(cookie);
+  if (it == associations_.end()) return;
+  const Entry entry = it->second;
+  associations_.erase(it);
+  Record& record = *entry.record;
+  if (entry.association->tx_spi && record.registered)
+    record.device.driver->tx_key_del(entry.association->tx_handle);
+  record.list_of(*entry.association, entry.birth).erase(entry.association);
+  drop_record_if_unused(record);
+}
+
+const Association* Core::find_association(std::uint64_t cookie) const {
+  const auto it = associations_.find(cookie);
+  return it != associations_.end() ? &*it->second.association : nullptr;
+}
+
+std::size_t Core::association_count() const { return associations_.size(); }
+
+void Core::for_each_association(const std::function<void(const Association&)>& visit) const {
+  for (const auto& [cookie, entry] : associations_) visit(*entry.association);
+}
+
+}  // namespace psp::device

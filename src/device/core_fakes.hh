@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// For tests of the core: a driver that fails on demand and keeps a log, sockets that are a few
+// fields, a listener that writes down what it hears.
+#pragma once
+
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <psp/device/core.hh>
+
+namespace psp::device {
+
+// FakeDriver fails an operation when its fail_ member holds an error.
+class FakeDriver final : public Driver {
+ public:
+  Result<void> set_config(const DeviceConfig& current, const DeviceConfig& next) override {
+    configs.emplace_back(current, next);
+    if (fail_config) return std::unexpected(*fail_config);
+    return {};
+  }
+  Result<std::uint8_t> key_rotate(std::uint8_t proposed) override {
+    proposals.push_back(proposed);
+    if (fail_rotate) return std::unexpected(*fail_rotate);
+    return answer_generation.value_or(proposed);
+  }
+  Result<RxKey> rx_spi_alloc(Version version) override {
+    if (fail_alloc) return std::unexpected(*fail_alloc);
+    RxKey rx{Spi{next_spi++}, {}};
+    rx.key.resize(key_size(version));
+    return rx;
+  }
+  Result<std::uint32_t> tx_key_add(Version version, Spi spi,
+                                   std::span<const std::uint8_t> key) override {
+    if (fail_tx) return std::unexpected(*fail_tx);
+    added.push_back({version, spi, {key.begin(), key.end()}});
+    tx_keys.insert(next_handle);
+    return next_handle++;
+  }
+  void tx_key_del(std::uint32_t handle) override {
+    if (tx_keys.erase(handle) == 0) ++bad_deletes;
+  }
+  Result<DriverStats> get_stats() override {
+    if (fail_stats) return std::unexpected(*fail_stats);
+    return counters;
+  }
+
+  struct Added {
+    Version version;
+    Spi spi;
+    std::vector<std::uint8_t> key;
+  };
+  std::optional<Error> fail_config, fail_rotate, fail_alloc, fail_tx, fail_stats;
+  std::optional<std::uint8_t> answer_generation;
+  DriverStats counters;
+  std::vector<std::pair<DeviceConfig, DeviceConfig>> configs;
+  std::vector<std::uint8_t> proposals;
+  std::vector<Added> added;
+  std::set<std::uint32_t> tx_keys;
+  int bad_deletes = 0;
+  std::uint32_t next_spi = 1, next_handle = 1;
+};
+
+// ModelSockets is a table of sockets by descriptor.
+class ModelSockets final : public SocketOps {
+ public:
+  struct Socket {
+    SocketInfo info{};
+    bool tcp = true;
+    bool queued_clear = false;    // something in clear waits to be read
+    bool becomes_closed = false;  // between examine and attach
+    std::optional<Association> attached{};
+  };
+
+  Result<SocketInfo> examine(int fd) override {
+    const auto it = sockets.find(fd);
+    if (it == sockets.end()) return fail(EBADF);
+    if (!it->second.tcp)
+      return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
+    return it->second.info;
+  }
+  Result<void> rx_attach(int fd, const Association& association) override {
+    Socket& socket = sockets.at(fd);
+    if (socket.becomes_closed) return fail(ENOTCONN, "Socket must be in established state");
+    if (socket.attached) return fail(EBUSY, "Socket already has PSP state");
+    if (refuse_rx) return std::unexpected(*refuse_rx);
+    socket.attached = association;
+    return {};
+  }
+  Result<void> tx_attach(int fd, const Association& association) override {
+    Socket& socket = sockets.at(fd);
+    if (socket.becomes_closed) return fail(ENOTCONN, "Socket must be in established state");
+    if (socket.queued_clear)
+      return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
+    socket.attached = association;
+    return {};
+  }
+
+  std::map<int, Socket> sockets;
+  std::optional<Error> refuse_rx;
+};
+
+// LogListener writes one line for each notification.
+class LogListener final : public Listener {
+ public:
+  void device_added(const Device& d) override { note("add", d); }
+  void device_removed(const Device& d) override { note("del", d); }
+  void device_changed(const Device& d) override {
+    lines.push_back("change " + std::to_string(d.id) + " ena " +
+                    std::to_string(d.config.versions_ena.bits));
+  }
+  void key_rotated(const Device& d) override { note("rotate", d); }
+  void association_stale(const Association& a) override {
+    lines.push_back("stale " + std::to_string(a.cookie));
+  }
+  std::vector<std::string> take() { return std::exchange(lines, {}); }
+
+  std::vector<std::string> lines;
+
+ private:
+  void note(const char* what, const Device& d) {
+    lines.push_back(std::string(what) + " " + std::to_string(d.id));
+  }
+};
+
+}  // namespace psp::device
