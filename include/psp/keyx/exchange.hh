@@ -8,15 +8,14 @@
 //            (nothing unread? tx-assoc)
 //     both:  START   under PSP    proof that this is the connection of that TLS session
 //
-// or ERROR in place of KEY. A man in the middle can neither see nor change an offer, and START tells
-// when he cut octets off the beginning of the PSP stream (clear TCP sequence numbers are not
+// or ERROR in place of KEY. A man in the middle can neither see nor change an offer, and START
+// tells when he cut octets off the beginning of the PSP stream (clear TCP sequence numbers are not
 // protected).
 #pragma once
 
-#include <openssl/ssl.h>
-
 #include <chrono>
 #include <cstdint>
+#include <openssl/ssl.h>
 #include <string>
 
 #include <psp/keyx/message.hh>
@@ -68,24 +67,25 @@ struct Outcome {
   enum class Kind { kPsp, kTls };
   Kind kind = Kind::kPsp;
   Version version = Version::kAesGcm256;  // kPsp only, like the next two
-  Spi rx_spi, tx_spi;
-  std::string why_tls;  // kTls: why not PSP
+  Spi rx_spi = {}, tx_spi = {};
+  std::string why_tls = {};  // kTls: why not PSP
 };
 
 // choose_version is the version that both sides settle on, whoever of them computes it: the best of
 // those in both sets. Encrypting ones first, longer keys first: 1, 0, 3, 2.
 std::optional<Version> choose_version(VersionSet a, VersionSet b);
 
-// Exchange is the state machine of one side. It neither waits nor reads a clock: the time-out is the
-// caller's, who simply drops it. On a blocking socket step() blocks instead of returning kWant*.
+// Exchange is the state machine of one side. It neither waits nor reads a clock: the time-out is
+// the caller's, who simply drops it. On a blocking socket step() blocks instead of returning
+// kWant*.
 //
 // `ssl` is borrowed: a connection by SSL_set_fd with the TLS 1.3 handshake done and session tickets
-// off (make_context sees to both). While the Exchange lives nobody else uses it; its message callback
-// and modes are the Exchange's.
-// Done with kPsp: the socket is the caller's and nothing more may go through `ssl`; SSL_free is all
-// that is left to do (it sends nothing). Not one octet behind START has been read.
-// Done with kTls: `ssl` is the caller's again.
-// Failed: close the socket. Thread: one user at a time.
+// off (make_context sees to both). While the Exchange lives nobody else uses it; its message
+// callback and modes are the Exchange's. Done with kPsp: the socket is the caller's and nothing
+// more may go through `ssl`; SSL_free is all that is left to do (it sends nothing). Not one octet
+// behind START has been read. Done with kTls: `ssl` is the caller's again. Failed: close the
+// socket. The process must ignore SIGPIPE, as for any use of OpenSSL on sockets. Thread: one user
+// at a time.
 class Exchange {
  public:
   Exchange(SSL* ssl, PspOps& ops, Policy policy);

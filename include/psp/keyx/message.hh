@@ -5,8 +5,8 @@
 //     magic "PSPX" | protocol version, 1 octet | type, 1 octet | length of the rest, 2 octets
 //     then fields: tag, 1 octet | length, 1 octet | value
 //
-// with numbers big-endian. A field may stand once. An unknown field is skipped if the top bit of its
-// tag is 0, and makes the message invalid if it is 1: that is how the protocol can grow.
+// with numbers big-endian. A field may stand once. An unknown field is skipped if the top bit of
+// its tag is 0, and makes the message invalid if it is 1: that is how the protocol can grow.
 #pragma once
 
 #include <cstdint>
@@ -38,10 +38,10 @@ enum class Absence : std::uint8_t {
 
 // Offer is the first message of both sides.
 struct Offer {
-  VersionSet versions;  // that this side can receive
+  VersionSet versions = {};  // that this side can receive
   bool tls_allowed = false;
   Absence absence = Absence::kNone;
-  std::string reason;  // for people; why `versions` is empty
+  std::string reason = {};  // for people; why `versions` is empty
 };
 
 // KeyMessage is the last message: the SPI and key under which its sender receives. Secret.
@@ -53,9 +53,9 @@ struct KeyMessage {
 
 // Refusal is what a side says that cannot go on.
 enum class Refusal : std::uint8_t {
-  kRxAssoc = 1,          // no Rx key could be had
-  kMalformed = 2,        // the other's message made no sense
-  kProtocolVersion = 3,  // the other's message is of a protocol version that it does not speak
+  kRxAssoc = 1,       // no Rx key could be had
+  kMalformed = 2,     // the other's message made no sense
+  kOtherVersion = 3,  // the other's message is of a protocol version that it does not speak
 };
 
 struct ErrorMessage {
@@ -67,7 +67,7 @@ using Message = std::variant<Offer, KeyMessage, ErrorMessage>;
 
 // ParseError says what is wrong with a message.
 struct ParseError {
-  enum class Kind { kNotOurs, kProtocolVersion, kTooLong, kTruncated, kBadField, kBadSpi, kBadKey };
+  enum class Kind { kNotOurs, kOtherVersion, kTooLong, kTruncated, kBadField, kBadSpi, kBadKey };
   Kind kind = Kind::kBadField;
   const char* text = "";  // the end of a sentence: "the peer's message ..."
 };

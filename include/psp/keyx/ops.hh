@@ -16,9 +16,9 @@ namespace psp::keyx {
 
 // Availability is what this host can receive on one connection.
 struct Availability {
-  VersionSet versions;  // cap and ena of the connection's device
+  VersionSet versions = {};  // cap and ena of the connection's device
   Absence absence = Absence::kNone;
-  std::string reason;  // one sentence with what to do, where `versions` is empty
+  std::string reason = {};  // one sentence with what to do, where `versions` is empty
 };
 
 // OpsError is a refusal by the provider of PSP.

@@ -4,10 +4,9 @@
 // nothing at all, and the handshake with errors that people understand.
 #pragma once
 
-#include <openssl/ssl.h>
-
 #include <expected>
 #include <memory>
+#include <openssl/ssl.h>
 #include <string>
 #include <vector>
 
@@ -25,14 +24,15 @@ struct SslCtxDeleter {
 using SslPtr = std::unique_ptr<SSL, SslDeleter>;
 using SslCtxPtr = std::unique_ptr<SSL_CTX, SslCtxDeleter>;
 
-// TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file; certificates.
+// TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file;
+// certificates.
 struct TlsOptions {
   bool server = false;
-  std::string cert_file;  // PEM chain; a server with certificates needs it
-  std::string key_file;   // PEM
-  std::string ca_file;    // PEM; whom we believe: a client with certificates needs it
-  bool mutual = false;    // server: demand a certificate that ca_file vouches for
-  std::string psk_file;   // hex, base64 or at least 16 raw octets
+  std::string cert_file = {};  // PEM chain; a server with certificates needs it
+  std::string key_file = {};   // PEM
+  std::string ca_file = {};    // PEM; whom we believe: a client with certificates needs it
+  bool mutual = false;         // server: demand a certificate that ca_file vouches for
+  std::string psk_file = {};   // hex, base64 or at least 16 raw octets
   // first_use makes a certificate that lives as long as the context and believes every peer. Such a
   // connection is encrypted, but NOT authenticated unless somebody compares the fingerprints.
   bool first_use = false;

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PspOps by way of psp::Client, and what a user must do where there is no PSP: every reason names
+// the netdev and the command that helps.
+#include <cerrno>
+#include <fmt/format.h>
+#include <net/if.h>
+
+#include <psp/keyx/ops.hh>
+
+namespace psp::keyx {
+namespace {
+
+std::string netdev_name(unsigned ifindex) {
+  char name[IF_NAMESIZE];
+  return if_indextoname(ifindex, name) != nullptr ? name : fmt::format("netdev {}", ifindex);
+}
+
+Availability absent(Absence absence, std::string reason) {
+  return {.absence = absence, .reason = std::move(reason)};
+}
+
+OpsError to_ops_error(const ClientError& error) { return {error.sys_errno, error.message}; }
+
+}  // namespace
+
+Availability ClientOps::available(int fd) {
+  const auto devices = client_.devices();
+  if (!devices) {
+    const int error = devices.error().sys_errno;
+    const bool permission = error == EPERM || error == EACCES;
+    return absent(permission ? Absence::kPermission : Absence::kFault, devices.error().message);
+  }
+  const auto route = route_ifindex(fd);
+  const DeviceInfo* device = nullptr;
+  for (const auto& candidate : *devices)
+    if (route && candidate.ifindex == *route) device = &candidate;
+  // A device that the kernel associated with this namespace reports its main netdev's ifindex.
+  if (device == nullptr && devices->size() == 1 && client_.provider() == Client::Provider::kKernel)
+    device = &devices->front();
+  if (device == nullptr) {
+    if (!route) return absent(Absence::kNoDevice, "the connection has no route");
+    const std::string name = netdev_name(*route);
+    return absent(
+        Absence::kNoDevice,
+        fmt::format("the connection goes by {0}, which has no PSP device: start pspd with "
+                    "--dev {0}",
+                    name));
+  }
+  const VersionSet both{device->versions_cap.bits & device->versions_ena.bits};
+  if (both.bits == 0) {
+    const std::string name = netdev_name(device->ifindex);
+    return absent(Absence::kDisabled,
+                  fmt::format("the PSP device of {0} has receive disabled: pspctl dev set {0} "
+                              "psp-versions-ena all",
+                              name));
+  }
+  return {.versions = both};
+}
+
+std::expected<KeyInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
+  auto info = client_.rx_assoc(fd, version);
+  if (!info) return std::unexpected(to_ops_error(info.error()));
+  return std::move(info->rx);
+}
+
+std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const KeyInfo& tx) {
+  if (auto done = client_.tx_assoc(fd, version, tx); !done)
+    return std::unexpected(to_ops_error(done.error()));
+  return {};
+}
+
+Availability AbsentOps::available(int) { return absent(absence_, reason_); }
+
+std::expected<KeyInfo, OpsError> AbsentOps::rx_assoc(int, Version) {
+  return std::unexpected(OpsError{EOPNOTSUPP, reason_});
+}
+
+std::expected<void, OpsError> AbsentOps::tx_assoc(int, Version, const KeyInfo&) {
+  return std::unexpected(OpsError{EOPNOTSUPP, reason_});
+}
+
+}  // namespace psp::keyx
