@@ -30,6 +30,7 @@ struct RxKey {
 struct DriverStats {
   std::uint64_t rx_packets = 0, rx_bytes = 0, rx_auth_fail = 0, rx_error = 0, rx_bad = 0;
   std::uint64_t tx_packets = 0, tx_bytes = 0, tx_error = 0;
+  friend bool operator==(const DriverStats&, const DriverStats&) = default;
 };
 
 // Driver is one PSP device as seen by the core. Thread: the control thread only.

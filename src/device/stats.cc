@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sums of the workers' counters. The eight counters of the PSP specification are not kept beside
+// the drop reasons but computed from them, by the counter column of drop.h: they cannot disagree.
+//
+// Threading: see driver_state.hh.
+#include <algorithm>
+
+#include "driver_state.hh"
+
+namespace psp::device {
+
+void Totals::add(const StatsBlock& block) {
+  const auto get = [](const StatsBlock::Counter& c) { return c.load(std::memory_order_relaxed); };
+  rx_packets += get(block.rx_packets);
+  rx_bytes += get(block.rx_bytes);
+  tx_packets += get(block.tx_packets);
+  tx_bytes += get(block.tx_bytes);
+  for (std::size_t i = 0; i < drops.size(); ++i) drops[i] += get(block.drops[i]);
+}
+
+DriverStats Totals::driver_stats() const {
+  std::uint64_t RX_ERROR = 0, RX_BAD = 0, RX_AUTH_FAIL = 0, TX_ERROR = 0, NONE = 0;
+#define PSP_ADD_DROP_(name, number, counter, text) counter += drops[number];
+  PSP_DROP_REASONS(PSP_ADD_DROP_)
+#undef PSP_ADD_DROP_
+  static_cast<void>(NONE);
+  return {.rx_packets = rx_packets,
+          .rx_bytes = rx_bytes,
+          .rx_auth_fail = RX_AUTH_FAIL,
+          .rx_error = RX_ERROR,
+          .rx_bad = RX_BAD,
+          .tx_packets = tx_packets,
+          .tx_bytes = tx_bytes,
+          .tx_error = TX_ERROR};
+}
+
+std::shared_ptr<StatsBlock> StatsRegistry::open() {
+  auto block = std::make_shared<StatsBlock>();
+  const std::lock_guard lock(mutex_);
+  blocks_.push_back(block);
+  return block;
+}
+
+void StatsRegistry::close(const std::shared_ptr<StatsBlock>& block) {
+  const std::lock_guard lock(mutex_);
+  retired_.add(*block);
+  std::erase(blocks_, block);
+}
+
+Totals StatsRegistry::totals() const {
+  const std::lock_guard lock(mutex_);
+  Totals totals = retired_;
+  for (const auto& block : blocks_) totals.add(*block);
+  return totals;
+}
+
+}  // namespace psp::device
