@@ -13,6 +13,7 @@
 #include <memory>
 
 #include <psp/crypto/aead.hh>
+#include <psp/wire/bytes.hh>
 
 #include "require.hh"
 
@@ -58,6 +59,16 @@ const char* instruction_set(const IMB_MGR& manager) {
   }
 }
 
+// same_icv is constant_time_equal for 16 octets: no branch and no early end, and no call either, as
+// it runs once a packet.
+bool same_icv(const std::uint8_t* a, const std::uint8_t* b) {
+  static_assert(kIcv == 16);
+  const auto differ = [a, b](std::size_t at) {
+    return wire::load_be<std::uint64_t>(a + at) ^ wire::load_be<std::uint64_t>(b + at);
+  };
+  return (differ(0) | differ(8)) == 0;
+}
+
 class IpsecMbAead final : public Aead {
  public:
   explicit IpsecMbAead(const IMB_MGR& manager) : manager_(manager) {}
@@ -95,7 +106,7 @@ class IpsecMbAead final : public Aead {
     std::array<std::uint8_t, kIcv> right;
     open_(&key_, &context_, out, in.data(), in.size(), nonce, aad.data(), aad.size(), right.data(),
           right.size());
-    if (constant_time_equal(right, {icv, kIcv})) return true;
+    if (same_icv(right.data(), icv)) return true;
     explicit_bzero(right.data(), right.size());  // the ICV that a forger would like to know
     if (!in.empty()) explicit_bzero(out, in.size());
     return false;

@@ -26,8 +26,9 @@ struct WideSum {
   }
 };
 
-std::uint64_t load_native(const std::uint8_t* p) {
-  std::uint64_t word;
+template <typename Word>
+Word load_native(const std::uint8_t* p) {
+  Word word;
   std::memcpy(&word, p, sizeof word);
   return word;
 }
@@ -46,29 +47,19 @@ std::uint64_t checksum_add(std::uint64_t sum, std::span<const std::uint8_t> octe
   WideSum even;
   WideSum odd;
   for (; left >= 32; p += 32, left -= 32) {
-    even.add(load_native(p));
-    odd.add(load_native(p + 8));
-    even.add(load_native(p + 16));
-    odd.add(load_native(p + 24));
+    even.add(load_native<std::uint64_t>(p));
+    odd.add(load_native<std::uint64_t>(p + 8));
+    even.add(load_native<std::uint64_t>(p + 16));
+    odd.add(load_native<std::uint64_t>(p + 24));
   }
-  for (; left >= 8; p += 8, left -= 8) even.add(load_native(p));
-  if (left != 0) {
-    std::uint64_t last = 0;  // padded with zero octets, on the right in memory
-    std::memcpy(&last, p, left);
-    odd.add(last);
-  }
+  for (; left >= 8; p += 8, left -= 8) even.add(load_native<std::uint64_t>(p));
+  if (left & 4) odd.add(load_native<std::uint32_t>(p)), p += 4;
+  if (left & 2) odd.add(load_native<std::uint16_t>(p)), p += 2;
+  if (left & 1) odd.add(std::endian::native == std::endian::little ? *p : *p << 8);
   even.add(odd.words);
   // A carry is worth 2^64, which is 1 in one's complement.
   const std::uint64_t native = checksum_fold(even.words) + even.carries + odd.carries;
   return sum + to_big_endian_sum(checksum_fold(native));
-}
-
-std::uint16_t checksum_fold(std::uint64_t sum) {
-  sum = (sum & 0xffff'ffff) + (sum >> 32);  // at most 33 bits
-  sum = (sum & 0xffff) + (sum >> 16);       // at most 18
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>(sum);
 }
 
 std::uint64_t pseudo_header_sum(std::span<const std::uint8_t> ip, unsigned family,

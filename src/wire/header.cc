@@ -8,6 +8,8 @@
 #include <psp/wire/bytes.hh>
 #include <psp/wire/header.hh>
 
+#include "read_header.hh"
+
 namespace psp::wire {
 namespace {
 
@@ -40,12 +42,11 @@ std::uint8_t flags_of(const PspHeader& header) {
 
 }  // namespace
 
-std::expected<PspHeader, Drop> parse_header(std::span<const std::uint8_t> datagram) {
-  if (datagram.size() < kPspBaseHeader + kIcv) return std::unexpected(Drop::TRUNCATED);
+std::optional<Drop> read_header(std::span<const std::uint8_t> datagram, PspHeader& header) {
+  if (datagram.size() < kPspBaseHeader + kIcv) return Drop::TRUNCATED;
   const std::uint8_t* octets = datagram.data();
   const std::uint8_t flags = octets[kFlagsAt];
   const bool has_cookie = flags & kCookieBit;
-  PspHeader header;
   header.next_header = octets[kNextHeaderAt];
   header.ext_length = octets[kExtLengthAt];
   header.crypt_offset = crypt_offset_of(octets);
@@ -56,14 +57,20 @@ std::expected<PspHeader, Drop> parse_header(std::span<const std::uint8_t> datagr
   header.iv = load_be<std::uint64_t>(octets + kIvAt);
 
   const std::uint8_t min_length = has_cookie ? kMinExtLengthWithCookie : kMinExtLength;
-  if (!(flags & kFixedBit) || header.ext_length < min_length)
-    return std::unexpected(Drop::BAD_HEADER);
-  if (datagram.size() < header.size() + kIcv) return std::unexpected(Drop::TRUNCATED);
+  if (!(flags & kFixedBit) || header.ext_length < min_length) return Drop::BAD_HEADER;
+  if (datagram.size() < header.size() + kIcv) return Drop::TRUNCATED;
   const auto version = header.version();
   const bool offset_matters = !version || encrypts(*version);
   if (offset_matters && header.crypt_offset.octets() > datagram.size() - kPspBaseHeader - kIcv)
-    return std::unexpected(Drop::BAD_CRYPT_OFFSET);
+    return Drop::BAD_CRYPT_OFFSET;
+  header.cookie.reset();
   if (has_cookie) header.cookie = load_be<std::uint64_t>(octets + kCookieAt);
+  return std::nullopt;
+}
+
+std::expected<PspHeader, Drop> parse_header(std::span<const std::uint8_t> datagram) {
+  std::expected<PspHeader, Drop> header;
+  if (const auto refused = read_header(datagram, *header)) header = std::unexpected(*refused);
   return header;
 }
 

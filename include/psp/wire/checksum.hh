@@ -13,7 +13,13 @@ namespace psp::wire {
 std::uint64_t checksum_add(std::uint64_t sum, std::span<const std::uint8_t> octets);
 
 // checksum_fold folds a running sum to 16 bits, not yet complemented.
-std::uint16_t checksum_fold(std::uint64_t sum);
+constexpr std::uint16_t checksum_fold(std::uint64_t sum) {
+  sum = (sum & 0xffff'ffff) + (sum >> 32);  // at most 33 bits
+  sum = (sum & 0xffff) + (sum >> 16);       // at most 18
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint16_t>(sum);
+}
 
 // pseudo_header_sum is the sum of the pseudo header for the packet whose IP header starts at `ip`
 // (family 4 or 6), for an L4 packet of `l4_length` octets.
