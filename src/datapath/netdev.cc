@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// By ioctl: a handful of facts about one device does not need a netlink dialogue.
+// By ioctl, but for the tc filters: a handful of facts about one device needs no netlink dialogue.
 #include "netdev.hh"
 
 #include <cerrno>
 #include <cstring>
+#include <fmt/format.h>
+#include <libmnl/libmnl.h>
 #include <linux/ethtool.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
+#include <memory>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <optional>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include <psp/base/unique_fd.hh>
 
@@ -36,15 +39,14 @@ std::unexpected<std::string> failed(const std::string& name, const char* what) {
 // feature_index finds the number of a feature among the device's names.
 std::optional<std::uint32_t> feature_index(int fd, ifreq& request, const std::string& feature,
                                            std::uint32_t& count) {
-  struct {
-    ethtool_sset_info header;
-    std::uint32_t length;
-  } info{};
-  info.header.cmd = ETHTOOL_GSSET_INFO;
-  info.header.sset_mask = 1ull << ETH_SS_FEATURES;
-  request.ifr_data = reinterpret_cast<char*>(&info);
-  if (::ioctl(fd, SIOCETHTOOL, &request) < 0 || info.header.sset_mask == 0) return std::nullopt;
-  count = info.length;
+  alignas(ethtool_sset_info)
+      std::uint8_t info_octets[sizeof(ethtool_sset_info) + sizeof count] = {};
+  auto* info = reinterpret_cast<ethtool_sset_info*>(info_octets);
+  info->cmd = ETHTOOL_GSSET_INFO;
+  info->sset_mask = 1ull << ETH_SS_FEATURES;
+  request.ifr_data = reinterpret_cast<char*>(info);
+  if (::ioctl(fd, SIOCETHTOOL, &request) < 0 || info->sset_mask == 0) return std::nullopt;
+  count = info->data[0];
 
   std::vector<std::uint8_t> buffer(sizeof(ethtool_gstrings) + count * ETH_GSTRING_LEN);
   auto* strings = reinterpret_cast<ethtool_gstrings*>(buffer.data());
@@ -73,8 +75,8 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name) {
   ifreq request = request_for(name);
   if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) < 0) return failed(name, "read its address");
   if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
-    return std::unexpected(
-        fmt::format("{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", name));
+    return std::unexpected(fmt::format(
+        "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", name));
   std::memcpy(netdev.mac.data(), request.ifr_hwaddr.sa_data, netdev.mac.size());
   if (::ioctl(fd.get(), SIOCGIFMTU, &request) < 0) return failed(name, "read its MTU");
   netdev.mtu = static_cast<std::uint32_t>(request.ifr_mtu);
@@ -120,6 +122,42 @@ std::expected<bool, std::string> set_feature(const std::string& netdev, const st
   request.ifr_data = reinterpret_cast<char*>(want);
   if (::ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return failed(netdev, "change its features");
   return was;
+}
+
+namespace {
+
+// has_filters_at dumps the filters at one side of the clsact and tells whether there was one.
+bool has_filters_at(std::uint32_t ifindex, std::uint32_t parent) {
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(mnl_socket_open(NETLINK_ROUTE),
+                                                             mnl_socket_close);
+  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return true;
+  std::vector<char> buffer(32768);
+  nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
+  request->nlmsg_type = RTM_GETTFILTER;
+  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  auto* tc = static_cast<tcmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(tcmsg)));
+  tc->tcm_ifindex = static_cast<int>(ifindex);
+  tc->tcm_parent = parent;
+  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return true;
+
+  bool found = false;
+  const auto note = [](const nlmsghdr*, void* data) {
+    *static_cast<bool*>(data) = true;
+    return MNL_CB_OK;
+  };
+  for (int more = MNL_CB_OK; more > MNL_CB_STOP;) {
+    const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
+    if (n < 0) return true;
+    more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(n), 0, 0, note, &found);
+  }
+  return found;
+}
+
+}  // namespace
+
+bool has_filters(std::uint32_t ifindex) {
+  return has_filters_at(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)) ||
+         has_filters_at(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS));
 }
 
 }  // namespace psp::datapath

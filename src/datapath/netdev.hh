@@ -28,4 +28,7 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
                                              bool on);
 
+// has_filters tells whether any tc filter of anybody hangs at the device's clsact.
+bool has_filters(std::uint32_t ifindex);
+
 }  // namespace psp::datapath

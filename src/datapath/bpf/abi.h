@@ -29,7 +29,7 @@ typedef __u64 psp_u64;
  * of it carry what only the two ends know. Multi-octet numbers are big-endian.
  *
  * kernel -> pspd, a TCP segment of a socket with a Tx key:
- *   source MAC = { kind, 0, tx handle (4) }                 destination MAC is the next hop's
+ *   source MAC = { kind, PSP_FRAME_F_*, tx handle (4) }     destination MAC is the next hop's
  * kernel -> pspd, a PSP packet from the wire: Ethernet header as received.
  *
  * pspd -> kernel, to the wire:
@@ -42,13 +42,14 @@ typedef __u64 psp_u64;
 #define PSP_FRAME_SEAL 0x02          /* seal all of it */
 #define PSP_FRAME_SPAN 0x06          /* starts in clear; sealed from the clear boundary on */
 #define PSP_FRAME_CLEAR 0x0a         /* all of it was queued before tx-assoc: stays in clear */
+#define PSP_FRAME_F_MSS_RESERVED 1   /* the socket's MSS already leaves room for PSP */
 #define PSP_FRAME_TO_WIRE_SEALED 0x12
 #define PSP_FRAME_TO_WIRE_CLEAR 0x16
 #define PSP_FRAME_TO_STACK 0x80      /* | version (0..3) */
 
 struct psp_frame_tag {
   psp_u8 kind;
-  psp_u8 generation;
+  psp_u8 info;     /* generation (opened) or PSP_FRAME_F_* (to be sealed) */
   psp_u8 value[4]; /* tx handle or SPI, big-endian */
 };
 
@@ -76,6 +77,7 @@ struct psp_sock {
   psp_u32 clear_end;        /* ... up to here */
   psp_u32 psp_start_valid;  /* PSP data was let through ... */
   psp_u32 psp_start;        /* ... and none before here */
+  psp_u32 mss_reserved;     /* the socket's own MSS leaves room for PSP */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */
@@ -89,6 +91,7 @@ struct psp_sock {
 #define PSP_SOL 0x50535000
 #define PSP_SO_RX_ATTACH 1
 #define PSP_SO_TX_ATTACH 2
+#define PSP_SO_MSS_RESERVED 3
 
 struct psp_sockopt {
   psp_u64 token[2];
@@ -112,6 +115,7 @@ struct psp_sock_view {
   psp_u32 ofo_valid;
   psp_u32 assoc_state;   /* enum psp_state of this epoch's association */
   psp_u32 clear_boundary;
+  psp_u32 mss; /* the socket's mss_cache */
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */

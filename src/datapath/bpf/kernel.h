@@ -49,6 +49,7 @@ struct tcp_sock {
   __u32 write_seq;
   __u32 snd_nxt;
   __u32 snd_una;
+  __u32 mss_cache;
   struct rb_root out_of_order_queue;
   struct sk_buff *ooo_last_skb;
 };

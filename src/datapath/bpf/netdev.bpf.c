@@ -48,9 +48,9 @@ static __always_inline bool psp_is_ip(const struct __sk_buff *skb) {
 }
 
 /* psp_to_daemon tags the frame and sends it to pspd. */
-static __always_inline int psp_to_daemon(struct __sk_buff *skb, __u8 kind, __u32 handle,
-                                         __u32 tap_ifindex) {
-  struct psp_frame_tag tag = {.kind = kind};
+static __always_inline int psp_to_daemon(struct __sk_buff *skb, __u8 kind, __u8 flags,
+                                         __u32 handle, __u32 tap_ifindex) {
+  struct psp_frame_tag tag = {.kind = kind, .info = flags};
   __be32 value = bpf_htonl(handle);
 
   __builtin_memcpy(tag.value, &value, sizeof value);
@@ -97,7 +97,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff *skb, bool time_
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
   }
   if (entry->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
-  return psp_to_daemon(skb, PSP_FRAME_SEAL, entry->tx_handle, entry->tap_ifindex);
+  return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle, entry->tap_ifindex);
 }
 
 SEC("tc")
@@ -125,7 +125,8 @@ int psp_egress(struct __sk_buff *skb) {
     __sync_fetch_and_add(&sock->tx_packets, psp_segments(skb));
     __sync_fetch_and_add(&sock->tx_bytes, segment.payload);
   }
-  return psp_to_daemon(skb, kind, sock->tx_handle, sock->tap_ifindex);
+  return psp_to_daemon(skb, kind, sock->mss_reserved ? PSP_FRAME_F_MSS_RESERVED : 0, sock->tx_handle,
+                       sock->tap_ifindex);
 }
 
 /* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */
@@ -156,7 +157,7 @@ static __always_inline bool psp_matches(const struct psp_sock *sock,
 
   __builtin_memcpy(&spi, tag->value, sizeof spi);
   return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id &&
-         sock->rx_spi == bpf_ntohl(spi) && sock->generation == tag->generation &&
+         sock->rx_spi == bpf_ntohl(spi) && sock->generation == tag->info &&
          (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 
@@ -193,7 +194,7 @@ static __always_inline bool psp_departed_matches(const struct psp_segment *segme
   entry = bpf_map_lookup_elem(&psp_departed, &tuple);
   __builtin_memcpy(&spi, tag->value, sizeof spi);
   return entry && entry->epoch == psp_epoch && entry->dev_id == psp_dev_id &&
-         entry->rx_spi == bpf_ntohl(spi) && entry->generation == tag->generation &&
+         entry->rx_spi == bpf_ntohl(spi) && entry->generation == tag->info &&
          (entry->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 

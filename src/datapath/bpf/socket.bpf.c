@@ -15,6 +15,9 @@
 
 #include <asm-generic/errno.h>
 
+#define TCP_MAXSEG 2
+#define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* barrier: BPF atomics that return a value are full barriers on every architecture. */
@@ -106,6 +109,14 @@ static __always_inline int psp_tx_attach(struct bpf_sock *sk, const struct psp_s
   return 0;
 }
 
+static __always_inline int psp_mss_reserved(struct bpf_sock *sk) {
+  struct psp_sock *sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+
+  if (!sock || sock->epoch != psp_epoch) return -ENOENT;
+  sock->mss_reserved = 1;
+  return 0;
+}
+
 SEC("cgroup/setsockopt")
 int psp_setsockopt(struct bpf_sockopt *ctx) {
   struct psp_sockopt *request = ctx->optval;
@@ -122,6 +133,9 @@ int psp_setsockopt(struct bpf_sockopt *ctx) {
     case PSP_SO_TX_ATTACH:
       result = psp_tx_attach(sk, request);
       break;
+    case PSP_SO_MSS_RESERVED:
+      result = psp_mss_reserved(sk);
+      break;
     default:
       return 1;
   }
@@ -133,6 +147,20 @@ int psp_setsockopt(struct bpf_sockopt *ctx) {
   return 1;
 }
 
+/*
+ * psp_maxseg: what the application is told of its MSS. A socket whose own MSS could not be lowered
+ * still sends PSP_OVERHEAD octets less in each packet, since pspd cuts its segments to fit.
+ */
+static __always_inline int psp_maxseg(struct bpf_sockopt *ctx, struct bpf_sock *sk) {
+  __s32 *mss = ctx->optval;
+  struct psp_sock *sock;
+
+  if (ctx->retval || (void *)(mss + 1) > ctx->optval_end) return 1;
+  sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+  if (sock && sock->state >= PSP_STATE_TX && !sock->mss_reserved) *mss -= PSP_OVERHEAD;
+  return 1;
+}
+
 SEC("cgroup/getsockopt")
 int psp_getsockopt(struct bpf_sockopt *ctx) {
   struct psp_sock_view *view = ctx->optval;
@@ -141,6 +169,7 @@ int psp_getsockopt(struct bpf_sockopt *ctx) {
   const struct dst_entry *dst;
   struct psp_sock *sock;
 
+  if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_MAXSEG) return psp_maxseg(ctx, sk);
   if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return 1;
   if ((void *)(view + 1) > ctx->optval_end) return 1;
   tcp = psp_kernel_tcp(sk);
@@ -159,6 +188,7 @@ int psp_getsockopt(struct bpf_sockopt *ctx) {
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   view->assoc_state = sock && sock->epoch == psp_epoch ? sock->state : PSP_STATE_NONE;
   view->clear_boundary = sock ? sock->clear_boundary : 0;
+  view->mss = tcp->mss_cache;
   /* Volatile: one 8-octet store to both is not allowed on a context. */
   *(volatile __s32 *)&ctx->retval = 0;
   *(volatile __s32 *)&ctx->optlen = sizeof *view;

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sockets.hh"
+
+#include <array>
+#include <bpf/bpf.h>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/ip.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <psp/base/unique_fd.hh>
+
+namespace psp::datapath {
+namespace {
+
+using device::fail;
+using device::Field;
+using device::Result;
+
+constexpr unsigned kTcpEstablished = 1;
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+template <typename T>
+bool get_option(int fd, int option, T& value) {
+  socklen_t length = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0;
+}
+
+// plain_address turns an address into the form it has on the wire: IPv4-mapped becomes IPv4.
+unsigned plain_address(const sockaddr_storage& from, std::uint8_t* address, std::uint16_t& port) {
+  if (from.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(from);
+    std::memcpy(address, &v4.sin_addr, 4);
+    port = v4.sin_port;
+    return 4;
+  }
+  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(from);
+  port = v6.sin6_port;
+  if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) {
+    std::memcpy(address, v6.sin6_addr.s6_addr + 12, 4);
+    return 4;
+  }
+  std::memcpy(address, &v6.sin6_addr, 16);
+  return 6;
+}
+
+bool tuple_of(int fd, psp_tuple& tuple) {
+  sockaddr_storage local{}, remote{};
+  socklen_t local_length = sizeof local, remote_length = sizeof remote;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &local_length) != 0 ||
+      ::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &remote_length) != 0)
+    return false;
+  std::memset(&tuple, 0, sizeof tuple);
+  tuple.family = plain_address(local, tuple.local, tuple.local_port);
+  plain_address(remote, tuple.remote, tuple.remote_port);
+  return true;
+}
+
+// reserve_options sets or takes away options of the length that PSP adds: 40 octets of NOP.
+bool reserve_options(int fd, bool on) {
+  std::array<std::uint8_t, kTransportOverhead> options;
+  socklen_t length = options.size();
+  if (on && (::getsockopt(fd, IPPROTO_IP, IP_OPTIONS, options.data(), &length) != 0 || length != 0))
+    return false;  // the application has options of its own
+  options.fill(IPOPT_NOP);
+  return ::setsockopt(fd, IPPROTO_IP, IP_OPTIONS, options.data(), on ? options.size() : 0) == 0;
+}
+
+}  // namespace
+
+KernelSockets::KernelSockets(const Secrets& secrets, const SocketPrograms& programs)
+    : secrets_(secrets), programs_(programs) {
+  const UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  get_option(probe.get(), SO_NETNS_COOKIE, netns_cookie_);
+}
+
+Result<psp_sock_view> KernelSockets::view(int fd) const {
+  psp_sock_view view{};
+  socklen_t length = sizeof view;
+  if (::getsockopt(fd, PSP_SOL, static_cast<int>(secrets_.view_optname), &view, &length) != 0 ||
+      !view.valid)
+    return fail(EOPNOTSUPP, "pspd's programs do not reach this socket", Field::kSockFd);
+  return view;
+}
+
+Result<device::SocketInfo> KernelSockets::examine(int fd) {
+  if (fd < 0 || ::fcntl(fd, F_GETFD) < 0) return fail(EBADF);
+  int family = 0, type = 0, protocol = 0;
+  if (!get_option(fd, SO_DOMAIN, family)) return fail(errno == ENOTSOCK ? ENOTSOCK : EBADF);
+  get_option(fd, SO_TYPE, type);
+  get_option(fd, SO_PROTOCOL, protocol);
+  if ((family != AF_INET && family != AF_INET6) || type != SOCK_STREAM || protocol != IPPROTO_TCP)
+    return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
+
+  device::SocketInfo info;
+  get_option(fd, SO_COOKIE, info.cookie);
+  auto seen = view(fd);
+  if (!seen) return std::unexpected(seen.error());
+  info.established = seen->tcp_state == kTcpEstablished;
+  // An ifindex means nothing outside its network namespace.
+  std::uint64_t netns = 0;
+  if (get_option(fd, SO_NETNS_COOKIE, netns) && netns == netns_cookie_)
+    info.route_ifindex = seen->route_ifindex;
+  return info;
+}
+
+psp_sockopt KernelSockets::request_for(const device::Association& association) const {
+  psp_sockopt request{};
+  request.token[0] = secrets_.token[0];
+  request.token[1] = secrets_.token[1];
+  request.rx_spi = association.rx_spi.value;
+  request.tx_spi = association.tx_spi ? association.tx_spi->value : 0;
+  request.tx_handle = association.tx_handle;
+  request.dev_id = association.dev_id;
+  request.generation = association.generation;
+  request.version = static_cast<std::uint8_t>(association.version);
+  if (const auto binding = bindings_.find(association.dev_id); binding != bindings_.end()) {
+    request.netdev_ifindex = binding->second.netdev_ifindex;
+    request.tap_ifindex = binding->second.tap_ifindex;
+  }
+  return request;
+}
+
+Result<void> KernelSockets::rx_attach(int fd, const device::Association& association) {
+  const psp_sockopt request = request_for(association);
+  if (::setsockopt(fd, PSP_SOL, PSP_SO_RX_ATTACH, &request, sizeof request) == 0) return {};
+  switch (errno) {
+    case ENOTCONN:
+      return fail(ENOTCONN, "Socket must be in established state", Field::kSockFd);
+    case EBUSY:
+      return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
+    case EINVAL:
+      return fail(EINVAL, "Socket has incompatible state", Field::kSockFd);
+    default:
+      return fail(errno);
+  }
+}
+
+Result<void> KernelSockets::tx_attach(int fd, const device::Association& association) {
+  const auto binding = bindings_.find(association.dev_id);
+  psp_tuple_entry entry{};
+  psp_tuple tuple;
+  if (binding == bindings_.end()) return fail(ENODEV);
+  if (!tuple_of(fd, tuple)) return fail(ENOTCONN, "Socket must be in established state");
+
+  entry.cookie = association.cookie;
+  entry.epoch = secrets_.epoch;
+  entry.tx_handle = association.tx_handle;
+  entry.netdev_ifindex = binding->second.netdev_ifindex;
+  entry.tap_ifindex = binding->second.tap_ifindex;
+  entry.rx_spi = association.rx_spi.value;
+  entry.generation = association.generation;
+  entry.version = static_cast<std::uint8_t>(association.version);
+  entry.dev_id = association.dev_id;
+  // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
+  // it.
+  if (bpf_map_update_elem(programs_.departed_map(), &tuple, &entry, BPF_ANY) != 0)
+    return fail(ENOMEM);
+
+  const psp_sockopt request = request_for(association);
+  if (::setsockopt(fd, PSP_SOL, PSP_SO_TX_ATTACH, &request, sizeof request) != 0) {
+    const int error = errno;
+    bpf_map_delete_elem(programs_.departed_map(), &tuple);
+    switch (error) {
+      case ENOTCONN:
+        return fail(ENOTCONN, "Socket must be in established state");
+      case ENOENT:
+        return fail(EINVAL, "Socket has no Rx key");
+      case EALREADY:
+        return fail(EBUSY, "Tx key already set");
+      case EBUSY:
+        return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
+      default:
+        return fail(error);
+    }
+  }
+  departed_[association.cookie] = tuple;
+  if (auto seen = view(fd)) {
+    binding->second.driver->set_clear_boundary(association.tx_handle, seen->clear_boundary);
+    reserve_mss(fd, seen->mss, request);
+  }
+  return {};
+}
+
+// reserve_mss makes room for PSP in every segment: IPv4 options on a socket lower its MSS by their
+// length at once, as the kernel does at tx-assoc. They never reach the wire: IPv6 packets do not
+// carry them, and off IPv4 packets the datapath takes them. An accepted IPv6 socket does not react,
+// and some applications have options of their own; then the datapath cuts segments that are too
+// long, and the socket programs tell the application the MSS that results.
+void KernelSockets::reserve_mss(int fd, std::uint32_t mss_before,
+                                const psp_sockopt& request) const {
+  if (!reserve_options(fd, true)) return;
+  const auto seen = view(fd);
+  if (seen && seen->mss + kTransportOverhead == mss_before)
+    ::setsockopt(fd, PSP_SOL, PSP_SO_MSS_RESERVED, &request, sizeof request);
+  else
+    reserve_options(fd, false);
+}
+
+void KernelSockets::forget(std::uint64_t cookie) {
+  const auto found = departed_.find(cookie);
+  if (found == departed_.end()) return;
+  // A later connection with the same ports may have taken the entry over.
+  psp_tuple_entry entry{};
+  if (bpf_map_lookup_elem(programs_.departed_map(), &found->second, &entry) == 0 &&
+      entry.cookie == cookie)
+    bpf_map_delete_elem(programs_.departed_map(), &found->second);
+  departed_.erase(found);
+}
+
+}  // namespace psp::datapath

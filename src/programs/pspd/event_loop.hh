@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// EventLoop: sd-event with owners instead of reference counts and std::function instead of
+// callbacks.
+//
+// Threading: one thread, which runs it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+struct sd_event;
+struct sd_event_source;
+
+namespace psp {
+
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  // Source keeps a registration alive.
+  class Source {
+   public:
+    struct State;
+    Source();
+    explicit Source(std::unique_ptr<State> state);
+    Source(Source&&) noexcept;
+    Source& operator=(Source&&) noexcept;
+    ~Source();
+
+   private:
+    std::unique_ptr<State> state_;
+  };
+
+  // on_readable calls back while `fd` is readable (or has hung up).
+  [[nodiscard]] Source on_readable(int fd, std::function<void()> call);
+  // every calls back each `period`.
+  [[nodiscard]] Source every(std::chrono::milliseconds period, std::function<void()> call);
+  // on_signal takes over a signal, which is blocked for the whole process.
+  [[nodiscard]] Source on_signal(int signal, std::function<void()> call);
+  // later calls back once, after what is at work now. For what must not happen inside a callback.
+  [[nodiscard]] Source later(std::function<void()> call);
+
+  // run goes on until stop. Returns stop's code. watchdog() feeds systemd's.
+  int run();
+  void stop(int code);
+  void watchdog();
+
+ private:
+  sd_event* event_ = nullptr;
+};
+
+}  // namespace psp

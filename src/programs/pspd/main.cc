@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// pspd: gives netdevs a PSP device in software. See pspd(8).
+#include <csignal>
+#include <cstdio>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "daemon.hh"
+#include "options.hh"
+
+namespace {
+
+// keep_secrets: device keys live in this process. No core dump, no ptrace by others of the same
+// user, nothing written to swap.
+void keep_secrets() {
+  const rlimit none{0, 0};
+  ::setrlimit(RLIMIT_CORE, &none);
+  ::prctl(PR_SET_DUMPABLE, 0);
+  if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+    spdlog::warn(
+        "memory cannot be locked (CAP_IPC_LOCK or LimitMEMLOCK): keys could reach the swap");
+}
+
+// block_stop_signals: before the first thread, so that only the event loop ever takes them.
+void block_stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+void set_up_log(const std::string& level) {
+  auto log = spdlog::stderr_color_mt("pspd");
+  log->set_pattern(::isatty(STDERR_FILENO) ? "%n: %^%v%$" : "%n: %v");
+  log->set_level(spdlog::level::from_str(level));
+  spdlog::set_default_logger(log);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto options = psp::parse_options(argc, argv);
+  if (!options) return options.error();
+  set_up_log(options->log_level);
+  if (::geteuid() != 0) {
+    spdlog::error(
+        "pspd needs root (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_NET_RAW)");
+    return 5;
+  }
+  ::signal(SIGPIPE, SIG_IGN);
+  block_stop_signals();
+  if (options->cleanup) return psp::clean_up(*options);
+  keep_secrets();
+  auto daemon = psp::Daemon::start(*options);
+  if (!daemon) {
+    spdlog::error("{}", daemon.error());
+    return 1;
+  }
+  return (*daemon)->run();
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "options.hh"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+#include <psp/netlink/client.hh>
+
+namespace psp {
+namespace {
+
+constexpr const char* kFooter = R"(
+Examples:
+  pspd --dev eth0                       PSP device for eth0, receive disabled until
+                                        'pspctl dev set eth0 psp-versions-ena all'
+  pspd --dev eth0 --enable all --rotate-interval 24h
+  pspd --cleanup --dev eth0             remove what a killed pspd left
+
+On SIGTERM the host is put back as it was; connections that were secured are aborted,
+since without pspd they could only go on in clear. See pspd(8).)";
+
+std::optional<Version> parse_version(std::string_view text) {
+  for (std::uint32_t number = 0; number < kVersions; number++) {
+    const Version version = *to_version(number);
+    if (text == name(version) || text == name(version).substr(5) || text == std::to_string(number))
+      return version;
+  }
+  return std::nullopt;
+}
+
+template <typename Parse, typename Value>
+std::function<bool(const std::string&)> into(Parse parse, Value& value) {
+  return [parse, &value](const std::string& text) {
+    const auto parsed = parse(text);
+    if (parsed) value = *parsed;
+    return parsed.has_value();
+  };
+}
+
+}  // namespace
+
+std::optional<VersionSet> parse_versions(const std::string& text) {
+  if (text == "all") return VersionSet::all();
+  VersionSet set;
+  if (text == "none") return set;
+  for (std::size_t from = 0; from <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', from), text.size());
+    const auto version = parse_version(std::string_view(text).substr(from, comma - from));
+    if (!version) return std::nullopt;
+    set.bits |= 1u << static_cast<unsigned>(*version);
+    from = comma + 1;
+  }
+  return set;
+}
+
+std::optional<std::chrono::seconds> parse_duration(const std::string& text) {
+  if (text == "off" || text == "0") return std::chrono::seconds(0);
+  long long value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  if (error != std::errc() || value <= 0 || value > 1'000'000'000) return std::nullopt;
+  if (unit.empty() || unit == "s") return std::chrono::seconds(value);
+  if (unit == "m") return std::chrono::minutes(value);
+  if (unit == "h") return std::chrono::hours(value);
+  if (unit == "d") return std::chrono::days(value);
+  return std::nullopt;
+}
+
+std::expected<Options, int> parse_options(int argc, const char* const* argv) {
+  Options options;
+  options.socket = default_socket();
+  CLI::App app(
+      "pspd gives network devices a PSP device in software and answers for Linux's 'psp' "
+      "netlink family.",
+      "pspd");
+  app.footer(kFooter);
+  app.set_version_flag("-V,--version", "pspd " PSP_PROGRAM_VERSION);
+  app.add_option("--dev", options.devices, "netdev that gets a PSP device; may be repeated")
+      ->type_name("IFNAME")
+      ->allow_extra_args(false);
+  app.add_option("--socket", options.socket,
+                 "control socket; @NAME is abstract: one a network namespace")
+      ->type_name("ADDR")
+      ->capture_default_str();
+  app.add_option("--crypto", options.crypto, "who encrypts: auto, ipsec-mb or openssl")
+      ->check(CLI::IsMember({"auto", "ipsec-mb", "openssl"}))
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--enable",
+         [&](const std::string& text) {
+           if (!into(parse_versions, options.enable)(text))
+             throw CLI::ValidationError("--enable", "'" + text +
+                                                        "' is not all, none or a list of versions "
+                                                        "such as aes-gcm-128,aes-gcm-256");
+         },
+         "versions enabled for receive at start (default none)")
+      ->type_name("LIST|all");
+  app.add_option("--workers", options.workers, "threads and TAP queues a device")
+      ->check(CLI::Range(1u, 64u))
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--rotate-interval",
+         [&](const std::string& text) {
+           if (!into(parse_duration, options.rotate_interval)(text))
+             throw CLI::ValidationError("--rotate-interval",
+                                        "'" + text + "' is not a duration such as 24h");
+         },
+         "rotate device keys this often, for example 24h (default off)")
+      ->type_name("DURATION");
+  app.add_option("--rx-cache", options.rx_cache, "derived Rx keys a worker remembers; 0: none")
+      ->check(CLI::Range(std::size_t{0}, std::size_t{65536}))
+      ->capture_default_str();
+  app.add_option("--busy-poll", options.busy_poll_us,
+                 "spin this long before sleeping; lowers latency")
+      ->type_name("USECS")
+      ->check(CLI::Range(0u, 1'000'000u))
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--udp-checksum",
+         [&](const std::string& text) {
+           if (text != "on" && text != "off")
+             throw CLI::ValidationError("--udp-checksum", "on or off");
+           options.udp_checksum = text == "on";
+         },
+         "off: send checksum 0 where the kernel allows it (default on)")
+      ->type_name("on|off");
+  app.add_option("--log-level", options.log_level, "error, warn, info or debug")
+      ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
+      ->capture_default_str();
+  app.add_flag("--cleanup", options.cleanup, "remove what a killed pspd left, then exit");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return std::unexpected(app.exit(error) == 0 ? 0 : 2);
+  }
+  if (options.devices.empty()) {
+    std::fputs("pspd: error: which netdev? For example: pspd --dev eth0\n", stderr);
+    return std::unexpected(2);
+  }
+  return options;
+}
+
+}  // namespace psp

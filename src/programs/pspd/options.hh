@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// pspd's command line.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <expected>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <psp/wire/types.hh>
+
+namespace psp {
+
+struct Options {
+  std::vector<std::string> devices;
+  std::string socket;
+  std::string crypto = "auto";
+  VersionSet enable;
+  unsigned workers = 1;
+  std::chrono::seconds rotate_interval{0};  // 0: never by itself
+  std::size_t rx_cache = 256;
+  std::uint32_t busy_poll_us = 0;
+  bool udp_checksum = true;
+  std::string log_level = "info";
+  bool cleanup = false;
+};
+
+// parse_options reads argv. Without a value the program ends with that exit code: help and version
+// are printed (0), or a mistake is explained (2).
+std::expected<Options, int> parse_options(int argc, const char* const* argv);
+
+// parse_versions reads "all", "none" or a comma separated list of names ("hdr0-aes-gcm-128",
+// "aes-gcm-128") and numbers.
+std::optional<VersionSet> parse_versions(const std::string& text);
+
+// parse_duration reads "90s", "15m", "24h", "1d", "off".
+std::optional<std::chrono::seconds> parse_duration(const std::string& text);
+
+}  // namespace psp
