@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two ways out of pspctl: text and JSON.
+#include "emitter.hh"
+
+namespace psp::ctl {
+
+namespace {
+
+std::string_view escape_of(Colour colour) {
+  switch (colour) {
+    case Colour::kNone:
+      return "";
+    case Colour::kName:
+      return "\x1b[36m";
+    case Colour::kAddress:
+      return "\x1b[35m";
+    case Colour::kGood:
+      return "\x1b[32m";
+    case Colour::kWarning:
+      return "\x1b[33m";
+    case Colour::kBad:
+      return "\x1b[31m";
+  }
+  return "";
+}
+
+// dump writes text that came from elsewhere (interface names are octets) without failing on octets
+// that are no UTF-8.
+std::string dump(const nlohmann::ordered_json& value, bool pretty) {
+  return value.dump(pretty ? 4 : -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Emitter::Scope Emitter::object(std::string_view key) {
+  open_.emplace_back(std::string(key), nlohmann::ordered_json::object());
+  return Scope(*this);
+}
+
+void Emitter::close() {
+  auto [key, value] = std::move(open_.back());
+  open_.pop_back();
+  if (!style_.json) return;
+  if (open_.empty())
+    elements_.push_back(std::move(value));
+  else
+    open_.back().second[key] = std::move(value);
+}
+
+void Emitter::print_versions(std::string_view key, std::string_view before, VersionSet versions) {
+  auto names = nlohmann::ordered_json::array();
+  std::string words;
+  for (unsigned number = 0; number < 32; ++number) {
+    if ((versions.bits >> number & 1u) == 0) continue;
+    const auto version = to_version(number);
+    const std::string word = version ? std::string(name(*version)) : fmt::to_string(number);
+    names.push_back(word);
+    words += " " + word;
+  }
+  set(key, names);
+  text(fmt::format("{}{}{}", before, key, words.empty() ? " none" : words));
+}
+
+void Emitter::write(std::string_view words, Colour colour) {
+  std::string coloured;
+  if (style_.colour && colour != Colour::kNone) {
+    coloured = fmt::format("{}{}\x1b[0m", escape_of(colour), words);
+    words = coloured;
+  }
+  std::fwrite(words.data(), 1, words.size(), file_);  // errors: ferror, at the end
+}
+
+void Emitter::end_event() {
+  streamed_ = true;
+  if (style_.json) {
+    for (const auto& element : elements_) write(dump(element, false) + "\n", Colour::kNone);
+    elements_.clear();
+  } else {
+    write("\n", Colour::kNone);
+  }
+  std::fflush(file_);
+}
+
+void Emitter::finish() {
+  if (style_.json && !streamed_) write(dump(elements_, style_.pretty) + "\n", Colour::kNone);
+}
+
+}  // namespace psp::ctl
