@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From argv to a command and from its outcome to an exit status.
+#include "command.hh"
+
+#include <cerrno>
+#include <cstring>
+#include <fmt/format.h>
+
+namespace psp::ctl {
+
+namespace {
+
+constexpr std::string_view kHelp =
+    R"(Usage: pspctl [OPTIONS] NOUN [VERB] [ARGUMENTS]    (alone: dev show)
+
+  dev show                      PSP devices and the versions that they accept
+  dev set eth0 psp-versions-ena all      accept PSP packets of these versions
+  key rotate eth0               make a new device key; twice, and old connections die
+  assoc show                    secured connections
+  stats show                    counters, with -s also why packets were dropped
+  monitor                       changes as they happen, one a line
+  doctor [--peer HOST]          what works here, what does not, and what to do
+
+  A device is a netdev's name or "id N". "pspctl NOUN help" says more.
+
+  -j, --json          a JSON array; keys are the attribute names of the kernel
+  -p, --pretty        JSON over several lines
+  -s, --statistics    more numbers         -d, --details    more facts
+  -t, --timestamp     time of each event   -V, --version    -h, --help
+  --socket ADDR       where pspd listens ("@name" is abstract); default $PSP_SOCKET,
+                      else @softpsp. Skips the kernel's own family.
+
+Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted.
+See pspctl(8); psp(7) for the protocol.
+)";
+
+const std::vector<Noun>& nouns() {
+  static const std::vector<Noun> table = {dev_noun(),   key_noun(),     assoc_noun(),
+                                          stats_noun(), monitor_noun(), doctor_noun()};
+  return table;
+}
+
+void print(std::FILE* file, std::string_view words) {
+  std::fwrite(words.data(), 1, words.size(), file);
+}
+
+Outcome<const Noun*> find_noun(Words& words) {
+  auto word = words.take("NOUN");
+  if (!word) return std::unexpected(word.error());
+  for (const Noun& noun : nouns())
+    if (noun.name == *word) return &noun;
+  return usage_error(fmt::format("\"{}\" is no noun of pspctl; see pspctl --help", *word));
+}
+
+Outcome<Handler> find_verb(const Noun& noun, Words& words) {
+  for (const Verb& verb : noun.verbs)
+    if (verb.name.empty() || words.accept(verb.name)) return verb.handler;
+  if (words.done() && noun.alone) return noun.verbs.front().handler;
+  std::string verbs;
+  for (const Verb& verb : noun.verbs)
+    verbs += fmt::format("{}{}", verbs.empty() ? "" : ", ", verb.name);
+  if (words.done()) return usage_error(fmt::format("{}: VERB is missing ({})", noun.name, verbs));
+  return usage_error(
+      fmt::format("{}: \"{}\" is no verb of it ({})", noun.name, words.peek(), verbs));
+}
+
+Outcome<void> execute(const Options& options, const Environment& environment) {
+  if (options.version) {
+    print(environment.out, "pspctl " PSP_VERSION " (softpsp)\n");
+    return {};
+  }
+  Words words(options.words);
+  const bool help_word = words.accept("help");
+  if (words.done() && (help_word || options.help)) {
+    print(environment.out, kHelp);
+    return {};
+  }
+  if (options.words.empty()) words = Words({"dev", "show"});
+  auto noun = find_noun(words);
+  if (!noun) return std::unexpected(noun.error());
+  if (help_word || options.help || words.accept("help")) {
+    print(environment.out, (*noun)->help);
+    return {};
+  }
+  if (options.peer && (*noun)->name != "doctor") return usage_error("--peer is for doctor only");
+  auto handler = find_verb(**noun, words);
+  if (!handler) return std::unexpected(handler.error());
+  const Emitter::Style style{.json = options.json,
+                             .pretty = options.pretty,
+                             .colour = environment.colour && !options.json};
+  Context context{options, environment, std::move(words), Emitter(environment.out, style)};
+  return (*handler)(context);
+}
+
+}  // namespace
+
+Outcome<Client> Context::connect() const {
+  auto client = options.socket ? Client::connect_daemon(*options.socket) : Client::connect();
+  if (!client) return unreachable(client.error());
+  return std::move(*client);
+}
+
+Outcome<std::optional<DaemonInfo>> Context::daemon_info(Client& client) const {
+  if (!options.statistics && !options.details) return std::nullopt;
+  if (client.provider() == Client::Provider::kKernel) return std::nullopt;
+  auto info = client.daemon_info();
+  if (!info) return refused("daemon info", info.error());
+  return std::move(*info);
+}
+
+ExitStatus run(const std::vector<std::string>& arguments, const Environment& environment) {
+  const auto options = parse_options(arguments);
+  Outcome<void> outcome =
+      options ? execute(*options, environment) : Outcome<void>(std::unexpected(options.error()));
+  if (outcome && (std::fflush(environment.out) != 0 || std::ferror(environment.out) != 0))
+    outcome = std::unexpected(
+        Failure{ExitStatus::kFailed, fmt::format("write output: {}", std::strerror(errno))});
+  if (outcome) return ExitStatus::kOk;
+  if (!outcome.error().message.empty())
+    print(environment.err, fmt::format("pspctl: error: {}\n", outcome.error().message));
+  return outcome.error().status;
+}
+
+}  // namespace psp::ctl

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Devices by name, sets of versions by name.
+#include "devices.hh"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <fmt/format.h>
+#include <net/if.h>
+
+namespace psp::ctl {
+
+namespace {
+
+std::optional<std::uint32_t> parse_number(std::string_view word) {
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (error != std::errc{} || end != word.data() + word.size()) return {};
+  return number;
+}
+
+std::optional<Version> parse_version(std::string_view word) {
+  if (const auto number = parse_number(word)) return to_version(*number);
+  for (unsigned number = 0; number < kVersions; ++number) {
+    const Version version = *to_version(number);
+    const std::string_view full = name(version);
+    if (word == full || word == full.substr(full.find('-') + 1)) return version;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string DeviceSelector::words() const { return id ? fmt::format("id {}", *id) : ifname; }
+
+Outcome<DeviceSelector> take_device(Words& words) {
+  words.accept("dev");
+  if (words.accept("id")) {
+    const auto word = words.take("N behind \"id\"");
+    if (!word) return std::unexpected(word.error());
+    const auto id = parse_number(*word);
+    if (!id || *id == 0) return usage_error(fmt::format("\"{}\" is no device id", *word));
+    return DeviceSelector{{}, id};
+  }
+  auto ifname = words.take("IFNAME (or \"id N\")");
+  if (!ifname) return std::unexpected(ifname.error());
+  return DeviceSelector{std::move(*ifname), {}};
+}
+
+Outcome<std::optional<DeviceSelector>> take_optional_device(Words& words) {
+  if (words.done()) return std::nullopt;
+  return take_device(words);
+}
+
+std::string netdev_name(std::uint32_t ifindex) {
+  std::array<char, IF_NAMESIZE> buffer{};
+  if (if_indextoname(ifindex, buffer.data()) == nullptr) return fmt::format("if{}", ifindex);
+  return buffer.data();
+}
+
+Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
+                                std::string_view what) {
+  if (selector.id) {
+    auto device = client.device(*selector.id);
+    if (!device) return refused(fmt::format("{} {}", what, selector.words()), device.error());
+    return *device;
+  }
+  const unsigned ifindex = if_nametoindex(selector.ifname.c_str());
+  if (ifindex == 0)
+    return std::unexpected(
+        Failure{ExitStatus::kFailed,
+                fmt::format("{} {}: no such network interface", what, selector.ifname)});
+  const auto devices = client.devices();
+  if (!devices) return refused(fmt::format("{} {}", what, selector.ifname), devices.error());
+  const auto found = std::ranges::find(*devices, ifindex, &DeviceInfo::ifindex);
+  if (found == devices->end())
+    return std::unexpected(
+        Failure{ExitStatus::kFailed,
+                fmt::format("{} {}: this interface is no PSP device", what, selector.ifname)});
+  return *found;
+}
+
+Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
+                                                const std::optional<DeviceSelector>& selector,
+                                                std::string_view what) {
+  if (selector) {
+    auto device = find_device(client, *selector, what);
+    if (!device) return std::unexpected(device.error());
+    return std::vector{*device};
+  }
+  auto devices = client.devices();
+  if (!devices) return refused(what, devices.error());
+  std::ranges::sort(*devices, {}, &DeviceInfo::id);
+  return std::move(*devices);
+}
+
+std::string DeviceNames::of(std::uint32_t id) const {
+  const auto found = std::ranges::find(devices_, id, &DeviceInfo::id);
+  return found == devices_.end() ? "?" : netdev_name(found->ifindex);
+}
+
+Outcome<VersionSet> parse_versions(std::string_view list, VersionSet cap) {
+  if (list == "all") return cap;
+  if (list == "none") return VersionSet{};
+  VersionSet versions;
+  while (true) {
+    const std::size_t comma = list.find(',');
+    const std::string_view word = list.substr(0, comma);
+    const auto version = parse_version(word);
+    if (!version)
+      return usage_error(
+          fmt::format("\"{}\" is no PSP version (hdr0-aes-gcm-128, aes-gcm-256, aes-gmac-128, "
+                      "aes-gmac-256, 0 to 3, separated by commas; or all, or none)",
+                      word));
+    versions.bits |= 1u << static_cast<unsigned>(*version);
+    if (comma == std::string_view::npos) return versions;
+    list.remove_prefix(comma + 1);
+  }
+}
+
+const DaemonInfo::Device* daemon_device(const std::optional<DaemonInfo>& daemon, std::uint32_t id) {
+  if (!daemon) return nullptr;
+  const auto found = std::ranges::find(daemon->devices, id, &DaemonInfo::Device::id);
+  return found == daemon->devices.end() ? nullptr : &*found;
+}
+
+void print_statistics(Emitter& out, const StatsInfo& stats, const DaemonInfo::Device* daemon) {
+  const std::pair<std::string_view, std::uint64_t> counters[] = {
+      {"key-rotations", stats.key_rotations},
+      {"stale-events", stats.stale_events},
+      {"rx-packets", stats.rx_packets},
+      {"rx-bytes", stats.rx_bytes},
+      {"rx-auth-fail", stats.rx_auth_fail},
+      {"rx-error", stats.rx_error},
+      {"rx-bad", stats.rx_bad},
+      {"tx-packets", stats.tx_packets},
+      {"tx-bytes", stats.tx_bytes},
+      {"tx-error", stats.tx_error},
+  };
+  for (const auto& [key, value] : counters) {
+    out.text(fmt::format("    {:<16}", key));
+    out.print(key, "{:>20}\n", value);
+  }
+  if (daemon == nullptr) return;
+  out.text(daemon->drops.empty() ? "    drops           none\n" : "    drops\n");
+  const auto drops = out.object("drops");
+  for (const auto& [reason, packets] : daemon->drops) {
+    out.text(fmt::format("      {:<18}", reason));
+    out.print(reason, "{:>16}\n", packets);
+  }
+}
+
+}  // namespace psp::ctl

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// For tests: the real server of the psp family over a core with fake drivers, listening at an
+// abstract unix socket of its own.
+//
+// Threading: one thread owns core, server and connections from start() on. Everything a test may
+// change is set before start(); wait_for_member() is the only meeting point.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <poll.h>
+#include <string>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <psp/netlink/server.hh>
+
+#include "core_fakes.hh"
+#include "unique_fd.hh"
+
+namespace psp::ctl {
+
+class FakePspd final : public netlink::Inspector {
+ public:
+  FakePspd() : core(sockets_) {
+    static std::atomic<int> serial{0};
+    address = "@pspctl-test-" + std::to_string(getpid()) + "-" + std::to_string(serial++);
+  }
+  ~FakePspd() override {
+    stop_ = UniqueFd();  // wakes the thread: end of file on the pipe
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void start() {
+    server_ = std::make_unique<netlink::Server>(core, with_inspector ? this : nullptr);
+    core.set_listener(server_.get());
+    server_->set_multicast([this](std::uint32_t bit, const netlink::Datagram& message) {
+      for (const auto& one : connections_)
+        if ((one->caller.groups & bit) != 0)
+          send(one->fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
+    });
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    std::copy(address.begin() + 1, address.end(), name.sun_path + 1);
+    listener_ = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    bind(listener_.get(), reinterpret_cast<sockaddr*>(&name),
+         static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size()));
+    listen(listener_.get(), 8);
+    std::array<int, 2> ends{};
+    if (pipe(ends.data()) != 0) std::abort();
+    wake_ = UniqueFd(ends[0]);
+    stop_ = UniqueFd(ends[1]);
+    thread_ = std::thread([this] { serve(); });
+  }
+
+  // wait_for_member returns once a client has joined a multicast group.
+  void wait_for_member() {
+    std::unique_lock lock(mutex_);
+    joined_.wait(lock, [this] { return members_ != 0; });
+  }
+
+  std::string address;
+  bool net_admin = true;
+  bool with_inspector = true;
+  std::vector<AssocInfo> assocs;
+  DaemonInfo info;
+  device::FakeDriver driver, second_driver;
+
+ private:
+  device::ModelSockets sockets_;
+
+ public:
+  device::Core core;
+
+ private:
+  struct Connection {
+    UniqueFd fd;
+    netlink::Caller caller;
+  };
+
+  std::vector<AssocInfo> associations() override { return assocs; }
+  DaemonInfo daemon_info() override { return info; }
+
+  void serve() {
+    while (true) {
+      std::vector<pollfd> waits = {{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+      for (const auto& one : connections_) waits.push_back({one->fd.get(), POLLIN, 0});
+      poll(waits.data(), waits.size(), -1);
+      if (waits[0].revents != 0) return;
+      for (std::size_t i = waits.size(); i-- > 2;)
+        if (waits[i].revents != 0 && !answer(*connections_[i - 2]))
+          connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(i - 2));
+      if (waits[1].revents != 0) {
+        connections_.push_back(std::make_unique<Connection>());
+        connections_.back()->fd = UniqueFd(accept(listener_.get(), nullptr, nullptr));
+        connections_.back()->caller.net_admin = net_admin;
+      }
+    }
+  }
+
+  bool answer(Connection& one) {
+    std::array<std::uint8_t, 16384> octets;
+    const ssize_t size = recv(one.fd.get(), octets.data(), octets.size(), 0);
+    if (size <= 0) return false;
+    std::vector<netlink::Datagram> answers;
+    server_->handle(one.caller, {octets.data(), static_cast<std::size_t>(size)}, -1, answers);
+    for (const auto& message : answers)
+      send(one.fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
+    const std::lock_guard lock(mutex_);
+    if (one.caller.groups != 0) ++members_;
+    joined_.notify_all();
+    return true;
+  }
+
+  std::unique_ptr<netlink::Server> server_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  UniqueFd listener_, wake_, stop_;
+  std::mutex mutex_;
+  std::condition_variable joined_;
+  int members_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace psp::ctl

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line: options anywhere, and the words between them, which are noun, verb and objects.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "failure.hh"
+
+namespace psp::ctl {
+
+struct Options {
+  bool json = false;
+  bool pretty = false;
+  bool statistics = false;
+  bool details = false;
+  bool timestamps = false;
+  bool help = false;
+  bool version = false;
+  std::optional<std::string> socket;
+  std::optional<std::string> peer;  // doctor only
+  std::vector<std::string> words;
+};
+
+// parse_options reads argv without argv[0]. Errors: kUsage.
+Outcome<Options> parse_options(const std::vector<std::string>& arguments);
+
+// Words hands out the words of a command one by one.
+class Words {
+ public:
+  explicit Words(std::vector<std::string> words) : words_(std::move(words)) {}
+
+  bool done() const { return next_ == words_.size(); }
+  // peek is the next word, empty at the end.
+  std::string_view peek() const { return done() ? std::string_view{} : words_[next_]; }
+  // accept takes the next word if it is `word`.
+  bool accept(std::string_view word);
+  // take takes the next word; `what` names it in the error of there being none.
+  Outcome<std::string> take(std::string_view what);
+  // expect_end refuses words that nobody took.
+  Outcome<void> expect_end() const;
+
+ private:
+  std::vector<std::string> words_;
+  std::size_t next_ = 0;
+};
+
+}  // namespace psp::ctl
