@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// pspctl doctor: what works here, what does not, and what to do about it; one verdict a line.
+#include "doctor.hh"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace psp::ctl {
+
+namespace {
+
+constexpr std::string_view kHelp = R"(Usage: pspctl doctor [IFNAME | id N] [--peer HOST]
+
+       Checks kernel, TUN, BPF, cgroup, processor, cryptography, pspd, devices, and with
+       --peer the way to that host. Prints a verdict a line: ok, skip (mostly: needs root),
+       WARN or FAIL, and under the last two what to do. Changes nothing on the host; as root
+       it makes a TAP device that is gone when it ends.
+
+       --peer sends one UDP datagram to port 1000 of HOST, a PSP packet that no key opens: the
+       peer counts it as rx-bad. What it cannot see is whether the peer's pspd will accept your
+       connection; for that, use psp-cat.
+
+       Exit status 0 if nothing FAILed, else 1.
+)";
+
+std::string_view key_of(Verdict::Level level) {
+  switch (level) {
+    case Verdict::Level::kOk:
+      return "ok";
+    case Verdict::Level::kSkipped:
+      return "skipped";
+    case Verdict::Level::kWarning:
+      return "warn";
+    case Verdict::Level::kFail:
+      return "fail";
+  }
+  return "?";
+}
+
+void print(Emitter& out, const Verdict& verdict) {
+  const auto element = out.element();
+  out.set("check", verdict.check);
+  out.set("verdict", key_of(verdict.level));
+  out.set("text", verdict.text);
+  if (!verdict.advice.empty()) out.set("advice", verdict.advice);
+  switch (verdict.level) {
+    case Verdict::Level::kOk:
+      out.text("ok   ", Colour::kGood);
+      break;
+    case Verdict::Level::kSkipped:
+      out.text("skip ");
+      break;
+    case Verdict::Level::kWarning:
+      out.text("WARN ", Colour::kWarning);
+      break;
+    case Verdict::Level::kFail:
+      out.text("FAIL ", Colour::kBad);
+      break;
+  }
+  out.text(fmt::format("{}: {}\n", verdict.check, verdict.text));
+  if (!verdict.advice.empty()) out.text(fmt::format("     -> {}\n", verdict.advice));
+}
+
+void append(Verdicts& all, Verdicts more) { std::ranges::move(more, std::back_inserter(all)); }
+
+Outcome<void> doctor(Context& context) {
+  const auto selector = take_optional_device(context.words);
+  if (!selector) return std::unexpected(selector.error());
+  if (auto end = context.words.expect_end(); !end) return end;
+
+  Verdicts verdicts = check_host();
+  std::optional<Client> client;
+  append(verdicts, check_provider(context.options.socket, client));
+  std::vector<DeviceInfo> devices;
+  if (client) {
+    append(verdicts, check_devices(*client, *selector));
+    devices = client->devices().value_or(devices);
+  } else {
+    append(verdicts, check_leftovers());
+  }
+  if (context.options.peer) append(verdicts, check_peer(*context.options.peer, devices));
+
+  for (const Verdict& verdict : verdicts) print(context.out, verdict);
+  context.out.finish();
+  const bool failed = std::ranges::any_of(
+      verdicts, [](const Verdict& verdict) { return verdict.level == Verdict::Level::kFail; });
+  if (failed) return std::unexpected(Failure{ExitStatus::kFailed, {}});
+  return {};
+}
+
+}  // namespace
+
+Verdict ok(std::string_view check, std::string text) {
+  return {std::string(check), Verdict::Level::kOk, std::move(text), {}};
+}
+Verdict skipped(std::string_view check, std::string text) {
+  return {std::string(check), Verdict::Level::kSkipped, std::move(text), {}};
+}
+Verdict warn(std::string_view check, std::string text, std::string advice) {
+  return {std::string(check), Verdict::Level::kWarning, std::move(text), std::move(advice)};
+}
+Verdict fail(std::string_view check, std::string text, std::string advice) {
+  return {std::string(check), Verdict::Level::kFail, std::move(text), std::move(advice)};
+}
+
+Noun doctor_noun() { return {"doctor", kHelp, true, {{"", doctor}}}; }
+
+}  // namespace psp::ctl

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What pspctl doctor looks at: each check ends in verdicts, none of them changes the host.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <psp/netlink/client.hh>
+
+#include "devices.hh"
+
+namespace psp::ctl {
+
+struct Verdict {
+  enum class Level { kOk, kSkipped, kWarning, kFail };
+
+  std::string check;  // what was looked at: "kernel", "eth0", ...
+  Level level = Level::kOk;
+  std::string text;    // what was found
+  std::string advice;  // what to do about it; empty if nothing
+};
+
+using Verdicts = std::vector<Verdict>;
+
+Verdict ok(std::string_view check, std::string text);
+Verdict skipped(std::string_view check, std::string text);
+Verdict warn(std::string_view check, std::string text, std::string advice);
+Verdict fail(std::string_view check, std::string text, std::string advice);
+
+// judge_kernel looks at a release as uname(2) gives it, for example "6.18.44-amd64".
+Verdict judge_kernel(std::string_view release);
+
+// check_host: kernel, TUN, tc and BPF, BTF, cgroup v2, SOCK_DESTROY, processor, crypto. What needs
+// root and has none is kSkipped.
+Verdicts check_host();
+
+// check_provider: kernel family or pspd, and who answers. Leaves the connection in `client`.
+Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client);
+
+// check_leftovers looks for tc programs of a pspd that is no more. For when none answers.
+Verdicts check_leftovers();
+
+// check_devices: is there one, and judge_device of each (or of the selected one).
+Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& selector);
+
+// DeviceFacts is what a device is judged by.
+struct DeviceFacts {
+  std::string ifname;
+  VersionSet versions_ena;
+  std::optional<bool> up;  // of the netdev; none: there is no such netdev here
+  std::uint32_t mtu = 0;
+  std::optional<std::uint64_t> spi_remaining;
+};
+Verdicts judge_device(const DeviceFacts& facts);
+
+// check_peer sends one PSP packet that no key can open to `host` and waits half a second for a
+// refusal; and looks at the route and its MTU. The peer counts one rx-bad.
+Verdicts check_peer(const std::string& host, const std::vector<DeviceInfo>& devices);
+
+}  // namespace psp::ctl

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Doctor, second part: who serves the psp family here, and the state of its devices.
+#include <cstring>
+#include <fmt/format.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "doctor.hh"
+#include "unique_fd.hh"
+
+namespace psp::ctl {
+
+namespace {
+
+// kFewSpis: about one in a hundred of the 2^31 - 1 SPIs of a device key.
+constexpr std::uint64_t kFewSpis = 1u << 24;
+// kIpv6MinimumMtu: RFC 8200, section 5.
+constexpr std::uint32_t kIpv6MinimumMtu = 1280;
+
+void look_at_netdev(const std::string& ifname, DeviceFacts& facts) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, ifname.c_str(), IFNAMSIZ - 1);
+  if (!fd || ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return;
+  facts.up = (request.ifr_flags & IFF_UP) != 0;
+  if (ioctl(fd.get(), SIOCGIFMTU, &request) == 0)
+    facts.mtu = static_cast<std::uint32_t>(request.ifr_mtu);
+}
+
+Verdicts check_daemon(Client& client) {
+  const auto info = client.daemon_info();
+  if (!info)
+    return {fail("pspd", fmt::format("connected, but does not answer: {}", info.error().message),
+                 "look at its log: journalctl -u pspd")};
+  return {ok("pspd", fmt::format("pspd {} answers, pid {}, {}", info->version, info->pid,
+                                 info->crypto_backend))};
+}
+
+Verdict judge_connection(const ClientError& error, const std::string& address) {
+  const std::string words = error.text.empty() ? error.message : error.text;
+  if (error.sys_errno == EPERM || error.sys_errno == EACCES)
+    return fail("pspd", fmt::format("at {}: {}", address, words),
+                "do not give it keys: find out who listens there (ss -xlp)");
+  return fail("pspd", words,
+              fmt::format("if it runs: is it in this network namespace, and at {}? "
+                          "(--socket, $PSP_SOCKET)",
+                          address));
+}
+
+}  // namespace
+
+Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client) {
+  const std::string address = socket.value_or(default_socket());
+  auto connected = socket ? Client::connect_daemon(address) : Client::connect(address);
+  if (!connected) return {judge_connection(connected.error(), address)};
+  client.emplace(std::move(*connected));
+  if (client->provider() == Client::Provider::kKernel)
+    return {ok("psp-family", "the kernel has its own: programs use it, pspd is not needed")};
+  Verdicts verdicts;
+  if (!socket) verdicts.push_back(ok("psp-family", "the kernel has none: programs use pspd"));
+  for (Verdict& verdict : check_daemon(*client)) verdicts.push_back(std::move(verdict));
+  return verdicts;
+}
+
+Verdicts judge_device(const DeviceFacts& facts) {
+  Verdicts verdicts;
+  const std::string& name = facts.ifname;
+  if (!facts.up)
+    verdicts.push_back(fail(name, "there is no such netdev in this network namespace any more",
+                            "restart pspd with the netdevs that there are"));
+  else if (!*facts.up)
+    verdicts.push_back(fail(name, "the netdev is down", fmt::format("ip link set {} up", name)));
+  else if (facts.mtu < kIpv6MinimumMtu + kTransportOverhead)
+    verdicts.push_back(warn(
+        name, fmt::format("MTU {}: PSP takes {} octets of a packet", facts.mtu, kTransportOverhead),
+        fmt::format("ip link set {} mtu {}, or more", name, kIpv6MinimumMtu + kTransportOverhead)));
+  else
+    verdicts.push_back(ok(name, fmt::format("up, MTU {}, of which PSP takes {} octets", facts.mtu,
+                                            kTransportOverhead)));
+
+  if (facts.versions_ena.bits == 0)
+    verdicts.push_back(warn(name, "no version is enabled for receive: PSP packets are not opened",
+                            fmt::format("pspctl dev set {} psp-versions-ena all", name)));
+  if (!facts.spi_remaining) return verdicts;
+  const std::string left =
+      fmt::format("{} SPIs are left under this device key", *facts.spi_remaining);
+  const std::string rotate = fmt::format("pspctl key rotate {}", name);
+  if (*facts.spi_remaining == 0)
+    verdicts.push_back(fail(name, left + ": no new connection can be secured", rotate));
+  else if (*facts.spi_remaining < kFewSpis)
+    verdicts.push_back(warn(name, left, rotate));
+  else
+    verdicts.push_back(ok(name, left));
+  return verdicts;
+}
+
+Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& selector) {
+  const auto devices = select_devices(client, selector, "dev show");
+  if (!devices)
+    return {fail(selector ? selector->words() : "devices", devices.error().message,
+                 "pspctl dev show lists the PSP devices; pspd --dev IFNAME makes one")};
+  if (devices->empty())
+    return {fail("devices", "there is no PSP device", "pspd --dev IFNAME makes one")};
+  std::optional<DaemonInfo> daemon;
+  if (client.provider() == Client::Provider::kDaemon)
+    if (auto info = client.daemon_info()) daemon = std::move(*info);
+  Verdicts verdicts;
+  for (const DeviceInfo& device : *devices) {
+    DeviceFacts facts;
+    facts.ifname = netdev_name(device.ifindex);
+    facts.versions_ena = device.versions_ena;
+    if (const auto* details = daemon_device(daemon, device.id))
+      facts.spi_remaining = details->spi_remaining;
+    look_at_netdev(facts.ifname, facts);
+    for (Verdict& verdict : judge_device(facts)) verdicts.push_back(std::move(verdict));
+  }
+  return verdicts;
+}
+
+}  // namespace psp::ctl

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// rtnetlink by libmnl: a route, the tc filters of a netdev.
+#include "netlink_query.hh"
+
+#include <array>
+#include <cerrno>
+#include <functional>
+#include <libmnl/libmnl.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <map>
+#include <memory>
+#include <netinet/in.h>
+#include <string_view>
+
+namespace psp::ctl {
+
+namespace {
+
+using Buffer = std::array<char, 32768>;
+using Visitor = std::function<void(const nlmsghdr*)>;
+
+// query sends one request and shows each message of the answer. Returns 0 or an errno.
+int query(nlmsghdr* request, const Visitor& visit) {
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(
+      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  if (!socket || mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) return errno;
+  if (mnl_socket_sendto(socket.get(), request, request->nlmsg_len) < 0) return errno;
+  const auto callback = [](const nlmsghdr* message, void* data) {
+    (*static_cast<const Visitor*>(data))(message);
+    return MNL_CB_OK;
+  };
+  const auto buffer = std::make_unique<Buffer>();
+  const bool dump = (request->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+  while (true) {
+    const ssize_t size = mnl_socket_recvfrom(socket.get(), buffer->data(), buffer->size());
+    if (size < 0) return errno;
+    const int more = mnl_cb_run(buffer->data(), static_cast<std::size_t>(size), 0, 0, callback,
+                                const_cast<Visitor*>(&visit));
+    if (more < 0) return errno;
+    if (more == MNL_CB_STOP || !dump) return 0;
+  }
+}
+
+// Attributes are those of one level, by type. libmnl's loop macros are C only.
+using Attributes = std::map<unsigned, const nlattr*>;
+
+int collect(const nlattr* attribute, void* data) {
+  (*static_cast<Attributes*>(data))[mnl_attr_get_type(attribute)] = attribute;
+  return MNL_CB_OK;
+}
+
+const nlattr* find(const Attributes& attributes, unsigned type) {
+  const auto found = attributes.find(type);
+  return found == attributes.end() ? nullptr : found->second;
+}
+
+void note_program(const nlmsghdr* message, std::vector<std::string>& names) {
+  Attributes filter, options;
+  mnl_attr_parse(message, sizeof(tcmsg), collect, &filter);
+  const nlattr* kind = find(filter, TCA_KIND);
+  const nlattr* nest = find(filter, TCA_OPTIONS);
+  if (kind == nullptr || nest == nullptr || std::string_view(mnl_attr_get_str(kind)) != "bpf")
+    return;
+  mnl_attr_parse_nested(nest, collect, &options);
+  if (const nlattr* name = find(options, TCA_BPF_NAME)) names.emplace_back(mnl_attr_get_str(name));
+}
+
+}  // namespace
+
+std::expected<std::uint32_t, int> route_ifindex(const sockaddr_storage& address) {
+  alignas(nlmsghdr) std::array<char, 256> octets{};
+  nlmsghdr* request = mnl_nlmsg_put_header(octets.data());
+  request->nlmsg_type = RTM_GETROUTE;
+  request->nlmsg_flags = NLM_F_REQUEST;
+  auto* route = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
+  route->rtm_family = static_cast<unsigned char>(address.ss_family);
+  if (address.ss_family == AF_INET6) {
+    const auto& peer = reinterpret_cast<const sockaddr_in6&>(address);
+    route->rtm_dst_len = 128;
+    mnl_attr_put(request, RTA_DST, sizeof peer.sin6_addr, &peer.sin6_addr);
+    if (peer.sin6_scope_id != 0) return peer.sin6_scope_id;
+  } else {
+    const auto& peer = reinterpret_cast<const sockaddr_in&>(address);
+    route->rtm_dst_len = 32;
+    mnl_attr_put(request, RTA_DST, sizeof peer.sin_addr, &peer.sin_addr);
+  }
+  std::uint32_t ifindex = 0;
+  const int error = query(request, [&](const nlmsghdr* message) {
+    Attributes attributes;
+    mnl_attr_parse(message, sizeof(rtmsg), collect, &attributes);
+    if (const nlattr* oif = find(attributes, RTA_OIF)) ifindex = mnl_attr_get_u32(oif);
+  });
+  if (error != 0) return std::unexpected(error);
+  if (ifindex == 0) return std::unexpected(ENETUNREACH);
+  return ifindex;
+}
+
+std::vector<std::string> tc_programs(std::uint32_t ifindex) {
+  std::vector<std::string> names;
+  for (const unsigned hook : {TC_H_MIN_INGRESS, TC_H_MIN_EGRESS}) {
+    alignas(nlmsghdr) std::array<char, 256> octets{};
+    nlmsghdr* request = mnl_nlmsg_put_header(octets.data());
+    request->nlmsg_type = RTM_GETTFILTER;
+    request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    auto* filter = static_cast<tcmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(tcmsg)));
+    filter->tcm_family = AF_UNSPEC;
+    filter->tcm_ifindex = static_cast<int>(ifindex);
+    filter->tcm_parent = TC_H_MAKE(TC_H_CLSACT, hook);
+    query(request, [&](const nlmsghdr* message) { note_program(message, names); });
+  }
+  return names;
+}
+
+}  // namespace psp::ctl
