@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Parsing of frames on the TAP. Everything is bounds-checked: the kernel is trusted to have sent
+// the frame, not to have sent what the tag says.
+#include "frame.hh"
+
+#include <algorithm>
+
+namespace psp::datapath {
+namespace {
+
+constexpr std::size_t kIpv4ProtocolAt = 9;
+constexpr std::size_t kIpv6NextHeaderAt = 6;
+constexpr std::uint8_t kIpv6DestinationOptions = 60;
+constexpr std::uint8_t kIpv6Fragment = 44;
+constexpr std::uint8_t kOptionNop = 1;
+constexpr std::uint8_t kOptionPad1 = 0;
+constexpr std::uint8_t kOptionPadN = 1;
+
+bool is_tx_tag(std::uint8_t kind) {
+  return kind == PSP_FRAME_SEAL || kind == PSP_FRAME_SPAN || kind == PSP_FRAME_CLEAR;
+}
+
+bool is_psp_port(std::span<const std::uint8_t> frame, std::size_t udp_at) {
+  return frame.size() >= udp_at + kUdpHeader &&
+         wire::load_be<std::uint16_t>(frame.data() + udp_at + 2) == kUdpPort;
+}
+
+FrameKind classify_udp(std::span<const std::uint8_t> frame, std::size_t udp_at) {
+  return is_psp_port(frame, udp_at) ? FrameKind::kRx : FrameKind::kOther;
+}
+
+// only_padding: the options octets of an IPv6 options header are Pad1 and PadN alone (RFC 8200,
+// section 4.2).
+bool only_padding(std::span<const std::uint8_t> options) {
+  for (std::size_t at = 0; at < options.size();) {
+    if (options[at] == kOptionPad1) {
+      ++at;
+      continue;
+    }
+    if (options[at] != kOptionPadN || at + 1 >= options.size()) return false;
+    at += std::size_t{2} + options[at + 1];
+    if (at > options.size()) return false;
+  }
+  return true;
+}
+
+// strip_reservation moves what `tcp` says past pspd's own options, if they are there, and leaves
+// tcp_at at the TCP header.
+void strip_reservation_ipv4(std::span<const std::uint8_t> packet, TcpFrame& tcp) {
+  tcp.tcp_at = kIpAt + tcp.ip.header_length;
+  if (tcp.ip.header_length != kIpv4Header + kMssReservation) return;
+  const auto options = packet.subspan(kIpv4Header, kMssReservation);
+  if (!std::ranges::all_of(options, [](std::uint8_t o) { return o == kOptionNop; })) return;
+  tcp.reserved = true;
+  tcp.ip.header_length = kIpv4Header;
+}
+
+void strip_reservation_ipv6(std::span<const std::uint8_t> packet, TcpFrame& tcp) {
+  tcp.tcp_at = kIpAt + kIpv6Header;
+  if (tcp.ip.protocol != kIpv6DestinationOptions) return;
+  if (tcp.ip.total_length < kIpv6Header + kMssReservation) return;
+  const auto header = packet.subspan(kIpv6Header, kMssReservation);
+  constexpr std::uint8_t kExtLength = kMssReservation / 8 - 1;
+  if (header[1] != kExtLength || !only_padding(header.subspan(2))) return;
+  tcp.reserved = true;
+  tcp.ip.protocol = header[0];
+  tcp.tcp_at += kMssReservation;
+}
+
+bool gso_fits(const TcpFrame& tcp) {
+  if (!tcp.is_gso()) return true;
+  const std::uint8_t type = tcp.vnet.gso_type & static_cast<std::uint8_t>(~kGsoEcn);
+  return type == (tcp.ip.family == 4 ? kGsoTcp4 : kGsoTcp6) && tcp.vnet.gso_size != 0;
+}
+
+}  // namespace
+
+FrameKind classify(std::span<const std::uint8_t> frame) {
+  if (frame.size() < kIpAt + kIpv4Header) return FrameKind::kOther;
+  const std::uint8_t* ip = frame.data() + kIpAt;
+  const bool tagged = is_tx_tag(frame[kTagAt]);
+  switch (wire::load_be<std::uint16_t>(frame.data() + kEthertypeAt)) {
+    case kEthertypeIpv4: {
+      const std::uint8_t protocol = ip[kIpv4ProtocolAt];
+      if (protocol == wire::kProtocolTcp) return tagged ? FrameKind::kTx : FrameKind::kOther;
+      if (protocol != wire::kProtocolUdp) return FrameKind::kOther;
+      const bool later_fragment = wire::load_be<std::uint16_t>(ip + 6) & 0x1fff;
+      if (later_fragment) return FrameKind::kRx;
+      return classify_udp(frame, kIpAt + std::size_t{ip[0] & 0x0fu} * 4);
+    }
+    case kEthertypeIpv6: {
+      if (frame.size() < kIpAt + kIpv6Header) return FrameKind::kOther;
+      const std::uint8_t next = ip[kIpv6NextHeaderAt];
+      if (next == wire::kProtocolUdp) return classify_udp(frame, kIpAt + kIpv6Header);
+      if (next == kIpv6Fragment) return FrameKind::kRx;
+      const bool tcp = next == wire::kProtocolTcp || next == kIpv6DestinationOptions;
+      return tagged && tcp ? FrameKind::kTx : FrameKind::kOther;
+    }
+    default:
+      return FrameKind::kOther;
+  }
+}
+
+std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> frame) {
+  const auto bad = std::unexpected(Drop::TX_BAD_PACKET);
+  if (frame.size() < kIpAt) return bad;
+  const auto packet = frame.subspan(kIpAt);
+  const auto ip = wire::parse_ip(packet);
+  if (!ip || ip->fragment) return bad;
+  const std::size_t end = kIpAt + ip->total_length;
+
+  TcpFrame tcp;
+  tcp.vnet = load_vnet(frame.data());
+  tcp.ip = *ip;
+  if (ip->family == 4) {
+    strip_reservation_ipv4(packet, tcp);
+  } else {
+    strip_reservation_ipv6(packet, tcp);
+  }
+  if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at + kMinTcpHeader) return bad;
+  const std::uint8_t* header = frame.data() + tcp.tcp_at;
+  tcp.tcp_length = std::size_t{header[kTcpOffsetAt]} / 16 * 4;
+  tcp.payload_at = tcp.tcp_at + tcp.tcp_length;
+  if (tcp.tcp_length < kMinTcpHeader || tcp.payload_at > end) return bad;
+  tcp.flags = header[kTcpFlagsAt];
+  tcp.sequence = wire::load_be<std::uint32_t>(header + kTcpSeqAt);
+  tcp.payload_length = end - tcp.payload_at;
+  if (!gso_fits(tcp)) return bad;
+  return tcp;
+}
+
+void copy_ip_header(std::span<const std::uint8_t> frame, const TcpFrame& tcp, std::uint8_t* out) {
+  std::memcpy(out, frame.data() + kIpAt, tcp.ip.header_length);
+  if (tcp.ip.family == 4) {
+    out[0] = static_cast<std::uint8_t>(0x40 | tcp.ip.header_length / 4);
+  } else {
+    out[kIpv6NextHeaderAt] = tcp.ip.protocol;
+  }
+}
+
+bool same_outer(const std::uint8_t* a, const std::uint8_t* b, unsigned family,
+                std::size_t header_length) {
+  if (family == 6)  // all but the payload length at 4
+    return std::memcmp(a, b, 4) == 0 && std::memcmp(a + 6, b + 6, kIpv6Header - 6) == 0;
+  return std::memcmp(a, b, 2) == 0 && std::memcmp(a + 6, b + 6, 4) == 0 &&
+         std::memcmp(a + 12, b + 12, header_length - 12) == 0;
+}
+
+}  // namespace psp::datapath

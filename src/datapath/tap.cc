@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Creation of the TAP by ioctl. It is a pipe between tc programs and pspd, not an interface that
+// the host talks through: no addresses, no ARP, no IPv6 of its own.
+#include "tap.hh"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "virtio.hh"
+
+namespace psp::datapath {
+namespace {
+
+// kQueueLength: TAPs orphan packets, so TCP small queues do not push back and many streams fill the
+// queue with one window each. The default of 1000 lost packets with 32 streams.
+constexpr int kQueueLength = 8192;
+constexpr int kMaxMtu = 65521;  // the most a TAP takes: 65535 less the Ethernet header
+
+std::unexpected<TapError> fail(int sys_errno, std::string text) {
+  return std::unexpected(TapError{sys_errno, std::move(text)});
+}
+
+std::unexpected<TapError> fail_ioctl(const char* what) {
+  const int sys_errno = errno;
+  return fail(sys_errno, fmt::format("TAP: {} failed: {}", what, std::strerror(sys_errno)));
+}
+
+std::string why_no_tun(int sys_errno) {
+  switch (sys_errno) {
+    case ENOENT:
+    case ENODEV:
+      return "/dev/net/tun is missing: load the kernel module (modprobe tun) or, in a container, "
+             "pass the device in";
+    case EACCES:
+    case EPERM:
+      return "/dev/net/tun may not be opened: run as root or with CAP_NET_ADMIN";
+    default:
+      return fmt::format("/dev/net/tun cannot be opened: {}", std::strerror(sys_errno));
+  }
+}
+
+ifreq request_for(const std::string& name) {
+  ifreq request{};
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  return request;
+}
+
+// silence keeps the kernel from sending neighbour discovery of its own into the TAP. Without IPv6
+// in the kernel there is nothing to keep quiet.
+void silence(const std::string& name) {
+  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6") << "1\n";
+  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/addr_gen_mode") << "1\n";
+}
+
+}  // namespace
+
+std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues) {
+  if (pattern.empty() || pattern.size() >= IFNAMSIZ)
+    return fail(EINVAL, "TAP: an interface name has 1 to 15 characters");
+  if (queues == 0) return fail(EINVAL, "TAP: at least one queue is needed");
+  Tap tap;
+  for (unsigned i = 0; i < queues; ++i) {
+    const auto added = tap.add_queue(i == 0 ? pattern : tap.name_);
+    if (!added) return std::unexpected(added.error());
+  }
+  if (const auto set = tap.set_offloads(); !set) return std::unexpected(set.error());
+  if (const auto set = tap.configure(); !set) return std::unexpected(set.error());
+  return tap;
+}
+
+std::expected<void, TapError> Tap::add_queue(std::string_view name) {
+  UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!fd) return fail(errno, why_no_tun(errno));
+  ifreq request = request_for(std::string(name));
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
+    if (errno == EPERM) return fail(EPERM, "TAP: creating one needs CAP_NET_ADMIN");
+    if (errno == EBUSY)
+      return fail(EBUSY, fmt::format("TAP: an interface named {} is already there", name));
+    return fail_ioctl("TUNSETIFF");
+  }
+  name_ = request.ifr_name;
+  int header_size = kVnetHeader;
+  if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_size) != 0) return fail_ioctl("TUNSETVNETHDRSZ");
+  queues_.push_back(std::move(fd));
+  return {};
+}
+
+std::expected<void, TapError> Tap::set_offloads() {
+  constexpr unsigned kTso = kTunCsum | kTunTso4 | kTunTso6 | kTunTsoEcn;
+  const int fd = queues_.front().get();
+  has_uso_ = ::ioctl(fd, TUNSETOFFLOAD, kTso | kTunUso4 | kTunUso6) == 0;
+  if (has_uso_) return {};
+  notice_ =
+      "the TAP of this kernel has no UDP segmentation offload (needs Linux 6.2 or newer): sealed "
+      "packets are written one by one, expect a fraction of the speed";
+  if (::ioctl(fd, TUNSETOFFLOAD, kTso) != 0) return fail_ioctl("TUNSETOFFLOAD");
+  return {};
+}
+
+std::expected<void, TapError> Tap::configure() {
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_ioctl("socket");
+  silence(name_);
+  ifreq request = request_for(name_);
+  if (::ioctl(socket.get(), SIOCGIFINDEX, &request) != 0) return fail_ioctl("SIOCGIFINDEX");
+  ifindex_ = static_cast<unsigned>(request.ifr_ifindex);
+  request.ifr_qlen = kQueueLength;
+  if (::ioctl(socket.get(), SIOCSIFTXQLEN, &request) != 0) return fail_ioctl("SIOCSIFTXQLEN");
+  request.ifr_mtu = kMaxMtu;
+  if (::ioctl(socket.get(), SIOCSIFMTU, &request) != 0) return fail_ioctl("SIOCSIFMTU");
+  if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) return fail_ioctl("SIOCGIFFLAGS");
+  request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP | IFF_NOARP);
+  if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return fail_ioctl("SIOCSIFFLAGS");
+  return {};
+}
+
+}  // namespace psp::datapath

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The TAP device: how big packets come from the kernel and go back to it. One file descriptor per
+// worker queue. The device vanishes with the last descriptor.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <psp/base/unique_fd.hh>
+
+namespace psp::datapath {
+
+// TapError is why there is no TAP: a sentence for the administrator and the errno behind it.
+struct TapError {
+  int sys_errno = 0;
+  std::string text;
+};
+
+class Tap {
+ public:
+  // open creates a TAP in the network namespace of the calling thread and brings it up. `pattern`
+  // is a name or one with "%d" for the first free number. Errors: no /dev/net/tun, no
+  // CAP_NET_ADMIN, a kernel without multi-queue or TSO on TAPs.
+  static std::expected<Tap, TapError> open(std::string_view pattern, unsigned queues);
+
+  const std::string& name() const { return name_; }
+  unsigned ifindex() const { return ifindex_; }
+  unsigned queues() const { return static_cast<unsigned>(queues_.size()); }
+  int fd(unsigned queue) const { return queues_[queue].get(); }
+  // has_uso is false where the kernel takes no UDP superframes (before Linux 6.2): sealed packets
+  // are then written one by one, at a fraction of the speed.
+  bool has_uso() const { return has_uso_; }
+  // notice is a sentence for the log about what is missing, or empty.
+  const std::string& notice() const { return notice_; }
+
+ private:
+  Tap() = default;
+  std::expected<void, TapError> add_queue(std::string_view name);
+  std::expected<void, TapError> set_offloads();
+  std::expected<void, TapError> configure();
+
+  std::string name_;
+  unsigned ifindex_ = 0;
+  bool has_uso_ = false;
+  std::string notice_;
+  std::vector<UniqueFd> queues_;
+};
+
+}  // namespace psp::datapath

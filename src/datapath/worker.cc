@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loop of a worker: read until the queue is empty, then write what is held back, then spin or
+// sleep. One read or write per superframe is all that it asks of the kernel.
+//
+// Threading: see worker.hh. Counters are written by the worker's thread with relaxed stores (no
+// read-modify-write is needed with one writer) and read from anywhere.
+#include "worker.hh"
+
+#include <cerrno>
+#include <chrono>
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "rx_path.hh"
+
+namespace psp::datapath {
+namespace {
+
+// kReadAt puts the payload of an IPv4 segment with timestamps, behind the MSS reservation, on a
+// cache line.
+constexpr std::size_t kReadAt = 76;
+static_assert((kReadAt + kIpAt + kIpv4Header + kMssReservation + 32) % 64 == 0);
+
+// kBudget: frames between two looks at what else there is to do.
+constexpr unsigned kBudget = 64;
+
+// kRefreshMs: how long a worker without packets sleeps before it looks for keys to wipe.
+constexpr int kRefreshMs = 1000;
+
+// Counter has one writer.
+class Counter {
+ public:
+  void add() {
+    value_.store(value_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  std::uint64_t get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+// TapSink writes frames to the queue.
+class TapSink final : public Sink {
+ public:
+  explicit TapSink(int fd) : fd_(fd) {}
+
+  bool write(std::span<const iovec> frame) override {
+    ssize_t written;
+    do {
+      written = frame.size() == 1 ? ::write(fd_, frame[0].iov_base, frame[0].iov_len)
+                                  : ::writev(fd_, frame.data(), static_cast<int>(frame.size()));
+    } while (written < 0 && errno == EINTR);
+    (written < 0 ? errors_ : written_).add();
+    return written >= 0;
+  }
+  std::uint64_t written() const { return written_.get(); }
+  std::uint64_t errors() const { return errors_.get(); }
+
+ private:
+  int fd_;
+  Counter written_;
+  Counter errors_;
+};
+
+}  // namespace
+
+class Worker::Loop {
+ public:
+  Loop(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options)
+      : fd_(tap_fd),
+        engine_(std::move(engine)),
+        sink_(tap_fd),
+        tx_(*engine_, sink_, options.tx),
+        rx_(*engine_, sink_),
+        input_(kReadAt + kMaxFrame),
+        busy_poll_us_(options.busy_poll_us),
+        wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+        epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
+    watch(wake_.get());
+    watch(fd_);
+  }
+
+  void run();
+  void stop() {
+    stopping_.store(true, std::memory_order_relaxed);
+    ::eventfd_write(wake_.get(), 1);
+  }
+  void set_mtu(std::uint32_t mtu) { tx_.set_mtu(mtu); }
+  void set_busy_poll(std::uint32_t microseconds) {
+    busy_poll_us_.store(microseconds, std::memory_order_relaxed);
+  }
+  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  WorkerStats stats() const {
+    return {tx_frames_.get(), rx_frames_.get(),   sink_.written(),
+            ignored_.get(),   read_errors_.get(), sink_.errors()};
+  }
+
+ private:
+  void watch(int fd) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    // Fails only without memory or with a bad descriptor: there is nothing to serve then.
+    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) failed_ = true;
+  }
+  bool drain();
+  void dispatch(std::span<std::uint8_t> frame);
+  void read_failed(int sys_errno);
+  void refresh_keys();
+  bool spin();
+  void sleep();
+
+  const int fd_;
+  const std::unique_ptr<device::Engine> engine_;
+  TapSink sink_;
+  TxPath tx_;
+  RxPath rx_;
+  PacketBuffer input_;
+  std::atomic<std::uint32_t> busy_poll_us_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> failed_{false};
+  time_t refreshed_s_ = 0;
+  Counter tx_frames_;
+  Counter rx_frames_;
+  Counter ignored_;
+  Counter read_errors_;
+  const UniqueFd wake_;
+  const UniqueFd epoll_;
+};
+
+void Worker::Loop::run() {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    refresh_keys();
+    if (drain()) continue;
+    tx_.flush();
+    rx_.flush();
+    if (!spin()) sleep();
+  }
+  tx_.flush();
+  rx_.flush();
+}
+
+// refresh_keys wipes, within a second, keys that are deleted or rotated out. The coarse clock costs
+// a few nanoseconds.
+void Worker::Loop::refresh_keys() {
+  timespec now;
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  if (now.tv_sec == refreshed_s_) return;
+  refreshed_s_ = now.tv_sec;
+  engine_->refresh();
+}
+
+// drain serves up to kBudget frames; false when the queue is empty.
+bool Worker::Loop::drain() {
+  if (failed()) return false;
+  std::uint8_t* frame = input_.data() + kReadAt;
+  for (unsigned i = 0; i < kBudget; ++i) {
+    const ssize_t size = ::read(fd_, frame, kMaxFrame);
+    if (size > 0) {
+      dispatch({frame, static_cast<std::size_t>(size)});
+    } else {
+      if (size == 0 || errno != EAGAIN) read_failed(size == 0 ? EIO : errno);
+      return false;
+    }
+  }
+  return true;
+}
+
+void Worker::Loop::dispatch(std::span<std::uint8_t> frame) {
+  switch (classify(frame)) {
+    case FrameKind::kTx:
+      tx_frames_.add();
+      return tx_.process(frame);
+    case FrameKind::kRx:
+      rx_frames_.add();
+      return rx_.process(frame);
+    case FrameKind::kOther:
+      return ignored_.add();
+  }
+}
+
+void Worker::Loop::read_failed(int sys_errno) {
+  if (sys_errno == EINTR) return;
+  read_errors_.add();
+  // The interface is gone or was detached; its descriptor would report so for ever.
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd_, nullptr);
+  failed_.store(true, std::memory_order_relaxed);
+}
+
+// spin waits for a frame without sleeping; true when it served one or is to stop.
+bool Worker::Loop::spin() {
+  const std::chrono::microseconds limit(busy_poll_us_.load(std::memory_order_relaxed));
+  if (limit.count() == 0) return false;
+  const auto end = std::chrono::steady_clock::now() + limit;
+  std::uint8_t* frame = input_.data() + kReadAt;
+  do {
+    if (failed()) return false;
+    if (stopping_.load(std::memory_order_relaxed)) return true;
+    const ssize_t size = ::read(fd_, frame, kMaxFrame);
+    if (size > 0) {
+      dispatch({frame, static_cast<std::size_t>(size)});
+      return true;
+    }
+    if (size == 0 || errno != EAGAIN) read_failed(size == 0 ? EIO : errno);
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+void Worker::Loop::sleep() {
+  epoll_event events[2];
+  const int count = ::epoll_wait(epoll_.get(), events, 2, kRefreshMs);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.fd != wake_.get()) continue;
+    eventfd_t value;
+    ::eventfd_read(wake_.get(), &value);
+  }
+}
+
+Worker::Worker(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options)
+    : loop_(std::make_unique<Loop>(tap_fd, std::move(engine), options)),
+      thread_([loop = loop_.get()] { loop->run(); }) {
+  std::string name = fmt::format("psp-{}/{}", options.device, options.number);
+  name.resize(std::min<std::size_t>(name.size(), 15));  // all that the kernel takes
+  ::pthread_setname_np(thread_.native_handle(), name.c_str());
+}
+
+Worker::~Worker() {
+  loop_->stop();
+  thread_.join();
+}
+
+void Worker::set_mtu(std::uint32_t mtu) { loop_->set_mtu(mtu); }
+void Worker::set_busy_poll(std::uint32_t microseconds) { loop_->set_busy_poll(microseconds); }
+WorkerStats Worker::stats() const { return loop_->stats(); }
+std::string Worker::name() {
+  char name[16] = "";
+  ::pthread_getname_np(thread_.native_handle(), name, sizeof name);
+  return name;
+}
+bool Worker::failed() const { return loop_->failed(); }
+
+}  // namespace psp::datapath
