@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a packet costs. `raw` is the bare library: one call on one buffer, 16 octets of AAD, out of
-// place. `packet` is seal_packet and open_packet: the same and all headers. Sizes are octets of
-// inner packet. Also key derivation, and a receiver that derives and sets the key for each packet
-// (stateless) against one that finds it set (cached).
+// place. `packet` is the same with all headers: seal_packet, and parse_packet with open_packet.
+// Sizes are octets of inner packet. Also key derivation, and a receiver that derives and sets the
+// key for each packet (stateless) against one that finds it set (cached).
 //
 // For the GMAC versions `raw` only reads the payload; `packet` has to move it as well, which is
 // what `raw_copy` adds to the bare library.
