@@ -46,7 +46,7 @@ class LastFrame final : public Sink {
 };
 
 Octets tso_frame(unsigned family, std::size_t segments, std::uint32_t handle) {
-  const std::size_t ip_length = (family == 4 ? kIpv4Header : kIpv6Header) + kMssReservation;
+  const std::size_t ip_length = family == 4 ? kIpv4Header + kMssReservation : kIpv6Header;
   const std::size_t tcp_at = kIpAt + ip_length;
   Octets frame(tcp_at + kTcpHeader + segments * kMss, 0x5a);
   VnetHeader vnet{.flags = kVnetNeedsCsum,
@@ -56,7 +56,7 @@ Octets tso_frame(unsigned family, std::size_t segments, std::uint32_t handle) {
                   .csum_start = static_cast<std::uint16_t>(tcp_at - kEthAt),
                   .csum_offset = kTcpChecksumAt};
   store_vnet(frame.data(), vnet);
-  store_tag(frame.data(), {PSP_FRAME_SEAL, 0, handle});
+  store_tag(frame.data(), {PSP_FRAME_SEAL, PSP_FRAME_F_MSS_RESERVED, handle});
   wire::store_be(frame.data() + kEthertypeAt, family == 4 ? kEthertypeIpv4 : kEthertypeIpv6);
   std::uint8_t* ip = frame.data() + kIpAt;
   std::memset(ip, 1, ip_length);
@@ -70,10 +70,7 @@ Octets tso_frame(unsigned family, std::size_t segments, std::uint32_t handle) {
   } else {
     ip[0] = 0x60;
     wire::store_be(ip + 4, static_cast<std::uint16_t>(frame.size() - kIpAt - kIpv6Header));
-    ip[6] = 60;
-    std::memset(ip + kIpv6Header, 0, kMssReservation);
-    ip[kIpv6Header] = wire::kProtocolTcp;
-    ip[kIpv6Header + 1] = 4;
+    ip[6] = wire::kProtocolTcp;
   }
   frame[tcp_at + kTcpOffsetAt] = kTcpHeader / 4 << 4;
   frame[tcp_at + kTcpFlagsAt] = kTcpAck;

@@ -11,11 +11,8 @@ namespace {
 
 constexpr std::size_t kIpv4ProtocolAt = 9;
 constexpr std::size_t kIpv6NextHeaderAt = 6;
-constexpr std::uint8_t kIpv6DestinationOptions = 60;
 constexpr std::uint8_t kIpv6Fragment = 44;
 constexpr std::uint8_t kOptionNop = 1;
-constexpr std::uint8_t kOptionPad1 = 0;
-constexpr std::uint8_t kOptionPadN = 1;
 
 bool is_tx_tag(std::uint8_t kind) {
   return kind == PSP_FRAME_SEAL || kind == PSP_FRAME_SPAN || kind == PSP_FRAME_CLEAR;
@@ -30,42 +27,14 @@ FrameKind classify_udp(std::span<const std::uint8_t> frame, std::size_t udp_at) 
   return is_psp_port(frame, udp_at) ? FrameKind::kRx : FrameKind::kOther;
 }
 
-// only_padding: the options octets of an IPv6 options header are Pad1 and PadN alone (RFC 8200,
-// section 4.2).
-bool only_padding(std::span<const std::uint8_t> options) {
-  for (std::size_t at = 0; at < options.size();) {
-    if (options[at] == kOptionPad1) {
-      ++at;
-      continue;
-    }
-    if (options[at] != kOptionPadN || at + 1 >= options.size()) return false;
-    at += std::size_t{2} + options[at + 1];
-    if (at > options.size()) return false;
-  }
-  return true;
-}
-
-// strip_reservation moves what `tcp` says past pspd's own options, if they are there, and leaves
-// tcp_at at the TCP header.
-void strip_reservation_ipv4(std::span<const std::uint8_t> packet, TcpFrame& tcp) {
-  tcp.tcp_at = kIpAt + tcp.ip.header_length;
-  if (tcp.ip.header_length != kIpv4Header + kMssReservation) return;
+// strip_reservation takes pspd's own options off an IPv4 header: 40 octets of NOP. IPv6 packets of
+// a socket with the reservation do not carry it, their tag says so.
+void strip_reservation(std::span<const std::uint8_t> packet, TcpFrame& tcp) {
+  if (tcp.ip.family != 4 || tcp.ip.header_length != kIpv4Header + kMssReservation) return;
   const auto options = packet.subspan(kIpv4Header, kMssReservation);
   if (!std::ranges::all_of(options, [](std::uint8_t o) { return o == kOptionNop; })) return;
   tcp.reserved = true;
   tcp.ip.header_length = kIpv4Header;
-}
-
-void strip_reservation_ipv6(std::span<const std::uint8_t> packet, TcpFrame& tcp) {
-  tcp.tcp_at = kIpAt + kIpv6Header;
-  if (tcp.ip.protocol != kIpv6DestinationOptions) return;
-  if (tcp.ip.total_length < kIpv6Header + kMssReservation) return;
-  const auto header = packet.subspan(kIpv6Header, kMssReservation);
-  constexpr std::uint8_t kExtLength = kMssReservation / 8 - 1;
-  if (header[1] != kExtLength || !only_padding(header.subspan(2))) return;
-  tcp.reserved = true;
-  tcp.ip.protocol = header[0];
-  tcp.tcp_at += kMssReservation;
 }
 
 bool gso_fits(const TcpFrame& tcp) {
@@ -94,8 +63,7 @@ FrameKind classify(std::span<const std::uint8_t> frame) {
       const std::uint8_t next = ip[kIpv6NextHeaderAt];
       if (next == wire::kProtocolUdp) return classify_udp(frame, kIpAt + kIpv6Header);
       if (next == kIpv6Fragment) return FrameKind::kRx;
-      const bool tcp = next == wire::kProtocolTcp || next == kIpv6DestinationOptions;
-      return tagged && tcp ? FrameKind::kTx : FrameKind::kOther;
+      return tagged && next == wire::kProtocolTcp ? FrameKind::kTx : FrameKind::kOther;
     }
     default:
       return FrameKind::kOther;
@@ -113,11 +81,9 @@ std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> fram
   TcpFrame tcp;
   tcp.vnet = load_vnet(frame.data());
   tcp.ip = *ip;
-  if (ip->family == 4) {
-    strip_reservation_ipv4(packet, tcp);
-  } else {
-    strip_reservation_ipv6(packet, tcp);
-  }
+  tcp.tcp_at = kIpAt + tcp.ip.header_length;
+  tcp.reserved = load_tag(frame.data()).info & PSP_FRAME_F_MSS_RESERVED;
+  strip_reservation(packet, tcp);
   if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at + kMinTcpHeader) return bad;
   const std::uint8_t* header = frame.data() + tcp.tcp_at;
   tcp.tcp_length = std::size_t{header[kTcpOffsetAt]} / 16 * 4;
@@ -134,8 +100,6 @@ void copy_ip_header(std::span<const std::uint8_t> frame, const TcpFrame& tcp, st
   std::memcpy(out, frame.data() + kIpAt, tcp.ip.header_length);
   if (tcp.ip.family == 4) {
     out[0] = static_cast<std::uint8_t>(0x40 | tcp.ip.header_length / 4);
-  } else {
-    out[kIpv6NextHeaderAt] = tcp.ip.protocol;
   }
 }
 

@@ -56,8 +56,8 @@ inline constexpr std::uint8_t kTcpCwr = 0x80;
 
 inline constexpr std::size_t kUdpChecksumAt = 6;
 
-// kMssReservation: the octets of IP options or destination options that pspd sets on a socket so
-// that TCP leaves room for the PSP overhead. They never reach the wire.
+// kMssReservation: the octets of IP options that pspd sets on a socket so that TCP leaves room for
+// the PSP overhead. They never reach the wire.
 inline constexpr std::size_t kMssReservation = kTransportOverhead;
 static_assert(kMssReservation == 40);
 
@@ -101,7 +101,7 @@ class PacketBuffer {
 // FrameTag is struct psp_frame_tag with the value in host order.
 struct FrameTag {
   std::uint8_t kind = 0;
-  std::uint8_t generation = 0;
+  std::uint8_t info = 0;  // generation, or PSP_FRAME_F_*
   std::uint32_t value = 0;
 };
 
@@ -113,7 +113,7 @@ inline FrameTag load_tag(const std::uint8_t* frame) {
 inline void store_tag(std::uint8_t* frame, const FrameTag& tag) {
   std::uint8_t* p = frame + kTagAt;
   p[0] = tag.kind;
-  p[1] = tag.generation;
+  p[1] = tag.info;
   wire::store_be(p + 2, tag.value);
 }
 
@@ -131,7 +131,7 @@ FrameKind classify(std::span<const std::uint8_t> frame);
 struct TcpFrame {
   VnetHeader vnet;
   wire::IpHeader ip;       // without the MSS reservation: header_length is what goes out
-  bool reserved = false;   // the frame carries the MSS reservation
+  bool reserved = false;   // TCP has left room for the PSP overhead
   std::uint8_t flags = 0;  // of TCP
   std::uint32_t sequence = 0;
   std::size_t tcp_at = 0;
@@ -143,7 +143,7 @@ struct TcpFrame {
 };
 
 // parse_tcp_frame reads a frame that classify called kTx. Errors: TX_BAD_PACKET (a fragment,
-// lengths that do not agree, IPv6 extension headers other than the reservation, a GSO type that is
+// lengths that do not agree, IPv6 extension headers, a GSO type that is
 // not this family's TCP).
 std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> frame);
 

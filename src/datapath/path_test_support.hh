@@ -71,7 +71,8 @@ struct TcpSpec {
 
 inline std::size_t headers_length(const TcpSpec& spec) {
   return kIpAt + (spec.family == 4 ? kIpv4Header : kIpv6Header) +
-         (spec.reserved ? kMssReservation : 0) + kMinTcpHeader + spec.tcp_options;
+         (spec.reserved && spec.family == 4 ? kMssReservation : 0) + kMinTcpHeader +
+         spec.tcp_options;
 }
 
 inline void build_ip(Octets& frame, const TcpSpec& spec, std::size_t tcp_at) {
@@ -92,15 +93,9 @@ inline void build_ip(Octets& frame, const TcpSpec& spec, std::size_t tcp_at) {
   }
   wire::store_be<std::uint32_t>(ip, 0x6b9a'bcdeu);  // traffic class and flow label
   wire::store_be(ip + 4, static_cast<std::uint16_t>(total - kIpv6Header));
-  ip[6] = spec.reserved ? 60 : wire::kProtocolTcp;
+  ip[6] = wire::kProtocolTcp;
   ip[7] = 61;
   for (int i = 0; i < 32; ++i) ip[8 + i] = static_cast<std::uint8_t>(0x20 + i);
-  if (!spec.reserved) return;
-  std::uint8_t* options = ip + kIpv6Header;
-  options[0] = wire::kProtocolTcp;
-  options[1] = 4;
-  options[2] = 1;  // PadN
-  options[3] = 36;
 }
 
 // build_frame is the frame as read() returns it, with pattern(spec.payload, spec.seed) as payload.
@@ -112,7 +107,8 @@ inline Octets build_frame(const TcpSpec& spec) {
   const Octets payload = pattern(spec.payload, spec.seed);
   frame.insert(frame.end(), payload.begin(), payload.end());
   for (int i = 0; i < 6; ++i) frame[kEthAt + i] = static_cast<std::uint8_t>(0xd0 + i);
-  store_tag(frame.data(), {spec.kind, 0, spec.handle});
+  const std::uint8_t flags = spec.reserved ? PSP_FRAME_F_MSS_RESERVED : 0;
+  store_tag(frame.data(), {spec.kind, flags, spec.handle});
   wire::store_be(frame.data() + kEthertypeAt, spec.family == 4 ? kEthertypeIpv4 : kEthertypeIpv6);
   build_ip(frame, spec, tcp_at);
 

@@ -28,7 +28,7 @@ TEST(RxPath, JoinsASuperframeIntoOneTsoPacket) {
     EXPECT_EQ(opened.flags, kTcpAck | kTcpPsh | kTcpFin | kTcpCwr);
     EXPECT_EQ(opened.sequence, TcpSpec{}.sequence);
     EXPECT_EQ(opened.tag.kind, PSP_FRAME_TO_STACK | 1);
-    EXPECT_EQ(opened.tag.generation, 0);
+    EXPECT_EQ(opened.tag.info, 0);
     EXPECT_EQ(opened.tag.value, rig.spi.value);
     EXPECT_EQ(opened.ip_octets[family == 4 ? 1 : 0], family == 4 ? 0xb9 : 0x6b);
   }
@@ -49,14 +49,14 @@ TEST(RxPath, TagsTheGenerationOfTheKey) {
   rig.send({});
   ASSERT_TRUE(rig.receiver.driver.key_rotate(1));
   rig.deliver();
-  EXPECT_EQ(load_tag(rig.opened.frames.at(0).data()).generation, 0) << "the key before";
+  EXPECT_EQ(load_tag(rig.opened.frames.at(0).data()).info, 0) << "the key before";
   const auto key = rig.receiver.driver.rx_spi_alloc(Version::kAesGcm128).value();
   const auto handle =
       rig.sender.driver.tx_key_add(Version::kAesGcm128, key.spi, key.key.span()).value();
   rig.sealed.frames.clear();
   rig.send_raw(build_frame({.handle = handle}));
   rig.deliver();
-  EXPECT_EQ(load_tag(rig.opened.frames.at(1).data()).generation, 1);
+  EXPECT_EQ(load_tag(rig.opened.frames.at(1).data()).info, 1);
 }
 
 TEST(RxPath, JoinsSegmentsThatCameOneByOne) {
