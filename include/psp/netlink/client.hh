@@ -21,8 +21,8 @@ namespace psp {
 // ClientError is a refusal, in the words of whoever refused.
 struct ClientError {
   int sys_errno = 0;
-  std::string text;            // extack text, or ours where the request got nowhere
-  std::string bad_attribute;   // for example ".dev-id"; empty if none
+  std::string text;           // extack text, or ours where the request got nowhere
+  std::string bad_attribute;  // for example ".dev-id"; empty if none
   std::string missing_attribute;
   // message is all of it in one sentence: "tx-assoc: Tx key already set (Device or resource busy)".
   std::string message;
@@ -67,11 +67,11 @@ struct AssocInfo {
   std::uint64_t cookie = 0;
   std::uint32_t dev_id = 0;
   std::string ifname;
-  unsigned family = 0;                 // 4 or 6
+  unsigned family = 0;  // 4 or 6
   std::string local_address, peer_address;
   std::uint16_t local_port = 0, peer_port = 0;
-  unsigned state = 0;                  // enum psp_state
-  std::string tcp_state;               // "established", ...
+  unsigned state = 0;     // enum psp_state
+  std::string tcp_state;  // "established", ...
   Version version = Version::kAesGcm128;
   std::uint32_t generation = 0;
   bool stale = false;
@@ -83,7 +83,7 @@ struct AssocInfo {
 
 // DaemonInfo is what pspd says of itself (not in the kernel's family).
 struct DaemonInfo {
-  std::string version;         // of pspd
+  std::string version;  // of pspd
   std::string crypto_backend;
   std::uint32_t pid = 0;
   struct Device {

@@ -5,13 +5,12 @@
 
 namespace psp::netlink {
 
-// peer_has_net_admin is true if the process that connected the unix socket `fd` has CAP_NET_ADMIN in
-// our user namespace, as GENL_ADMIN_PERM would ask of it. In doubt it is false: the peer is gone, its
-// user namespace is not ours, /proc hides it, its user id is no longer the one it connected with, or
-// it gained capabilities by running a privileged program (/proc cannot tell whether it did so only
-// after it connected). Where the kernel has no SO_PEERPIDFD (before 6.5) and /proc says nothing, user
-// id 0 decides. Ask once, when the connection is accepted.
-// Thread: any.
+// peer_has_net_admin is true if the process that connected the unix socket `fd` has CAP_NET_ADMIN
+// in our user namespace, as GENL_ADMIN_PERM would ask of it. In doubt it is false: the peer is
+// gone, its user namespace is not ours, /proc hides it, its user id is no longer the one it
+// connected with, or it gained capabilities by running a privileged program (/proc cannot tell
+// whether it did so only after it connected). Where the kernel has no SO_PEERPIDFD (before 6.5) and
+// /proc says nothing, user id 0 decides. Ask once, when the connection is accepted. Thread: any.
 bool peer_has_net_admin(int fd);
 
 }  // namespace psp::netlink

@@ -4,9 +4,9 @@
 // owns one (src/programs/pspd) carries datagrams, descriptors and credentials in and out, and tests
 // and fuzzers call it directly.
 //
-// Beside `psp` it serves `nlctrl` (to resolve names) and `softpsp`, a family of our own for what the
-// kernel's has no words for: associations, facts about the daemon, membership in multicast groups
-// (a unix socket has no setsockopt for that).
+// Beside `psp` it serves `nlctrl` (to resolve names) and `softpsp`, a family of our own for what
+// the kernel's has no words for: associations, facts about the daemon, membership in multicast
+// groups (a unix socket has no setsockopt for that).
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,15 @@ namespace psp::netlink {
 // Caller is one connected client, as far as the server must know it. It lives as long as the
 // connection.
 struct Caller {
-  bool net_admin = false;          // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
-  std::uint32_t groups = 0;        // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
+  bool net_admin = false;    // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
+  std::uint32_t groups = 0;  // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
 };
 
 using Datagram = std::vector<std::uint8_t>;
+
+// wipe overwrites octets that may hold a key: the transport calls it on every request and every
+// answer once it is done with it (an error quotes the request).
+void wipe(std::span<std::uint8_t> octets);
 
 // Inspector answers what the core does not know: the `softpsp` family's questions.
 class Inspector {
@@ -46,9 +50,11 @@ class Server final : public device::Listener {
   Server(device::Core& core, Inspector* inspector);
   ~Server() override;
 
-  // handle answers one datagram: one or more netlink messages. `fd` is the descriptor that came with
-  // it, or -1; it is borrowed. Answers (replies, acks, errors, dump parts) are appended to `out`,
-  // each a datagram of at most 16 KiB. Never fails: what cannot be parsed is answered as the kernel does.
+  // handle answers one datagram: one or more netlink messages. `fd` is the descriptor that came
+  // with it, or -1; it is borrowed. Answers (replies, acks, errors, dump parts) are appended to
+  // `out`, each a datagram of at most 16 KiB. Never fails: what cannot be parsed is answered as the
+  // kernel does. A transport reads the next request only when all answers are sent: a dump may be
+  // long.
   void handle(Caller& caller, std::span<const std::uint8_t> request, int fd,
               std::vector<Datagram>& out);
 

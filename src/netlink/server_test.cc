@@ -1,0 +1,768 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Server: golden octets of every message, the kernel's error table row by row, bad input. The Core
+// is the real one, its sockets and driver are models.
+#include <cstring>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <psp/netlink/server.hh>
+
+#include "test_support.hh"
+
+namespace psp::netlink {
+namespace {
+
+using testing::hex;
+using ::testing::IsEmpty;
+using testing::message;
+using testing::unhex;
+using testing::World;
+
+constexpr std::uint16_t kDump = NLM_F_REQUEST | NLM_F_DUMP;
+
+std::vector<std::uint8_t> psp_request(std::uint8_t cmd, const std::function<void(Writer&)>& fill,
+                                      std::uint16_t flags = NLM_F_REQUEST) {
+  return message(kPspFamilyId, cmd, fill, flags);
+}
+std::vector<std::uint8_t> psp_request(std::uint8_t cmd, std::uint16_t flags = NLM_F_REQUEST) {
+  return message(kPspFamilyId, cmd, flags);
+}
+std::vector<std::uint8_t> with_id(std::uint8_t cmd, std::uint32_t id,
+                                  std::uint16_t flags = NLM_F_REQUEST) {
+  return psp_request(
+      cmd, [id](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, id); }, flags);
+}
+
+// Assoc is an rx-assoc or tx-assoc to be spoilt.
+struct Assoc {
+  std::optional<std::uint32_t> dev_id{};
+  std::optional<std::uint32_t> version = 0;
+  bool nest = true;
+  std::optional<std::uint32_t> spi = 0x80000005;
+  std::optional<std::size_t> key_octets = 16;
+  std::optional<std::uint32_t> sock_fd = 3;
+
+  std::vector<std::uint8_t> message(std::uint8_t cmd, std::uint16_t flags = NLM_F_REQUEST) const {
+    return psp_request(
+        cmd,
+        [&](Writer& writer) {
+          if (dev_id) writer.put_u32(PSPNL_ASSOC_DEV_ID, *dev_id);
+          if (version) writer.put_u32(PSPNL_ASSOC_VERSION, *version);
+          if (cmd == PSPNL_CMD_TX_ASSOC && nest) {
+            nlattr* key = writer.nest(PSPNL_ASSOC_TX_KEY);
+            if (spi) writer.put_u32(PSPNL_KEYS_SPI, *spi);
+            if (key_octets)
+              writer.put_octets(PSPNL_KEYS_KEY, std::vector<std::uint8_t>(*key_octets, 0xaa));
+            writer.end_nest(key);
+          }
+          if (sock_fd) writer.put_u32(PSPNL_ASSOC_SOCK_FD, *sock_fd);
+        },
+        flags);
+  }
+};
+
+// Refusal is a NLMSG_ERROR taken apart.
+struct Refusal {
+  int error = 1;  // none came
+  std::string text;
+  std::optional<std::uint32_t> bad_offset, missing_type, missing_nest;
+  bool quoted = false;  // the whole request
+};
+
+Refusal refusal(const std::vector<Datagram>& answers, const std::vector<std::uint8_t>& request) {
+  Refusal refusal;
+  if (answers.size() != 1) return refusal;
+  const auto* header = reinterpret_cast<const nlmsghdr*>(answers[0].data());
+  if (header->nlmsg_type != NLMSG_ERROR || header->nlmsg_len != answers[0].size()) return refusal;
+  std::memcpy(&refusal.error, answers[0].data() + 16, 4);
+  std::size_t used = 20 + request.size();
+  refusal.quoted = answers[0].size() >= used &&
+                   std::equal(request.begin(), request.end(), answers[0].begin() + 20);
+  if (!refusal.quoted) return refusal;
+  EXPECT_EQ(header->nlmsg_flags, answers[0].size() > used ? NLM_F_ACK_TLVS : 0);
+  for_each_attribute(std::span(answers[0]).subspan(used), [&](const nlattr* attribute) {
+    switch (mnl_attr_get_type(attribute)) {
+      case NLMSGERR_ATTR_MSG:
+        refusal.text = get_string(attribute);
+        break;
+      case NLMSGERR_ATTR_OFFS:
+        refusal.bad_offset = get_u32(attribute);
+        break;
+      case NLMSGERR_ATTR_MISS_TYPE:
+        refusal.missing_type = get_u32(attribute);
+        break;
+      case NLMSGERR_ATTR_MISS_NEST:
+        refusal.missing_nest = get_u32(attribute);
+        break;
+      default:
+        break;
+    }
+  });
+  return refusal;
+}
+
+// ---- golden octets ----------------------------------------------------------------------------
+
+TEST(Server, DevGetRepliesWithTheDeviceSet) {
+  World world;
+  const auto out = world.ask(with_id(PSPNL_CMD_DEV_GET, 1));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]),
+            "34000000300000000900000000000000"  // nlmsghdr: 52 octets, psp, flags 0, seq 9
+            "01010000"                          // dev-get, version 1
+            "0800010001000000"                  // id 1
+            "0800020007000000"                  // ifindex 7
+            "080003000f000000"                  // versions-cap
+            "0800040000000000");                // versions-ena
+}
+
+TEST(Server, AckFollowsTheReplyIfAskedFor) {
+  World world;
+  const auto out = world.ask(with_id(PSPNL_CMD_DEV_GET, 1, NLM_F_REQUEST | NLM_F_ACK));
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_EQ(hex(out[1]),
+            "24000000020000010900000000000000"  // NLMSG_ERROR, NLM_F_CAPPED
+            "00000000"
+            "1c000000300005000900000000000000");  // the request's header
+}
+
+TEST(Server, DumpEndsWithDoneInTheSameDatagram) {
+  World world;
+  testing::FakeDriver second;
+  ASSERT_TRUE(world.core.add_device(9, "eth1", {0x3}, second));
+  const auto out = world.ask(psp_request(PSPNL_CMD_DEV_GET, kDump | NLM_F_ACK));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]),
+            "34000000300000000900000000000000"
+            "01010000"
+            "0800010001000000"
+            "0800020007000000"
+            "080003000f000000"
+            "0800040000000000"
+            "34000000300000000900000000000000"
+            "01010000"
+            "0800010002000000"
+            "0800020009000000"
+            "0800030003000000"
+            "0800040000000000"
+            "14000000030002000900000000000000"  // NLMSG_DONE, NLM_F_MULTI
+            "00000000");
+}
+
+TEST(Server, DevSetNotifiesThenRepliesWithNothing) {
+  World world;
+  const auto request = unhex(
+      "24000000300001000900000000000000"
+      "04010000"
+      "0800010001000000"
+      "0800040003000000");
+  const auto out = world.ask(request);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]), "1400000030000000090000000000000004010000");
+  ASSERT_EQ(world.notifications.size(), 1u);
+  EXPECT_EQ(world.notifications[0].first, 1u);  // mgmt
+  EXPECT_EQ(hex(world.notifications[0].second),
+            "34000000300000000000000000000000"
+            "05010000"
+            "0800010001000000"
+            "0800020007000000"
+            "080003000f000000"
+            "0800040003000000");
+  world.ask(request);
+  EXPECT_EQ(world.notifications.size(), 2u) << "also when nothing changed";
+}
+
+TEST(Server, KeyRotateNotifiesUseAndRepliesWithTheId) {
+  World world;
+  const auto out = world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]), "1c000000300000000900000000000000060100000800010001000000");
+  ASSERT_EQ(world.notifications.size(), 1u);
+  EXPECT_EQ(world.notifications[0].first, 2u);  // use
+  EXPECT_EQ(hex(world.notifications[0].second),
+            "1c000000300000000000000000000000070100000800010001000000");
+}
+
+TEST(Server, DevicesThatComeAndGoAreNotified) {
+  World world;
+  world.core.remove_device(1);
+  ASSERT_TRUE(world.core.add_device(8, "eth1", {0x1}, world.driver));
+  ASSERT_EQ(world.notifications.size(), 2u);
+  EXPECT_EQ(hex(world.notifications[0].second).substr(32, 24), "030100000800010001000000");
+  EXPECT_EQ(hex(world.notifications[1].second).substr(32, 24), "020100000800010002000000");
+}
+
+TEST(Server, RxAssocRepliesWithSpiThenKey) {
+  World world;
+  const auto request = unhex(
+      "24000000300001000900000000000000"
+      "08010000"
+      "0800020001000000"    // version 1
+      "0800050003000000");  // sock-fd 3
+  const auto out = world.ask(request, 40);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]),
+            "4c000000300000000900000000000000"
+            "08010000"
+            "0800010001000000"  // dev-id
+            "30000380"          // rx-key
+            "0800020001010000"  // spi 0x101, host order
+            "24000100000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
+}
+
+TEST(Server, TxAssocTakesSpiAndKeyInAnyOrder) {
+  World world;
+  ASSERT_EQ(world.ask(Assoc{}.message(PSPNL_CMD_RX_ASSOC), 40).size(), 1u);
+  const auto request = unhex(
+      "44000000300001000900000000000000"
+      "09010000"
+      "0800020000000000"
+      "20000480"  // tx-key: key before spi
+      "14000100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+      "0800020005000080"
+      "0800050003000000");
+  const auto out = world.ask(request, 40);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]), "1400000030000000090000000000000009010000");
+  EXPECT_EQ(world.driver.tx_spi, 0x80000005u);
+  EXPECT_EQ(world.driver.tx_key, std::vector<std::uint8_t>(16, 0xaa));
+}
+
+TEST(Server, GetStatsWidensCountersByValue) {
+  World world;
+  world.driver.stats = {.rx_packets = 1,
+                        .rx_bytes = 0x1'0000'0002,
+                        .rx_auth_fail = 3,
+                        .rx_error = 4,
+                        .rx_bad = 5,
+                        .tx_packets = 6,
+                        .tx_bytes = 7,
+                        .tx_error = 8};
+  world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
+  const std::string stats =
+      "70000000300000000900000000000000"
+      "0a010000"
+      "0800010001000000"
+      "0800020001000000"
+      "0800030000000000"
+      "0800040001000000"
+      "0c0005000200000001000000"
+      "0800060003000000"
+      "0800070004000000"
+      "0800080005000000"
+      "0800090006000000"
+      "08000a0007000000"
+      "08000b0008000000";
+  const auto out = world.ask(with_id(PSPNL_CMD_GET_STATS, 1));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]), stats);
+  const auto dump = world.ask(psp_request(PSPNL_CMD_GET_STATS, kDump));
+  ASSERT_EQ(dump.size(), 1u);
+  EXPECT_EQ(hex(dump[0]), stats + "1400000003000200090000000000000000000000");
+}
+
+TEST(Server, NlctrlDescribesPspByNameAndNumber) {
+  World world;
+  const std::string description =
+      "e8000000100000000900000000000000"
+      "01020000"
+      "080002007073700006000100300000000800030001000000"
+      "08000400000000000800050000000000"
+      "7c000600"  // ops: number, flags
+      "1400010008000100010000000800 02000e000000"
+      "1400020008000100040000000800 02000b000000"
+      "1400030008000100060000000800 02000b000000"
+      "1400040008000100080000000800 02000a000000"
+      "1400050008000100090000000800 02000a000000"
+      "14000600080001000a0000000800 02000e000000"
+      "30000700"  // groups
+      "1800010008000200100000000900 01006d676d7400000000"
+      "1400020008000200110000000800 010075736500";
+  const auto by_name = world.ask(message(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, [](Writer& writer) {
+    writer.put_string(CTRL_ATTR_FAMILY_NAME, "psp");
+  }));
+  const auto by_number = world.ask(message(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, [](Writer& writer) {
+    writer.put_u16(CTRL_ATTR_FAMILY_ID, kPspFamilyId);
+  }));
+  ASSERT_EQ(by_name.size(), 1u);
+  EXPECT_EQ(hex(by_name[0]), hex(unhex(description)));
+  EXPECT_EQ(by_number, by_name);
+}
+
+TEST(Server, NlctrlKnowsSoftpspAndNothingElse) {
+  World world;
+  const auto ask = [&](const char* name) {
+    const auto request = message(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, [&](Writer& writer) {
+      writer.put_string(CTRL_ATTR_FAMILY_NAME, name);
+    });
+    return refusal(world.ask(request), request).error;
+  };
+  EXPECT_EQ(ask("softpsp"), 1) << "a reply, no error";
+  EXPECT_EQ(ask("pspx"), -ENOENT);
+  EXPECT_EQ(ask("ethtool"), -ENOENT);
+}
+
+// ---- the error table --------------------------------------------------------------------------
+
+struct Row {
+  const char* what;
+  std::vector<std::uint8_t> request;
+  int error;
+  const char* text = "";
+  std::optional<std::uint32_t> bad_offset{}, missing_type{}, missing_nest{};
+  int fd = 40;
+};
+
+void expect_refusal(World& world, const Row& row) {
+  SCOPED_TRACE(row.what);
+  const Refusal got = refusal(world.ask(row.request, row.fd), row.request);
+  EXPECT_EQ(got.error, -row.error);
+  EXPECT_TRUE(got.quoted);
+  EXPECT_EQ(got.text, row.text);
+  EXPECT_EQ(got.bad_offset, row.bad_offset);
+  EXPECT_EQ(got.missing_type, row.missing_type);
+  EXPECT_EQ(got.missing_nest, row.missing_nest);
+}
+
+TEST(ErrorTable, DeviceRequests) {
+  World world({0x3});
+  for (const std::uint8_t cmd :
+       {PSPNL_CMD_DEV_GET, PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE, PSPNL_CMD_GET_STATS}) {
+    SCOPED_TRACE(static_cast<int>(cmd));
+    expect_refusal(
+        world, {.what = "no id", .request = psp_request(cmd), .error = EINVAL, .missing_type = 1});
+    expect_refusal(world, {.what = "unknown device", .request = with_id(cmd, 7), .error = ENODEV});
+    expect_refusal(world, {.what = "huge id", .request = with_id(cmd, 0x10001), .error = ENODEV});
+    expect_refusal(world, {.what = "id 0",
+                           .request = with_id(cmd, 0),
+                           .error = ERANGE,
+                           .text = "integer out of range",
+                           .bad_offset = 20});
+  }
+  const auto set = [](std::uint32_t id, std::uint32_t bits) {
+    return psp_request(PSPNL_CMD_DEV_SET, [=](Writer& writer) {
+      writer.put_u32(PSPNL_DEV_ID, id);
+      writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, bits);
+    });
+  };
+  expect_refusal(world, {.what = "no settings",
+                         .request = with_id(PSPNL_CMD_DEV_SET, 1),
+                         .error = EINVAL,
+                         .text = "No settings present"});
+  expect_refusal(world, {.what = "outside cap",
+                         .request = set(1, 0x4),
+                         .error = EINVAL,
+                         .text = "Requested PSP versions not supported by the device"});
+  expect_refusal(world, {.what = "no such version",
+                         .request = set(1, 0x10),
+                         .error = EINVAL,
+                         .text = "reserved bit set",
+                         .bad_offset = 28});
+  expect_refusal(
+      world,
+      {.what = "the device comes before its settings", .request = set(7, 0x4), .error = ENODEV});
+  world.driver.refusal = {.sys_errno = EIO, .text = "broken"};
+  expect_refusal(
+      world, {.what = "driver refuses", .request = set(1, 0x1), .error = EIO, .text = "broken"});
+  expect_refusal(world, {.what = "driver refuses",
+                         .request = with_id(PSPNL_CMD_KEY_ROTATE, 1),
+                         .error = EIO,
+                         .text = "broken"});
+  world.driver.refusal = {.sys_errno = EOPNOTSUPP};
+  expect_refusal(
+      world,
+      {.what = "no counters", .request = with_id(PSPNL_CMD_GET_STATS, 1), .error = EOPNOTSUPP});
+}
+
+TEST(ErrorTable, BothAssocRequests) {
+  World world({0x3});
+  world.sockets.sockets[41] = {.cookie = 2, .tcp = false};
+  world.sockets.sockets[42] = {.cookie = 3, .route_ifindex = 0};
+  for (const std::uint8_t cmd : {PSPNL_CMD_RX_ASSOC, PSPNL_CMD_TX_ASSOC}) {
+    SCOPED_TRACE(static_cast<int>(cmd));
+    const std::uint32_t sock_fd = cmd == PSPNL_CMD_RX_ASSOC ? 28 : 28 + 32;
+    expect_refusal(world, {.what = "no sock-fd",
+                           .request = Assoc{.sock_fd = {}}.message(cmd),
+                           .error = EINVAL,
+                           .missing_type = 5});
+    expect_refusal(
+        world,
+        {.what = "no descriptor came", .request = Assoc{}.message(cmd), .error = EBADF, .fd = -1});
+    expect_refusal(
+        world, {.what = "no socket", .request = Assoc{}.message(cmd), .error = ENOTSOCK, .fd = 99});
+    expect_refusal(world, {.what = "not TCP",
+                           .request = Assoc{}.message(cmd),
+                           .error = EOPNOTSUPP,
+                           .text = "Unsupported socket family and type",
+                           .bad_offset = sock_fd,
+                           .fd = 41});
+    expect_refusal(world, {.what = "no device",
+                           .request = Assoc{}.message(cmd),
+                           .error = EINVAL,
+                           .missing_type = 1,
+                           .fd = 42});
+    expect_refusal(world, {.what = "other device",
+                           .request = Assoc{.dev_id = 2}.message(cmd),
+                           .error = EINVAL,
+                           .text = "Device id vs socket mismatch",
+                           .bad_offset = 20});
+    expect_refusal(world, {.what = "unknown device",
+                           .request = Assoc{.dev_id = 2}.message(cmd),
+                           .error = ENODEV,
+                           .fd = 42});
+    expect_refusal(world, {.what = "no version",
+                           .request = Assoc{.version = {}}.message(cmd),
+                           .error = EINVAL,
+                           .missing_type = 2});
+    expect_refusal(world, {.what = "version not in cap",
+                           .request = Assoc{.version = 2}.message(cmd),
+                           .error = EOPNOTSUPP,
+                           .bad_offset = 20});
+    expect_refusal(world, {.what = "no such version",
+                           .request = Assoc{.version = 4}.message(cmd),
+                           .error = ERANGE,
+                           .text = "integer out of range",
+                           .bad_offset = 20});
+  }
+}
+
+TEST(ErrorTable, RxAssoc) {
+  World world;
+  world.sockets.sockets[43] = {.cookie = 4, .established = false};
+  expect_refusal(world, {.what = "not established",
+                         .request = Assoc{}.message(PSPNL_CMD_RX_ASSOC),
+                         .error = ENOTCONN,
+                         .text = "Socket must be in established state",
+                         .bad_offset = 28,
+                         .fd = 43});
+  world.ask(Assoc{}.message(PSPNL_CMD_RX_ASSOC), 40);
+  expect_refusal(world, {.what = "twice",
+                         .request = Assoc{}.message(PSPNL_CMD_RX_ASSOC),
+                         .error = EBUSY,
+                         .text = "Socket already has PSP state",
+                         .bad_offset = 28});
+  world.driver.refusal = {.sys_errno = ENOSPC, .text = "SPI space exhausted"};
+  expect_refusal(world, {.what = "SPI space",
+                         .request = Assoc{}.message(PSPNL_CMD_RX_ASSOC),
+                         .error = ENOSPC,
+                         .text = "SPI space exhausted"});
+}
+
+TEST(ErrorTable, TxAssocKey) {
+  World world;
+  const auto tx = [](const Assoc& assoc) { return assoc.message(PSPNL_CMD_TX_ASSOC); };
+  expect_refusal(
+      world,
+      {.what = "no tx-key", .request = tx({.nest = false}), .error = EINVAL, .missing_type = 4});
+  expect_refusal(world, {.what = "no key",
+                         .request = tx({.key_octets = {}}),
+                         .error = EINVAL,
+                         .missing_type = 1,
+                         .missing_nest = 28});
+  expect_refusal(world, {.what = "no spi",
+                         .request = tx({.spi = {}}),
+                         .error = EINVAL,
+                         .missing_type = 2,
+                         .missing_nest = 28});
+  expect_refusal(world, {.what = "empty nest",
+                         .request = tx({.spi = {}, .key_octets = {}}),
+                         .error = EINVAL,
+                         .missing_type = 1,
+                         .missing_nest = 28});
+  for (const std::size_t octets : {0, 15, 17, 32})
+    expect_refusal(world, {.what = "key length",
+                           .request = tx({.key_octets = octets}),
+                           .error = EINVAL,
+                           .text = "incorrect key length",
+                           .bad_offset = 40});
+  for (const std::uint32_t spi : {0u, 0x80000000u})
+    expect_refusal(world, {.what = "SPI 0: the kernel points at the key",
+                           .request = tx({.spi = spi}),
+                           .error = EINVAL,
+                           .text = "invalid SPI: lower 31b must be non-zero",
+                           .bad_offset = 40});
+}
+
+TEST(ErrorTable, TxAssocState) {
+  World world;
+  testing::FakeDriver other;
+  ASSERT_TRUE(world.core.add_device(9, "eth1", VersionSet::all(), other));
+  world.sockets.sockets[43] = {.cookie = 4, .established = false};
+  const auto tx = Assoc{}.message(PSPNL_CMD_TX_ASSOC);
+  expect_refusal(world, {.what = "not established",
+                         .request = tx,
+                         .error = ENOTCONN,
+                         .text = "Socket must be in established state",
+                         .fd = 43});
+  expect_refusal(world,
+                 {.what = "no rx", .request = tx, .error = EINVAL, .text = "Socket has no Rx key"});
+  world.ask(Assoc{}.message(PSPNL_CMD_RX_ASSOC), 40);
+  world.sockets.sockets[40].route_ifindex = 9;
+  expect_refusal(
+      world,
+      {.what = "rerouted", .request = tx, .error = EINVAL, .text = "Rx key from different device"});
+  world.sockets.sockets[40].route_ifindex = 7;
+  expect_refusal(world, {.what = "other version",
+                         .request = Assoc{.version = 2}.message(PSPNL_CMD_TX_ASSOC),
+                         .error = EINVAL,
+                         .text = "PSP version mismatch with existing state"});
+  world.sockets.sockets[40].clear_queued = true;
+  expect_refusal(world, {.what = "clear data queued",
+                         .request = tx,
+                         .error = EBUSY,
+                         .text = "Socket has incompatible segments already in the recv queue"});
+  world.sockets.sockets[40].clear_queued = false;
+  world.ask(tx, 40);
+  expect_refusal(world,
+                 {.what = "twice", .request = tx, .error = EBUSY, .text = "Tx key already set"});
+}
+
+TEST(ErrorTable, PermissionComesBeforeTheAttributes) {
+  World world;
+  world.caller.net_admin = false;
+  for (const std::uint8_t cmd : {PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE}) {
+    expect_refusal(world, {.what = "valid", .request = with_id(cmd, 1), .error = EPERM});
+    expect_refusal(world, {.what = "invalid", .request = with_id(cmd, 0), .error = EPERM});
+  }
+  EXPECT_THAT(world.notifications, IsEmpty());
+  auto reserved = with_id(PSPNL_CMD_KEY_ROTATE, 1);
+  reserved[18] = 1;
+  expect_refusal(world, {.what = "the header comes first",
+                         .request = reserved,
+                         .error = EINVAL,
+                         .text = "genlmsghdr.reserved field is not 0"});
+  EXPECT_EQ(world.ask(with_id(PSPNL_CMD_DEV_GET, 1)).size(), 1u) << "reading is for all";
+}
+
+TEST(ErrorTable, CommandsThatAreNotServed) {
+  World world;
+  for (const std::uint8_t cmd : {0, PSPNL_CMD_DEV_ADD_NTF + 0, PSPNL_CMD_KEY_ROTATE_NTF + 0,
+                                 PSPNL_CMD_DEV_ASSOC + 0, PSPNL_CMD_DEV_DISASSOC + 0, 13, 255})
+    expect_refusal(world, {.what = "command", .request = with_id(cmd, 1), .error = EOPNOTSUPP});
+  for (const std::uint8_t cmd : {PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE, PSPNL_CMD_RX_ASSOC})
+    expect_refusal(world,
+                   {.what = "dump", .request = psp_request(cmd, kDump), .error = EOPNOTSUPP});
+}
+
+// ---- policies ---------------------------------------------------------------------------------
+
+TEST(Policies, TypesTheKernelDoesNotTakeAreRefused) {
+  World world;
+  const auto attribute = [](std::uint8_t cmd, std::uint16_t type) {
+    return psp_request(cmd, [type](Writer& writer) { writer.put_u32(type, 1); });
+  };
+  const auto unsupported = [&](std::uint8_t cmd, std::uint16_t type) {
+    expect_refusal(world, {.what = "unsupported",
+                           .request = attribute(cmd, type),
+                           .error = EINVAL,
+                           .text = "Unsupported attribute",
+                           .bad_offset = 20});
+  };
+  const auto unknown = [&](std::uint8_t cmd, std::uint16_t type) {
+    expect_refusal(world, {.what = "unknown",
+                           .request = attribute(cmd, type),
+                           .error = EINVAL,
+                           .text = "Unknown attribute type",
+                           .bad_offset = 20});
+  };
+  unknown(PSPNL_CMD_DEV_GET, 2);
+  unsupported(PSPNL_CMD_DEV_SET, 2);
+  unsupported(PSPNL_CMD_DEV_SET, 3);
+  unknown(PSPNL_CMD_DEV_SET, 5);
+  unknown(PSPNL_CMD_KEY_ROTATE, 4);
+  unsupported(PSPNL_CMD_RX_ASSOC, 3);
+  unsupported(PSPNL_CMD_RX_ASSOC, 4);
+  unknown(PSPNL_CMD_RX_ASSOC, 6);
+  unsupported(PSPNL_CMD_TX_ASSOC, 3);
+  unknown(PSPNL_CMD_TX_ASSOC, 6);
+  unknown(PSPNL_CMD_GET_STATS, 2);
+  unknown(PSPNL_CMD_GET_STATS, 0);
+}
+
+TEST(Policies, TheNestedKeyIsCheckedBeforeTheRequestBegins) {
+  World world;
+  const auto nest = [](bool flag, std::string_view content) {
+    const auto octets = unhex(content);
+    return psp_request(PSPNL_CMD_TX_ASSOC, [&](Writer& writer) {
+      writer.put_octets(PSPNL_ASSOC_TX_KEY | (flag ? NLA_F_NESTED : 0), octets);
+    });
+  };
+  expect_refusal(world, {.what = "no flag",
+                         .request = nest(false, "0800020001000000"),
+                         .error = EINVAL,
+                         .text = "NLA_F_NESTED is missing",
+                         .bad_offset = 20});
+  expect_refusal(world, {.what = "short",
+                         .request = nest(true, "0800"),
+                         .error = ERANGE,
+                         .text = "Attribute failed policy validation",
+                         .bad_offset = 20});
+  expect_refusal(world, {.what = "spi length",
+                         .request = nest(true, "0600020001000000"),
+                         .error = EINVAL,
+                         .text = "invalid attribute length",
+                         .bad_offset = 24});
+  expect_refusal(world, {.what = "unknown inside",
+                         .request = nest(true, "0800030001000000"),
+                         .error = EINVAL,
+                         .text = "Unknown attribute type",
+                         .bad_offset = 24});
+  expect_refusal(world, {.what = "inner longer than the nest",
+                         .request = nest(true, "1000010001000000"),
+                         .error = EINVAL,
+                         .text = "bytes leftover after parsing attributes"});
+}
+
+TEST(Policies, TheBrokenPolicyComesAlong) {
+  World world;
+  const auto tail = [&](const std::vector<std::uint8_t>& request) {
+    const auto out = world.ask(request);
+    return out.size() == 1 ? hex(std::span(out[0]).subspan(20 + request.size())) : "";
+  };
+  EXPECT_EQ(tail(Assoc{.version = 4}.message(PSPNL_CMD_RX_ASSOC)),
+            "19000100696e7465676572206f7574206f662072616e676500000000"  // the text
+            "0800020014000000"                                          // offset 20
+            "24000480"                                                  // the policy:
+            "0c0004000000000000000000"                                  // from 0
+            "0c0005000300000000000000"                                  // to 3
+            "0800010004000000");                                        // u32
+  const auto no_flag = psp_request(PSPNL_CMD_TX_ASSOC,
+                                   [](Writer& writer) { writer.put_u32(PSPNL_ASSOC_TX_KEY, 0); });
+  EXPECT_EQ(tail(no_flag),
+            "1c0001004e4c415f465f4e4553544544206973206d697373696e6700"
+            "0800020014000000"
+            "0c000480080001000d000000");
+}
+
+TEST(Policies, DumpsDoNotLookAtAttributes) {
+  World world;
+  const auto out = world.ask(with_id(PSPNL_CMD_DEV_GET, 0, kDump));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].size(), 52u + 20u);
+}
+
+// ---- softpsp ----------------------------------------------------------------------------------
+
+TEST(Softpsp, SubscribeSetsTheCallersGroups) {
+  World world;
+  const auto subscribe = [&](std::uint32_t groups) {
+    return message(kSoftpspFamilyId, SOFTPSP_CMD_SUBSCRIBE,
+                   [=](Writer& writer) { writer.put_u32(SOFTPSP_SUBSCRIBE_GROUPS, groups); });
+  };
+  EXPECT_EQ(world.ask(subscribe(3)).size(), 1u);
+  EXPECT_EQ(world.caller.groups, 3u);
+  expect_refusal(world, {.what = "no such group",
+                         .request = subscribe(4),
+                         .error = EINVAL,
+                         .text = "reserved bit set",
+                         .bad_offset = 20});
+  EXPECT_EQ(world.caller.groups, 3u);
+  world.ask(subscribe(0));
+  EXPECT_EQ(world.caller.groups, 0u);
+}
+
+TEST(Softpsp, WithoutInspectorThereIsNothingToTell) {
+  World world;
+  Server server(world.core, nullptr);
+  std::vector<Datagram> out;
+  const auto request = message(kSoftpspFamilyId, SOFTPSP_CMD_INFO_GET);
+  server.handle(world.caller, request, -1, out);
+  EXPECT_EQ(refusal(out, request).error, -EOPNOTSUPP);
+}
+
+TEST(Softpsp, ALongDumpComesInDatagramsOfAtMost16KiB) {
+  World world;
+  constexpr std::size_t kRows = 100'000;
+  AssocInfo info;
+  info.ifname = "eth0";
+  info.local_address = info.peer_address = "2001:db8::1234:5678";
+  info.tcp_state = "established";
+  world.inspector.all.assign(kRows, info);
+  const auto out = world.ask(message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump));
+  ASSERT_GT(out.size(), 1u);
+  std::size_t rows = 0, done = 0;
+  for (const Datagram& datagram : out) {
+    ASSERT_LE(datagram.size(), 16384u);
+    for (std::size_t at = 0; at < datagram.size();) {
+      const auto* header = reinterpret_cast<const nlmsghdr*>(datagram.data() + at);
+      ASSERT_TRUE(message_ok(header, datagram.size() - at));
+      (header->nlmsg_type == NLMSG_DONE ? done : rows) += 1;
+      at += header->nlmsg_len;
+    }
+  }
+  EXPECT_EQ(rows, kRows);
+  EXPECT_EQ(done, 1u);
+}
+
+TEST(Softpsp, ASecondLongDumpInOneDatagramIsBusy) {
+  World world;
+  world.inspector.all.assign(1000, AssocInfo{});
+  auto both = message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump);
+  const auto second = both;
+  both.insert(both.end(), second.begin(), second.end());
+  auto out = world.ask(both);
+  ASSERT_GT(out.size(), 2u);
+  EXPECT_EQ(refusal({out.back()}, second).error, -EBUSY);
+  out = world.ask(second);
+  EXPECT_NE(refusal({out.back()}, second).error, -EBUSY) << "the next datagram starts afresh";
+}
+
+// ---- bad input --------------------------------------------------------------------------------
+
+TEST(BadInput, FragmentsOfAHeaderGetNoAnswer) {
+  World world;
+  const auto request = with_id(PSPNL_CMD_DEV_GET, 1);
+  for (std::size_t size = 0; size < request.size(); ++size)
+    EXPECT_THAT(world.ask(std::span(request).first(size)), IsEmpty()) << size;
+}
+
+TEST(BadInput, ADatagramAtAnOddAddressIsRead) {
+  World world;
+  auto request = with_id(PSPNL_CMD_DEV_GET, 1);
+  request.insert(request.begin(), 0xff);
+  EXPECT_EQ(world.ask(std::span(request).subspan(1)).size(), 1u);
+}
+
+TEST(BadInput, ALieAboutTheLengthStopsTheDatagram) {
+  World world;
+  auto request = with_id(PSPNL_CMD_DEV_GET, 1);
+  const auto good = request;
+  request[0] = 8;
+  request.insert(request.end(), good.begin(), good.end());
+  EXPECT_THAT(world.ask(request), IsEmpty());
+  request[0] = 0xff;
+  request[1] = 0xff;
+  EXPECT_THAT(world.ask(request), IsEmpty());
+}
+
+TEST(BadInput, SixtyFourKiBOfEachOctetAreSurvived) {
+  World world;
+  for (int octet = 0; octet < 256; ++octet) {
+    const std::vector<std::uint8_t> garbage(65536, static_cast<std::uint8_t>(octet));
+    for (const Datagram& answer : world.ask(garbage)) EXPECT_LE(answer.size(), 16384u);
+  }
+}
+
+TEST(BadInput, ManySmallRequestsInOneDatagramAreAllAnswered) {
+  World world;
+  std::vector<std::uint8_t> all;
+  const auto one = with_id(PSPNL_CMD_DEV_GET, 1);
+  while (all.size() + one.size() <= 65536) all.insert(all.end(), one.begin(), one.end());
+  EXPECT_EQ(world.ask(all).size(), all.size() / one.size());
+}
+
+TEST(BadInput, AWrongLengthOfEveryAttributeIsRefused) {
+  World world;
+  const auto tx = Assoc{.dev_id = 1}.message(PSPNL_CMD_TX_ASSOC);
+  // Each octet that could be a length, set to every small value: an answer, and only one.
+  for (std::size_t at = 20; at + 1 < tx.size(); at += 4)
+    for (int length = 0; length < 70; ++length) {
+      auto spoilt = tx;
+      spoilt[at] = static_cast<std::uint8_t>(length);
+      EXPECT_EQ(world.ask(spoilt, 40).size(), 1u) << at << " " << length;
+    }
+}
+
+}  // namespace
+}  // namespace psp::netlink

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Models for the tests and the fuzz target of this layer: sockets and a driver that do what they
+// are told, a Server over the real Core, and hexadecimal both ways.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <psp/device/core.hh>
+#include <psp/netlink/server.hh>
+#include <psp/netlink/uapi.h>
+
+#include "codec.hh"
+#include "family.hh"
+
+namespace psp::netlink::testing {
+
+// ModelSockets knows sockets by descriptor number.
+class ModelSockets final : public device::SocketOps {
+ public:
+  struct Socket {
+    std::uint64_t cookie = 1;
+    std::uint32_t route_ifindex = 7;
+    bool tcp = true;
+    bool established = true;
+    bool clear_queued = false;
+  };
+  std::map<int, Socket> sockets;
+
+  device::Result<device::SocketInfo> examine(int fd) override {
+    const auto it = sockets.find(fd);
+    if (it == sockets.end()) return device::fail(ENOTSOCK);
+    if (!it->second.tcp)
+      return device::fail(EOPNOTSUPP, "Unsupported socket family and type", device::Field::kSockFd);
+    device::SocketInfo info;
+    info.cookie = it->second.cookie;
+    info.route_ifindex = it->second.route_ifindex;
+    info.established = it->second.established;
+    return info;
+  }
+  device::Result<void> rx_attach(int, const device::Association&) override { return {}; }
+  device::Result<void> tx_attach(int fd, const device::Association&) override {
+    if (sockets[fd].clear_queued)
+      return device::fail(EBUSY, "Socket has incompatible segments already in the recv queue");
+    return {};
+  }
+};
+
+// FakeDriver hands out keys 00 01 02 ... under SPIs 0x101, 0x102, ...
+class FakeDriver final : public device::Driver {
+ public:
+  device::Error refusal{};  // sys_errno 0: none
+  device::DriverStats stats{};
+  std::vector<std::uint8_t> tx_key;
+  std::uint32_t tx_spi = 0;
+  std::uint32_t next_spi = 0x101;
+
+  device::Result<void> set_config(const device::DeviceConfig&,
+                                  const device::DeviceConfig&) override {
+    if (refusal.sys_errno != 0) return std::unexpected(refusal);
+    return {};
+  }
+  device::Result<std::uint8_t> key_rotate(std::uint8_t proposed) override {
+    if (refusal.sys_errno != 0) return std::unexpected(refusal);
+    return proposed;
+  }
+  device::Result<device::RxKey> rx_spi_alloc(Version version) override {
+    if (refusal.sys_errno != 0) return std::unexpected(refusal);
+    device::RxKey key;
+    key.spi = {next_spi++};
+    key.key.resize(key_size(version));
+    for (std::size_t i = 0; i < key.key.size(); ++i)
+      key.key.data()[i] = static_cast<std::uint8_t>(i);
+    return key;
+  }
+  device::Result<std::uint32_t> tx_key_add(Version, Spi spi,
+                                           std::span<const std::uint8_t> key) override {
+    tx_spi = spi.value;
+    tx_key.assign(key.begin(), key.end());
+    return 1;
+  }
+  void tx_key_del(std::uint32_t) override {}
+  device::Result<device::DriverStats> get_stats() override {
+    if (refusal.sys_errno != 0) return std::unexpected(refusal);
+    return stats;
+  }
+};
+
+// ModelInspector answers with what it holds.
+class ModelInspector final : public Inspector {
+ public:
+  std::vector<AssocInfo> all;
+  DaemonInfo info;
+  std::vector<AssocInfo> associations() override { return all; }
+  DaemonInfo daemon_info() override { return info; }
+};
+
+// World is a Server with one device: id 1, ifindex 7, able to do all versions; socket 40 is fine.
+struct World {
+  ModelSockets sockets;
+  FakeDriver driver;
+  ModelInspector inspector;
+  device::Core core{sockets};
+  Server server{core, &inspector};
+  Caller caller{.net_admin = true};
+  std::vector<std::pair<std::uint32_t, Datagram>> notifications;
+
+  explicit World(VersionSet cap = VersionSet::all()) {
+    sockets.sockets[40] = {};
+    core.set_listener(&server);
+    server.set_multicast([this](std::uint32_t group, const Datagram& datagram) {
+      notifications.emplace_back(group, datagram);
+    });
+    (void)core.add_device(7, "eth0", cap, driver);
+    notifications.clear();
+  }
+  std::vector<Datagram> ask(std::span<const std::uint8_t> request, int fd = -1) {
+    std::vector<Datagram> out;
+    server.handle(caller, request, fd, out);
+    return out;
+  }
+};
+
+inline std::string hex(std::span<const std::uint8_t> octets) {
+  std::string text;
+  for (const std::uint8_t octet : octets) {
+    text += "0123456789abcdef"[octet >> 4];
+    text += "0123456789abcdef"[octet & 15];
+  }
+  return text;
+}
+
+inline std::vector<std::uint8_t> unhex(std::string_view text) {
+  std::vector<std::uint8_t> octets;
+  int high = -1;
+  for (const char c : text) {
+    if (c == ' ' || c == '\n') continue;
+    const int digit = c <= '9' ? c - '0' : c - 'a' + 10;
+    if (high >= 0) octets.push_back(static_cast<std::uint8_t>(high << 4 | digit));
+    high = high >= 0 ? -1 : digit;
+  }
+  return octets;
+}
+
+// message builds a request: sequence number 9, port 0.
+template <typename Fill>
+std::vector<std::uint8_t> message(std::uint16_t family, std::uint8_t cmd, Fill&& fill,
+                                  std::uint16_t flags = NLM_F_REQUEST) {
+  Writer writer;
+  writer.begin(family, flags, 9, 0, cmd, 1);
+  fill(writer);
+  writer.end();
+  return writer.take();
+}
+inline std::vector<std::uint8_t> message(std::uint16_t family, std::uint8_t cmd,
+                                         std::uint16_t flags = NLM_F_REQUEST) {
+  return message(
+      family, cmd, [](Writer&) {}, flags);
+}
+
+}  // namespace psp::netlink::testing

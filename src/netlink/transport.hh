@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a client's datagrams travel: a NETLINK_GENERIC socket to the kernel, or a unix SOCK_SEQPACKET
+// socket to pspd with descriptors as SCM_RIGHTS.
+// Threading: one user at a time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string>
+#include <unistd.h>
+#include <utility>
+
+#include <psp/netlink/client.hh>
+
+namespace psp::netlink {
+
+// kAnswerTimeout is how long a request waits for its answer.
+inline constexpr std::chrono::seconds kAnswerTimeout{5};
+
+// UniqueFd closes its descriptor.
+class UniqueFd {
+ public:
+  explicit UniqueFd(int fd = -1) : fd_(fd) {}
+  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  UniqueFd& operator=(UniqueFd&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~UniqueFd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+// Transport is one connection.
+class Transport {
+ public:
+  // open_kernel: a netlink socket with NETLINK_EXT_ACK.
+  static ClientResult<Transport> open_kernel();
+  // open_daemon connects to pspd and checks whom it runs as (EPERM).
+  static ClientResult<Transport> open_daemon(const std::string& socket);
+
+  bool is_kernel() const { return kernel_; }
+  int fd() const { return fd_.get(); }
+  // peer is who answers, for messages: "the kernel" or "pspd".
+  const char* peer() const { return kernel_ ? "the kernel" : "pspd"; }
+
+  // send sends one datagram, and `attached` with it if it is not -1 (to the kernel it is only a
+  // number in the message, so it does not travel).
+  ClientResult<void> send(std::span<const std::uint8_t> datagram, int attached);
+  // receive waits up to kAnswerTimeout for a datagram. Errors: ETIMEDOUT, ECONNRESET (pspd is
+  // gone), EMSGSIZE, ENOBUFS (notifications were lost).
+  ClientResult<std::size_t> receive(std::span<std::uint8_t> buffer);
+  // join adds the kernel socket to a multicast group.
+  ClientResult<void> join(std::uint32_t group);
+
+ private:
+  Transport(UniqueFd fd, bool kernel) : fd_(std::move(fd)), kernel_(kernel) {}
+  UniqueFd fd_;
+  bool kernel_;
+};
+
+// client_error makes an error of our own.
+std::unexpected<ClientError> client_error(int sys_errno, std::string text);
+
+// trusted_peer: a daemon that gets keys must run as root or as the caller.
+constexpr bool trusted_peer(uid_t peer, uid_t self) { return peer == 0 || peer == self; }
+
+}  // namespace psp::netlink
