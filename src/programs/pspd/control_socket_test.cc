@@ -1,5 +1,170 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control_socket.hh"
 
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
-TEST(ControlSocket, Placeholder) {}
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <thread>
+#include <unistd.h>
+
+#include <psp/netlink/client.hh>
+
+#include "device/core_fakes.hh"
+
+namespace psp {
+namespace {
+
+// A pspd without packets: real server and core, model sockets, its event loop in a thread.
+class ControlSocketTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    address_ = fmt::format("@softpsp-test-{}-{}", ::getpid(),
+                           testing::UnitTest::GetInstance()->current_test_info()->name());
+    core_.set_listener(&server_);
+    ASSERT_TRUE(core_.add_device(7, "eth0", VersionSet::all(), driver_));
+    auto control = ControlSocket::listen(loop_, server_, address_);
+    ASSERT_TRUE(control) << control.error();
+    control_ = std::move(*control);
+    beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
+      if (stop_) loop_.stop(0);
+    });
+    thread_ = std::thread([this] { loop_.run(); });
+  }
+  void TearDown() override {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+
+  UniqueFd connect() const {
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    address_.copy(name.sun_path, address_.size());
+    name.sun_path[0] = '\0';
+    UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET, 0));
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address_.size());
+    EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), length), 0);
+    return fd;
+  }
+  void expect_alive() const {
+    auto client = Client::connect_daemon(address_);
+    ASSERT_TRUE(client) << client.error().message;
+    const auto devices = client->devices();
+    ASSERT_TRUE(devices) << devices.error().message;
+    EXPECT_EQ(devices->size(), 1u);
+  }
+
+  std::string address_;
+  device::FakeDriver driver_;
+  device::ModelSockets sockets_;
+  device::Core core_{sockets_};
+  netlink::Server server_{core_, nullptr};
+  EventLoop loop_;
+  std::unique_ptr<ControlSocket> control_;
+  EventLoop::Source beat_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+TEST_F(ControlSocketTest, AnswersRequests) { expect_alive(); }
+
+TEST_F(ControlSocketTest, RefusesASecondDaemonAtTheSameAddress) {
+  EventLoop other;
+  const auto second = ControlSocket::listen(other, server_, address_);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().find("another pspd listens"), std::string::npos);
+  // The first one keeps its notifications: the second never got as far as taking them.
+  expect_alive();
+}
+
+TEST_F(ControlSocketTest, TakesOverASocketFileThatNobodyListensOn) {
+  const std::string path = testing::TempDir() + "/pspd-test.sock";
+  for (int i = 0; i < 2; i++) {
+    EventLoop loop;
+    auto control = ControlSocket::listen(loop, server_, path);
+    ASSERT_TRUE(control) << control.error();
+    if (i == 0) {  // as a killed daemon leaves it
+      const std::string kept = path + ".kept";
+      ::link(path.c_str(), kept.c_str());
+      control->reset();
+      ::rename(kept.c_str(), path.c_str());
+    }
+  }
+  EXPECT_NE(::access(path.c_str(), F_OK), 0) << "a clean stop takes its file along";
+}
+
+TEST_F(ControlSocketTest, SurvivesGarbageAndOversize) {
+  std::vector<std::uint8_t> octets(ControlSocket::kRequestMax + 1, 0xa5);
+  for (const std::size_t size : {std::size_t{1}, std::size_t{15}, std::size_t{16},
+                                 std::size_t{4096}, ControlSocket::kRequestMax, octets.size()}) {
+    const UniqueFd fd = connect();
+    const int room = 1 << 20;
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
+    (void)::send(fd.get(), octets.data(), size, MSG_NOSIGNAL);
+  }
+  expect_alive();
+}
+
+TEST_F(ControlSocketTest, AClientThatNeverReadsCostsNobodyElse) {
+  const UniqueFd deaf = connect();
+  // A dev-get dump: nlmsghdr {20, psp family, REQUEST|DUMP, 1, 0}, genlmsghdr {1, 1, 0}.
+  auto resolver = Client::connect_daemon(address_);
+  ASSERT_TRUE(resolver);
+  std::uint8_t request[20] = {20, 0, 0, 0, 16, 0, 1, 3, 1, 0, 0, 0, 0, 0, 0, 0, 3, 1, 0, 0};
+  int sent = 0;
+  while (sent < 100'000 &&
+         ::send(deaf.get(), request, sizeof request, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+    sent++;
+  EXPECT_LT(sent, 100'000) << "requests are not taken while answers wait";
+  expect_alive();
+}
+
+TEST_F(ControlSocketTest, KeepsNoDescriptorThatItWasSent) {
+  const auto open_descriptors = [] {
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++) count += ::fcntl(fd, F_GETFD) >= 0;
+    return count;
+  };
+  expect_alive();
+  const UniqueFd fd = connect();
+  const int before = open_descriptors();
+  for (int round = 0; round < 20; round++) {
+    std::uint8_t octet[16] = {16};
+    iovec part{octet, sizeof octet};
+    alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(8 * sizeof(int));
+    for (int i = 0; i < 8; i++) std::memcpy(CMSG_DATA(rights) + i * sizeof(int), &fd, sizeof(int));
+    ASSERT_EQ(::sendmsg(fd.get(), &message, MSG_NOSIGNAL), 16);
+  }
+  expect_alive();  // the loop has been through all of them
+  EXPECT_LE(open_descriptors(), before + 1);
+}
+
+TEST_F(ControlSocketTest, CarriesNotifications) {
+  auto client = Client::connect_daemon(address_);
+  ASSERT_TRUE(client);
+  ASSERT_TRUE(client->subscribe(true, true));
+  auto admin = Client::connect_daemon(address_);
+  ASSERT_TRUE(admin);
+  const auto rotated = admin->key_rotate(1);
+  if (!rotated) GTEST_SKIP() << "needs CAP_NET_ADMIN: " << rotated.error().message;
+  const auto heard = client->next_notification(std::chrono::seconds(5));
+  ASSERT_TRUE(heard && *heard);
+  EXPECT_EQ((*heard)->kind, Notification::Kind::kKeyRotate);
+  EXPECT_EQ((*heard)->device.id, 1u);
+}
+
+}  // namespace
+}  // namespace psp
