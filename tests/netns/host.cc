@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host.hh"
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <linux/bpf.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdexcept>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <thread>
+
+namespace psp::lab {
+namespace {
+
+std::runtime_error failure(const std::string& what) {
+  return std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
+}
+
+UniqueFd this_netns() { return UniqueFd(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)); }
+
+bool can_unshare() {
+  bool can = false;
+  std::thread([&can] { can = ::unshare(CLONE_NEWNET) == 0; }).join();
+  return can;
+}
+
+bool has_bpf() {
+  bpf_attr attr{};
+  attr.map_type = BPF_MAP_TYPE_ARRAY;
+  attr.key_size = attr.value_size = 4;
+  attr.max_entries = 1;
+  return static_cast<bool>(
+      UniqueFd(static_cast<int>(::syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof attr))));
+}
+
+std::optional<std::string> find_missing() {
+  if (::geteuid() != 0) return "needs root";
+  if (!can_unshare()) return "needs network namespaces: unshare(CLONE_NEWNET) is refused";
+  if (!UniqueFd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC)))
+    return fmt::format("needs a TUN driver: /dev/net/tun: {}", std::strerror(errno));
+  if (!has_bpf()) return fmt::format("needs bpf(2): {}", std::strerror(errno));
+  if (::access("/sys/kernel/btf/vmlinux", R_OK) != 0)
+    return "needs the kernel's BTF: /sys/kernel/btf/vmlinux";
+  for (const char* tool : {"ip", "tc", "ethtool"})
+    if (std::system(fmt::format("command -v {} >/dev/null", tool).c_str()) != 0)
+      return fmt::format("needs the program {}", tool);
+  return std::nullopt;
+}
+
+}  // namespace
+
+const std::optional<std::string>& missing() {
+  static const std::optional<std::string> what = find_missing();
+  return what;
+}
+
+bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds patience) {
+  const auto until = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(2ms);
+  }
+  return true;
+}
+
+Netns::Netns() {
+  std::thread([this] {
+    if (::unshare(CLONE_NEWNET) == 0) fd_ = this_netns();
+  }).join();
+  if (!fd_) throw failure("unshare(CLONE_NEWNET)");
+  for (const char* where : {"all", "default"}) {
+    write_sysctl(*this, fmt::format("net/ipv4/conf/{}/rp_filter", where), "0");
+    write_sysctl(*this, fmt::format("net/ipv6/conf/{}/accept_dad", where), "0");
+    write_sysctl(*this, fmt::format("net/ipv6/conf/{}/router_solicitations", where), "0");
+    write_sysctl(*this, fmt::format("net/ipv6/conf/{}/mldv1_unsolicited_report_interval", where),
+                 "0");
+  }
+  sh("ip link set lo up");
+}
+
+std::string Netns::sh(const std::string& command) const {
+  const InNetns inside(*this);
+  std::FILE* pipe = ::popen(("exec 2>&1; " + command).c_str(), "re");
+  if (pipe == nullptr) throw failure(command);
+  std::string text;
+  std::array<char, 4096> part;
+  for (std::size_t n; (n = std::fread(part.data(), 1, part.size(), pipe)) > 0;)
+    text.append(part.data(), n);
+  const int status = ::pclose(pipe);
+  EXPECT_EQ(status, 0) << command << "\n" << text;
+  return text;
+}
+
+bool Netns::try_sh(const std::string& command) const {
+  const InNetns inside(*this);
+  return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
+}
+
+InNetns::InNetns(const Netns& netns) : before_(this_netns()) {
+  if (::setns(netns.fd(), CLONE_NEWNET) != 0) throw failure("setns");
+}
+
+InNetns::~InNetns() {
+  if (::setns(before_.get(), CLONE_NEWNET) != 0) std::abort();
+}
+
+void write_sysctl(const Netns& netns, const std::string& path, const std::string& value) {
+  const InNetns inside(netns);
+  std::ofstream file("/proc/sys/" + path);
+  file << value << std::flush;
+  EXPECT_TRUE(file.good()) << path;
+}
+
+Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw failure("pipe");
+  out_.reset(ends[0]);
+  const UniqueFd in(ends[1]);
+  std::vector<std::string> words = {PSP_PSPD_PATH};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const InNetns inside(netns);
+  pid_ = ::fork();
+  if (pid_ < 0) throw failure("fork");
+  if (pid_ > 0) return;
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  ::dup2(in.get(), STDERR_FILENO);
+  ::dup2(in.get(), STDOUT_FILENO);
+  ::execv(argv[0], argv.data());
+  ::_exit(127);
+}
+
+Pspd::Pspd(Pspd&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      out_(std::move(other.out_)),
+      log_(std::move(other.log_)) {}
+
+Pspd::~Pspd() {
+  if (running()) stop();
+}
+
+bool Pspd::read_log() {
+  std::array<char, 4096> part;
+  const ssize_t n = ::read(out_.get(), part.data(), part.size());
+  if (n > 0) log_.append(part.data(), static_cast<std::size_t>(n));
+  return n > 0;
+}
+
+const std::string& Pspd::log() {
+  for (pollfd ready{out_.get(), POLLIN, 0}; out_ && ::poll(&ready, 1, 0) > 0;)
+    if (!read_log()) out_.reset();
+  return log_;
+}
+
+bool Pspd::wait_ready() {
+  while (log_.find("pspd: ready\n") == std::string::npos)
+    if (!read_log()) return false;
+  return true;
+}
+
+int Pspd::wait() {
+  if (!running()) return -1;
+  int status = 0;
+  while (read_log()) {
+  }
+  out_.reset();
+  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int Pspd::stop() {
+  if (running()) ::kill(pid_, SIGTERM);
+  return wait();
+}
+
+void Pspd::kill() {
+  if (running()) ::kill(pid_, SIGKILL);
+  wait();
+}
+
+bool feature(const Netns& netns, const std::string& device, const std::string& name) {
+  const std::string all = netns.sh("ethtool -k " + device);
+  const std::size_t at = all.find(name + ": ");
+  EXPECT_NE(at, std::string::npos) << name;
+  return all.compare(at + name.size() + 2, 2, "on") == 0;
+}
+
+void set_feature(const Netns& netns, const std::string& device, const std::string& name, bool on) {
+  netns.sh(fmt::format("ethtool -K {} {} {}", device, name, on ? "on" : "off"));
+}
+
+}  // namespace psp::lab

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the system tests need of the host: anonymous network namespaces, commands, pspd as a child
+// process. Namespaces live as long as a descriptor of them, so a test that dies leaves none behind.
+//
+// Threading: a namespace is entered by one thread; the others stay where they are.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include <psp/base/unique_fd.hh>
+
+namespace psp::lab {
+
+using namespace std::chrono_literals;
+
+// missing says what of root, network namespaces, TUN, BPF and iproute2 is not there, or nothing.
+const std::optional<std::string>& missing();
+
+// eventually polls `condition` until it holds or `patience` is over. Returns whether it holds.
+bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds patience = 5s);
+
+// Netns is a network namespace with its loopback up and quiet: no router solicitations, no
+// duplicate address detection, no reverse path filter.
+class Netns {
+ public:
+  Netns();
+  int fd() const { return fd_.get(); }
+
+  // sh runs a shell command inside and returns what it prints; a failure fails the test.
+  std::string sh(const std::string& command) const;
+  // try_sh only tells whether it worked.
+  bool try_sh(const std::string& command) const;
+
+ private:
+  UniqueFd fd_;
+};
+
+// InNetns has the calling thread inside a namespace, and back outside when it goes.
+class InNetns {
+ public:
+  explicit InNetns(const Netns& netns);
+  ~InNetns();
+  InNetns(const InNetns&) = delete;
+  InNetns& operator=(const InNetns&) = delete;
+
+ private:
+  UniqueFd before_;
+};
+
+// write_sysctl writes a file of /proc/sys as the namespace has it.
+void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);
+
+// Pspd is the daemon as a child process. If the test program dies it gets SIGTERM.
+class Pspd {
+ public:
+  Pspd(const Netns& netns, const std::vector<std::string>& arguments);
+  ~Pspd();
+  Pspd(Pspd&&) noexcept;
+  Pspd& operator=(Pspd&&) = delete;
+
+  // wait_ready is true when it says that it is ready, false when it ended before.
+  bool wait_ready();
+  // stop sends SIGTERM; wait waits for the end. Both return the exit status, -1 for a signal.
+  int stop();
+  int wait();
+  void kill();
+  bool running() const { return pid_ > 0; }
+  pid_t pid() const { return pid_; }
+  // log is what it has written so far.
+  const std::string& log();
+
+ private:
+  bool read_log();
+
+  pid_t pid_ = -1;
+  UniqueFd out_;
+  std::string log_;
+};
+
+// offload switches TSO and GSO, GRO or another ethtool feature by its name with ethtool(8).
+bool feature(const Netns& netns, const std::string& device, const std::string& name);
+void set_feature(const Netns& netns, const std::string& device, const std::string& name, bool on);
+
+}  // namespace psp::lab

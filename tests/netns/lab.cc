@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab.hh"
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <linux/if_packet.h>
+#include <linux/tcp.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdexcept>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <psp/wire/bytes.hh>
+#include <psp/wire/packet.hh>
+
+namespace psp::lab {
+namespace {
+
+// VnetHeader is struct virtio_net_hdr, whose Linux header does not compile as C++.
+struct VnetHeader {
+  std::uint8_t flags, gso_type;
+  std::uint16_t hdr_len, gso_size, csum_start, csum_offset;  // little-endian
+};
+constexpr std::uint8_t kGsoNone = 0, kGsoUdpL4 = 5, kGsoEcn = 0x80;
+constexpr std::size_t kVnet = sizeof(VnetHeader);
+constexpr std::size_t kEthernet = 14;
+constexpr std::size_t kFrameMax = kVnet + kEthernet + 40 + 65535;
+constexpr int kSocketBuffer = 32 * 1024 * 1024;
+
+std::runtime_error failure(const std::string& what) {
+  return std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
+}
+
+void set_option(int fd, int level, int option, int value) {
+  if (::setsockopt(fd, level, option, &value, sizeof value) != 0) throw failure("setsockopt");
+}
+
+UniqueFd open_end(const Netns& netns, const std::string& device) {
+  const InNetns inside(netns);
+  UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) throw failure("packet socket");
+  set_option(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  set_option(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1);
+  set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kSocketBuffer);
+  set_option(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, kSocketBuffer);
+  sockaddr_ll where{};
+  where.sll_family = AF_PACKET;
+  where.sll_protocol = htons(ETH_P_ALL);
+  where.sll_ifindex = static_cast<int>(::if_nametoindex(device.c_str()));
+  if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&where), sizeof where) != 0)
+    throw failure("bind to " + device);
+  return fd;
+}
+
+// wire_packets is what a frame is on the wire: the packets of a UDP GSO frame one by one; a TCP GSO
+// frame as one, with the size of its biggest segment.
+std::vector<Seen> wire_packets(From from, const VnetHeader& vnet,
+                               std::span<const std::uint8_t> packet) {
+  std::vector<Seen> all;
+  const auto ip = wire::parse_ip(packet);
+  const unsigned gso = vnet.gso_type & ~kGsoEcn;
+  if (!ip || gso == kGsoNone) {
+    all.push_back(see_packet(from, packet));
+    return all;
+  }
+  if (gso != kGsoUdpL4) {
+    all.push_back(see_packet(from, packet));
+    all.back().size = vnet.hdr_len - kEthernet + vnet.gso_size;
+    return all;
+  }
+  const std::size_t headers = ip->header_length + kUdpHeader;
+  for (std::size_t at = headers; at < packet.size(); at += vnet.gso_size) {
+    const std::size_t size = std::min<std::size_t>(vnet.gso_size, packet.size() - at);
+    Octets one(packet.begin(), packet.begin() + static_cast<std::ptrdiff_t>(headers));
+    one.insert(one.end(), packet.begin() + static_cast<std::ptrdiff_t>(at),
+               packet.begin() + static_cast<std::ptrdiff_t>(at + size));
+    wire::set_ip_payload(one, *ip, kUdpHeader + size, wire::kProtocolUdp);
+    wire::store_be(one.data() + ip->header_length + 4,
+                   static_cast<std::uint16_t>(kUdpHeader + size));
+    all.push_back(see_packet(from, one));
+  }
+  return all;
+}
+
+struct SocketAddress {
+  sockaddr_storage name{};
+  socklen_t length = 0;
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&name); }
+};
+
+SocketAddress socket_address(const std::string& text, std::uint16_t port, bool mapped) {
+  SocketAddress address;
+  if (text.find(':') == std::string::npos && !mapped) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&address.name);
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(port);
+    ::inet_pton(AF_INET, text.c_str(), &v4->sin_addr);
+    address.length = sizeof *v4;
+    return address;
+  }
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.name);
+  v6->sin6_family = AF_INET6;
+  v6->sin6_port = htons(port);
+  ::inet_pton(AF_INET6, (mapped ? "::ffff:" + text : text).c_str(), &v6->sin6_addr);
+  address.length = sizeof *v6;
+  return address;
+}
+
+SocketAddress name_of(int fd) {
+  SocketAddress address;
+  address.length = sizeof address.name;
+  if (::getsockname(fd, address.get(), &address.length) != 0) throw failure("getsockname");
+  return address;
+}
+
+std::uint16_t port_of(const SocketAddress& address) {
+  return ntohs(reinterpret_cast<const sockaddr_in*>(&address.name)->sin_port);
+}
+
+Octets wire_address(const SocketAddress& address) {
+  if (address.name.ss_family == AF_INET) {
+    const auto* p = reinterpret_cast<const std::uint8_t*>(
+        &reinterpret_cast<const sockaddr_in*>(&address.name)->sin_addr);
+    return {p, p + 4};
+  }
+  const auto& v6 = reinterpret_cast<const sockaddr_in6*>(&address.name)->sin6_addr;
+  return {v6.s6_addr + (IN6_IS_ADDR_V4MAPPED(&v6) ? 12 : 0), v6.s6_addr + 16};
+}
+
+UniqueFd tcp_socket(int family) {
+  UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) throw failure("socket");
+  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  return fd;
+}
+
+bool wait_readable(int fd, std::chrono::milliseconds patience) {
+  pollfd ready{fd, POLLIN, 0};
+  return ::poll(&ready, 1, static_cast<int>(patience.count())) > 0;
+}
+
+}  // namespace
+
+std::string kind_name(Kind kind) {
+  return kind == Kind::kIpv4 ? "Ipv4" : kind == Kind::kIpv6 ? "Ipv6" : "Ipv4Mapped";
+}
+
+Cable::Cable(const Netns& netns, const std::string& a_end, const std::string& b_end)
+    : a_(open_end(netns, a_end)),
+      b_(open_end(netns, b_end)),
+      stop_(::eventfd(0, EFD_CLOEXEC)),
+      buffer_(kFrameMax),
+      thread_([this] { run(); }) {}
+
+Cable::~Cable() {
+  ::eventfd_write(stop_.get(), 1);
+  thread_.join();
+}
+
+void Cable::run() {
+  pollfd ends[] = {{a_.get(), POLLIN, 0}, {b_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
+  while (::poll(ends, std::size(ends), -1) > 0 && ends[2].revents == 0) {
+    if (ends[0].revents) take(From::kA);
+    if (ends[1].revents) take(From::kB);
+  }
+}
+
+void Cable::take(From from) {
+  const int in = from == From::kA ? a_.get() : b_.get();
+  const int out = from == From::kA ? b_.get() : a_.get();
+  for (int burst = 0; burst < 64; burst++) {
+    const ssize_t n = ::recv(in, buffer_.data(), buffer_.size(), 0);
+    if (n < static_cast<ssize_t>(kVnet + kEthernet)) return;
+    const auto ethertype = wire::load_be<std::uint16_t>(buffer_.data() + kVnet + 12);
+    bool pass = carry_;
+    if (ethertype == ETHERTYPE_IP || ethertype == ETHERTYPE_IPV6) {
+      const std::lock_guard guard(mutex_);
+      if (log_ || filter_) {
+        VnetHeader vnet;
+        std::memcpy(&vnet, buffer_.data(), kVnet);
+        const std::span packet(buffer_.data() + kVnet + kEthernet,
+                               static_cast<std::size_t>(n) - kVnet - kEthernet);
+        for (Seen& seen : wire_packets(from, vnet, packet)) {
+          if (filter_ && !filter_(seen)) pass = false;
+          if (log_) seen_.push_back(std::move(seen));
+        }
+      }
+    }
+    if (pass) (void)::send(out, buffer_.data(), static_cast<std::size_t>(n), 0);
+  }
+}
+
+void Cable::set_filter(std::function<bool(const Seen&)> filter) {
+  const std::lock_guard guard(mutex_);
+  filter_ = std::move(filter);
+}
+
+void Cable::send(From from, const Octets& packet) {
+  Octets frame(kVnet + kEthernet);
+  std::uint8_t* ethernet = frame.data() + kVnet;
+  for (std::size_t at : {0u, 6u}) ethernet[at] = 2;
+  ethernet[5] = from == From::kA ? 2 : 1;
+  ethernet[11] = from == From::kA ? 1 : 2;
+  const bool v4 = !packet.empty() && packet[0] >> 4 == 4;
+  wire::store_be(ethernet + 12, static_cast<std::uint16_t>(v4 ? ETHERTYPE_IP : ETHERTYPE_IPV6));
+  frame.insert(frame.end(), packet.begin(), packet.end());
+  const int out = from == From::kA ? b_.get() : a_.get();
+  EXPECT_EQ(::send(out, frame.data(), frame.size(), 0), static_cast<ssize_t>(frame.size()))
+      << std::strerror(errno);
+}
+
+std::size_t Cable::mark() const {
+  const std::lock_guard guard(mutex_);
+  return seen_.size();
+}
+
+std::vector<Seen> Cable::since(std::size_t mark) const {
+  const std::lock_guard guard(mutex_);
+  return {seen_.begin() + static_cast<std::ptrdiff_t>(mark), seen_.end()};
+}
+
+std::optional<Seen> Cable::find(std::size_t mark, const std::function<bool(const Seen&)>& wanted,
+                                std::chrono::milliseconds patience) const {
+  std::optional<Seen> found;
+  eventually(
+      [&] {
+        const std::lock_guard guard(mutex_);
+        for (; mark < seen_.size(); mark++)
+          if (wanted(seen_[mark])) {
+            found = seen_[mark];
+            return true;
+          }
+        return false;
+      },
+      patience);
+  return found;
+}
+
+Lab::Lab() : Lab(Options{}) {}
+
+Lab::Lab(const Options& options) {
+  for (const char* where : {"all", "default"})
+    write_sysctl(middle_, fmt::format("net/ipv6/conf/{}/disable_ipv6", where), "1");
+  for (unsigned number = 0; number < options.links; number++) link(number, options.mtu);
+}
+
+void Lab::link(unsigned number, unsigned mtu) {
+  const auto netns_path = [](const Netns& netns) {
+    return fmt::format("/proc/{}/fd/{}", ::getpid(), netns.fd());
+  };
+  for (const From side : {From::kA, From::kB}) {
+    const std::string end = fmt::format("{}{}", side == From::kA ? 'a' : 'b', number);
+    const std::string dev = fmt::format("eth{}", number);
+    const int own = side == From::kA ? 1 : 2;
+    middle_.sh(
+        fmt::format("ip link add {0} mtu {3} arp off type veth peer name {1} mtu {3} netns {2} && "
+                    "ip link set {0} up",
+                    end, dev, netns_path(ns(side)), mtu));
+    ns(side).sh(
+        fmt::format("ip link set {0} address 02:00:00:00:00:0{1} && "
+                    "ip addr add 10.{2}.0.{1}/24 dev {0} && "
+                    "ip addr add fd{2}::{1}/64 dev {0} nodad && ip link set {0} up && "
+                    "ip neigh add 10.{2}.0.{3} lladdr 02:00:00:00:00:0{3} dev {0} && "
+                    "ip neigh add fd{2}::{3} lladdr 02:00:00:00:00:0{3} dev {0}",
+                    dev, own, 77 + number, 3 - own));
+  }
+  cables_.push_back(
+      std::make_unique<Cable>(middle_, fmt::format("a{}", number), fmt::format("b{}", number)));
+}
+
+Lab::~Lab() {
+  for (const From side : {From::kA, From::kB}) {
+    if (daemon(side)) stop(side);
+    if (side == From::kA ? a_killed_ : b_killed_) clean_up(side);
+  }
+}
+
+Pspd& Lab::start(From side, const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = {"--dev", "eth0", "--enable", "all"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  daemon(side).reset();
+  daemon(side).emplace(ns(side), arguments);
+  if (!daemon(side)->wait_ready()) {
+    const std::string log = daemon(side)->log();
+    daemon(side).reset();
+    throw std::runtime_error("pspd does not start: " + log);
+  }
+  (side == From::kA ? a_killed_ : b_killed_) = false;
+  return *daemon(side);
+}
+
+int Lab::stop(From side) {
+  const int status = daemon(side)->stop();
+  if (status != 0) ADD_FAILURE() << daemon(side)->log();
+  daemon(side).reset();
+  return status;
+}
+
+void Lab::kill(From side) {
+  daemon(side)->kill();
+  daemon(side).reset();
+  (side == From::kA ? a_killed_ : b_killed_) = true;
+}
+
+void Lab::clean_up(From side) {
+  Pspd cleaner(ns(side), {"--dev", "eth0", "--cleanup"});
+  EXPECT_EQ(cleaner.wait(), 0) << cleaner.log();
+  (side == From::kA ? a_killed_ : b_killed_) = false;
+}
+
+Client Lab::client(From side) {
+  const InNetns inside(ns(side));
+  auto client = Client::connect_daemon("@softpsp");
+  if (!client) throw std::runtime_error(client.error().message);
+  return std::move(*client);
+}
+
+std::string Lab::address(From side, Kind kind, unsigned link) {
+  const int own = side == From::kA ? 1 : 2;
+  return kind == Kind::kIpv6 ? fmt::format("fd{}::{}", 77 + link, own)
+                             : fmt::format("10.{}.0.{}", 77 + link, own);
+}
+
+Connection Lab::connect(Kind kind, std::uint16_t a_port, std::uint16_t b_port) {
+  const bool mapped = kind == Kind::kIpv4Mapped;
+  const int family = kind == Kind::kIpv4 ? AF_INET : AF_INET6;
+  const std::size_t mark = cable().mark();
+  UniqueFd listener;
+  Connection connection;
+  {
+    const InNetns inside(b_);
+    listener = tcp_socket(family);
+    auto address = socket_address(mapped ? "::" : Lab::address(From::kB, kind), b_port, false);
+    if (::bind(listener.get(), address.get(), address.length) != 0 ||
+        ::listen(listener.get(), 16) != 0)
+      throw failure("listen");
+  }
+  {
+    const InNetns inside(a_);
+    connection.a = tcp_socket(family);
+    auto own = socket_address(Lab::address(From::kA, kind), a_port, mapped);
+    if (a_port != 0 && ::bind(connection.a.get(), own.get(), own.length) != 0)
+      throw failure("bind");
+    auto peer =
+        socket_address(Lab::address(From::kB, kind), port_of(name_of(listener.get())), mapped);
+    if (::connect(connection.a.get(), peer.get(), peer.length) != 0) throw failure("connect");
+  }
+  if (!wait_readable(listener.get(), 5s)) throw std::runtime_error("nobody connects");
+  connection.b.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  connection.flow = flow_of(connection.a.get(), connection.b.get(), mark);
+  return connection;
+}
+
+Flow Lab::flow_of(int a, int b, std::size_t mark) {
+  Flow flow;
+  flow.a_address = wire_address(name_of(a));
+  flow.b_address = wire_address(name_of(b));
+  flow.family = flow.a_address.size() == 4 ? 4 : 6;
+  flow.a_port = port_of(name_of(a));
+  flow.b_port = port_of(name_of(b));
+  for (const From from : {From::kA, From::kB}) {
+    const auto syn = cable().find(mark, [&](const Seen& seen) {
+      return seen.from == from && of_flow(seen, flow) && seen.segment->flags & kSyn;
+    });
+    if (!syn) throw std::runtime_error("no SYN on the wire");
+    (from == From::kA ? flow.a_isn : flow.b_isn) = syn->segment->seq;
+  }
+  return flow;
+}
+
+std::uint64_t Lab::drops(From side, const std::string& reason) {
+  const auto info = client(side).daemon_info();
+  if (!info) throw std::runtime_error(info.error().message);
+  std::uint64_t sum = 0;
+  for (const auto& device : info->devices)
+    for (const auto& [name, count] : device.drops)
+      if (name == reason) sum += count;
+  return sum;
+}
+
+StatsInfo Lab::stats(From side) {
+  const auto all = client(side).stats();
+  if (!all || all->empty()) throw std::runtime_error("no statistics");
+  return all->front();
+}
+
+std::optional<AssocInfo> Lab::association(From side, int fd) {
+  std::uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length);
+  const auto all = client(side).associations();
+  if (!all) throw std::runtime_error(all.error().message);
+  for (const AssocInfo& one : *all)
+    if (one.cookie == cookie) return one;
+  return std::nullopt;
+}
+
+Secured secure(Lab& lab, const Connection& connection, Version version) {
+  Client a = lab.client(From::kA), b = lab.client(From::kB);
+  auto a_rx = a.rx_assoc(connection.a.get(), version);
+  auto b_rx = b.rx_assoc(connection.b.get(), version);
+  if (!a_rx || !b_rx) throw std::runtime_error((a_rx ? b_rx : a_rx).error().message);
+  const auto a_tx = a.tx_assoc(connection.a.get(), version, b_rx->rx);
+  const auto b_tx = b.tx_assoc(connection.b.get(), version, a_rx->rx);
+  if (!a_tx || !b_tx) throw std::runtime_error((a_tx ? b_tx : a_tx).error().message);
+  return {std::move(a_rx->rx), std::move(b_rx->rx)};
+}
+
+void send_all(int fd, const Octets& octets) {
+  for (std::size_t at = 0; at < octets.size();) {
+    const ssize_t n = ::send(fd, octets.data() + at, octets.size() - at, MSG_NOSIGNAL);
+    if (n < 0) {
+      ADD_FAILURE() << "send: " << std::strerror(errno);
+      return;
+    }
+    at += static_cast<std::size_t>(n);
+  }
+}
+
+Octets receive(int fd, std::size_t size, std::chrono::milliseconds patience) {
+  Octets octets(size);
+  std::size_t at = 0;
+  while (at < size && wait_readable(fd, patience)) {
+    const ssize_t n = ::recv(fd, octets.data() + at, size - at, MSG_DONTWAIT);
+    if (n <= 0) break;
+    at += static_cast<std::size_t>(n);
+  }
+  octets.resize(at);
+  return octets;
+}
+
+Octets pending(int fd) { return receive(fd, 1 << 20, 0ms); }
+
+int maxseg(int fd) {
+  int value = 0;
+  socklen_t length = sizeof value;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &value, &length) != 0) throw failure("TCP_MAXSEG");
+  return value;
+}
+
+bool at_end(int fd, std::chrono::milliseconds patience) {
+  char octet;
+  return wait_readable(fd, patience) && ::recv(fd, &octet, 1, MSG_DONTWAIT) == 0;
+}
+
+int socket_error(int fd, std::chrono::milliseconds patience) {
+  pollfd ready{fd, 0, 0};
+  if (::poll(&ready, 1, static_cast<int>(patience.count())) <= 0) return 0;
+  int error = 0;
+  socklen_t length = sizeof error;
+  ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  return error;
+}
+
+std::uint32_t send_window(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) throw failure("TCP_INFO");
+  return info.tcpi_snd_wnd;
+}
+
+}  // namespace psp::lab

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lab: two hosts A and B, and between them a cable that the test holds in its hands.
+//
+//   A eth0 --veth-- a0 [ Cable ] b0 --veth-- eth0 B      (eth1 the same, with two cables)
+//
+// The cable is a third namespace and a thread that carries frames across: it sees every frame that
+// is really on the wire (GSO frames too, with their virtio-net header), logs it, can hold back what
+// the test wants and send what the test makes.
+//
+// Threading: Cable has one thread; its log and its filter are guarded by a mutex, everything else
+// belongs to the test's thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <psp/base/unique_fd.hh>
+#include <psp/netlink/client.hh>
+
+#include "host.hh"
+#include "packets.hh"
+
+namespace psp::lab {
+
+// kIpv4Mapped: IPv4 on the wire between IPv6 sockets, the accepting one a dual-stack listener's.
+enum class Kind { kIpv4, kIpv6, kIpv4Mapped };
+std::string kind_name(Kind kind);
+
+class Cable {
+ public:
+  // The ends have to be up. `a_mac` and `b_mac` are the hosts' addresses.
+  Cable(const Netns& netns, const std::string& a_end, const std::string& b_end);
+  ~Cable();
+
+  // carry(false) holds every frame back; it is still logged.
+  void carry(bool on) { carry_ = on; }
+  // set_filter: only packets for which it is true go on. An empty one lets all pass.
+  void set_filter(std::function<bool(const Seen&)> filter);
+  void log(bool on) { log_ = on; }
+
+  // send puts an IP packet on the wire to the host on the other side of `from`.
+  void send(From from, const Octets& packet);
+
+  std::size_t mark() const;
+  std::vector<Seen> since(std::size_t mark) const;
+  // find waits for the first packet since `mark` for which `wanted` holds.
+  std::optional<Seen> find(std::size_t mark, const std::function<bool(const Seen&)>& wanted,
+                           std::chrono::milliseconds patience = 5s) const;
+
+ private:
+  void run();
+  void take(From from);
+
+  UniqueFd a_, b_, stop_;
+  std::atomic<bool> carry_{true}, log_{true};
+  mutable std::mutex mutex_;
+  std::function<bool(const Seen&)> filter_;
+  std::vector<Seen> seen_;
+  std::vector<std::uint8_t> buffer_;
+  std::thread thread_;
+};
+
+// Connection is an established TCP connection, A the connecting side.
+struct Connection {
+  UniqueFd a, b;
+  Flow flow;
+};
+
+class Lab {
+ public:
+  struct Options {
+    unsigned links = 1;
+    unsigned mtu = 1500;
+  };
+  Lab();
+  explicit Lab(const Options& options);
+  ~Lab();
+
+  Netns& ns(From side) { return side == From::kA ? a_ : b_; }
+  Cable& cable(std::size_t link = 0) { return *cables_[link]; }
+
+  // start starts pspd with all versions enabled; a failure fails the test.
+  Pspd& start(From side, const std::vector<std::string>& more = {});
+  Pspd& pspd(From side) { return *daemon(side); }
+  int stop(From side);
+  // kill ends it with SIGKILL; what it leaves is cleaned up with the lab.
+  void kill(From side);
+  void clean_up(From side);
+  // client is a new control connection.
+  Client client(From side);
+
+  // connect waits until both sides are established. `listen_port` 0: any.
+  Connection connect(Kind kind, std::uint16_t a_port = 0, std::uint16_t b_port = 0);
+  static std::string address(From side, Kind kind, unsigned link = 0);
+
+  // drops is how often pspd of `side` dropped for a reason, by its name.
+  std::uint64_t drops(From side, const std::string& reason);
+  StatsInfo stats(From side);
+  // association is pspd's view of one socket, if it has one.
+  std::optional<AssocInfo> association(From side, int fd);
+
+ private:
+  std::optional<Pspd>& daemon(From side) { return side == From::kA ? a_pspd_ : b_pspd_; }
+  void link(unsigned number, unsigned mtu);
+  Flow flow_of(int a, int b, std::size_t mark);
+
+  Netns a_, b_, middle_;
+  std::vector<std::unique_ptr<Cable>> cables_;
+  std::optional<Pspd> a_pspd_, b_pspd_;
+  bool a_killed_ = false, b_killed_ = false;
+};
+
+// secure does the whole exchange: Rx on both, then Tx on both.
+struct Secured {
+  KeyInfo a_rx, b_rx;
+};
+Secured secure(Lab& lab, const Connection& connection, Version version = Version::kAesGcm128);
+
+// Socket helpers. send_all fails the test if it cannot; receive reads up to `size` octets and waits
+// up to `patience` for them; pending reads what is there now.
+void send_all(int fd, const Octets& octets);
+Octets receive(int fd, std::size_t size, std::chrono::milliseconds patience = 5s);
+Octets pending(int fd);
+int maxseg(int fd);
+// at_end waits for the orderly end of the stream; reset_errno for an error on the socket.
+bool at_end(int fd, std::chrono::milliseconds patience = 5s);
+int socket_error(int fd, std::chrono::milliseconds patience = 5s);
+std::uint32_t send_window(int fd);
+
+}  // namespace psp::lab
+
+// A test begins with this: it skips, and says what is missing.
+#define PSP_NEEDS_LAB() \
+  if (const auto& lacking = ::psp::lab::missing()) GTEST_SKIP() << *lacking
