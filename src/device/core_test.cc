@@ -141,7 +141,14 @@ TEST_F(CoreTest, TxAssocRefusesInTheKernelsOrder) {
   driver.fail_tx = error(EIO, "driver says no");
   AssocRequest r;
   AssocRequest::Keys keys;
-  const auto set_keys = [&] { r.tx_key = keys; };
+  const auto set_key = [&](std::size_t size) {
+    keys.key = std::span(key).first(size);
+    r.tx_key = keys;
+  };
+  const auto set_spi = [&](std::uint32_t spi) {
+    keys.spi = spi;
+    r.tx_key = keys;
+  };
   const std::vector<Fault> faults{
       {"no sock-fd", missing(Field::kSockFd), [&] { r.fd = -1; }},
       {"no descriptor came", error(EBADF), [&] { r.fd = 4; }},
@@ -152,30 +159,15 @@ TEST_F(CoreTest, TxAssocRefusesInTheKernelsOrder) {
       {"other device than the route's",
        error(EINVAL, "Device id vs socket mismatch", Field::kDevId), [&] { r.dev_id = dev; }},
       {"no version", missing(Field::kVersion), [&] { r.version = Version::kAesGmac128; }},
-      {"no tx-key", missing(Field::kTxKey), set_keys},
+      {"no tx-key", missing(Field::kTxKey), [&] { r.tx_key = keys; }},
       {"version not in cap", error(EOPNOTSUPP, "", Field::kVersion),
        [&] { r.version = Version::kAesGcm256; }},
-      {"no key", missing(Field::kKey),
-       [&] {
-         keys.key = std::span(key).first(16);
-         set_keys();
-       }},
-      {"no spi", missing(Field::kSpi),
-       [&] {
-         keys.spi = 0x8000'0000;
-         set_keys();
-       }},
+      {"no key", missing(Field::kKey), [&] { set_key(16); }},
+      {"no spi", missing(Field::kSpi), [&] { set_spi(0x8000'0000); }},
       {"key of the other version", error(EINVAL, "incorrect key length", Field::kKey),
-       [&] {
-         keys.key = std::span(key);
-         set_keys();
-       }},
+       [&] { set_key(32); }},
       {"reserved spi, the attribute is the kernel's",
-       error(EINVAL, "invalid SPI: lower 31b must be non-zero", Field::kKey),
-       [&] {
-         keys.spi = 5;
-         set_keys();
-       }},
+       error(EINVAL, "invalid SPI: lower 31b must be non-zero", Field::kKey), [&] { set_spi(5); }},
       {"not established", error(ENOTCONN, "Socket must be in established state"),
        [&] { socket.info.established = true; }},
       {"no Rx key", error(EINVAL, "Socket has no Rx key"),
@@ -190,8 +182,7 @@ TEST_F(CoreTest, TxAssocRefusesInTheKernelsOrder) {
       {"other version", error(EINVAL, "PSP version mismatch with existing state"),
        [&] {
          r.version = Version::kAesGcm128;
-         keys.key = std::span(key).first(16);
-         set_keys();
+         set_key(16);
        }},
       {"driver", error(EIO, "driver says no"), [&] { driver.fail_tx.reset(); }},
       {"closed meanwhile", error(ENOTCONN, "Socket must be in established state"),
