@@ -232,7 +232,8 @@ Step Exchange::no_common_version() {
   std::string tls = "allow TLS on both ends (--allow-tls) to go on without PSP";
   if (own_.tls_allowed) tls = "the other end does not allow TLS instead";
   if (peer_.tls_allowed) tls = "this end does not allow TLS instead";
-  return fail(ErrorCode::kNoPsp, fmt::format("no PSP version in common: {}; {}", why, tls));
+  return fail(ErrorCode::kNoPsp, fmt::format("no PSP version in common: {}; {}", why, tls),
+              own_.absence == Absence::kPermission ? EACCES : 0);
 }
 
 Step Exchange::read_key() {

@@ -24,7 +24,7 @@ Bytes message(std::uint8_t type, const Bytes& body) {
             type,
             static_cast<std::uint8_t>(body.size() >> 8),
             static_cast<std::uint8_t>(body.size())};
-  out.insert(out.end(), body.begin(), body.end());
+  for (std::uint8_t octet : body) out.push_back(octet);
   return out;
 }
 

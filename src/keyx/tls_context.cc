@@ -133,8 +133,8 @@ std::expected<void, Error> use_psk(TlsContext& context, const std::string& file)
   SSL_CTX* ctx = context.ctx.get();
   if (SSL_CTX_set_ex_data(ctx, psk_index(), kept.get()) != 1) return usage("out of memory");
   [[maybe_unused]] const Psk* owned_by_ctx = kept.release();
-  // OpenSSL asks for it as soon as peers are verified and a PSK, to it a session, is used.
-  SSL_CTX_set_session_id_context(ctx, kPskIdentity, sizeof kPskIdentity - 1);
+  // OpenSSL's server wants one as soon as it verifies peers; its client must have none, as the PSK.
+  if (context.server) SSL_CTX_set_session_id_context(ctx, kPskIdentity, sizeof kPskIdentity - 1);
   SSL_CTX_set_psk_use_session_callback(ctx, on_client_psk);
   SSL_CTX_set_psk_find_session_callback(ctx, on_server_psk);
   SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256");
