@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The TCP connection: connect, or listen and accept one. Sockets come out non-blocking.
+#pragma once
+
+#include <chrono>
+#include <expected>
+#include <poll.h>
+#include <string>
+#include <unistd.h>
+#include <utility>
+
+#include "options.hh"
+#include "report.hh"
+
+namespace psp::cat {
+
+// Fd owns a descriptor.
+class Fd {
+ public:
+  explicit Fd(int fd = -1) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept {
+    if (this != &other) {
+      reset();
+      fd_ = std::exchange(other.fd_, -1);
+    }
+    return *this;
+  }
+  ~Fd() { reset(); }
+  int get() const { return fd_; }
+  void reset() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  int fd_;
+};
+
+// Deadline is a point in time by which something must have happened.
+class Deadline {
+ public:
+  explicit Deadline(std::chrono::milliseconds from_now)
+      : end_(std::chrono::steady_clock::now() + from_now) {}
+  // left is in milliseconds, 0 when time is up; as poll() wants it.
+  int left() const;
+  // wait waits for `events` on `fd`; false: time is up.
+  bool wait(int fd, short events) const;
+
+ private:
+  std::chrono::steady_clock::time_point end_;
+};
+
+struct Connection {
+  Fd fd;
+  std::string peer;  // "192.0.2.1:7000", "[2001:db8::1]:7000"
+};
+
+// dial connects to options.host, trying one address after the other until `deadline`.
+std::expected<Connection, Failure> dial(const Options& options, const Deadline& deadline);
+
+// answer listens, says where, accepts one connection and closes the listener.
+std::expected<Connection, Failure> answer(const Options& options, const Report& report);
+
+}  // namespace psp::cat

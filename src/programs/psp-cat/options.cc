@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line by CLI11, with a help text that teaches by example.
+#include "options.hh"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sstream>
+#include <unistd.h>
+
+#include <psp/netlink/client.hh>
+
+#include "report.hh"
+
+namespace psp::cat {
+namespace {
+
+constexpr const char* kDescription =
+    R"(psp-cat: netcat that secures itself with PSP.
+
+  psp-cat -l [HOST] PORT      wait for one connection
+  psp-cat HOST PORT           connect
+
+Data goes from standard input to the peer and from the peer to standard output.)";
+
+constexpr const char* kExamples = R"(
+Examples:
+  psp-cat -l 7000 > copy                            on one host
+  psp-cat host 7000 < file                          on the other: that is all
+  psp-cat -l 7000 --psk-file key                    with a secret that both ends have
+  psp-cat host 7000 --psk-file key < file             (make it: openssl rand -hex 32 > key)
+  psp-cat -l 7000 --cert me.pem --key me.key        with certificates
+  psp-cat host 7000 --ca authority.pem < file
+  psp-cat host 7000 --version hdr0-aes-gcm-128      ask for one PSP version
+
+Without --psk-file or certificates the connection is encrypted but NOT authenticated: compare the
+fingerprints that both ends print. Both hosts run pspd with receive enabled ("pspctl doctor" checks).
+Exit status: 0 ok, 1 failure, 2 usage, 3 no pspd, 4 no PSP on one end, 5 permission,
+6 authentication.)";
+
+// to_versions reads "hdr0-aes-gcm-256", "aes-gcm-256", "1" or several of them with commas.
+std::expected<VersionSet, std::string> to_versions(const std::string& text) {
+  VersionSet set;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    unsigned found = kVersions;
+    for (unsigned i = 0; i < kVersions; ++i) {
+      const std::string full(name(static_cast<Version>(i)));
+      if (word == full || "hdr0-" + word == full || word == std::to_string(i)) found = i;
+    }
+    if (found == kVersions)
+      return std::unexpected(
+          fmt::format("--version: there is no PSP version \"{}\"; versions are 0 hdr0-aes-gcm-128, "
+                      "1 hdr0-aes-gcm-256, 2 hdr0-aes-gmac-128, 3 hdr0-aes-gmac-256",
+                      word));
+    set.bits |= 1u << found;
+  }
+  if (set.bits == 0) return std::unexpected(std::string("--version: give at least one"));
+  return set;
+}
+
+// Raw is what CLI11 fills in before it makes sense.
+struct Raw {
+  std::vector<std::string> target;
+  std::string versions;
+  double timeout_s = 10;
+  bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false;
+};
+
+void declare(CLI::App& app, Options& options, Raw& raw) {
+  app.footer(kExamples);
+  app.set_version_flag("-V,--release", "psp-cat of softpsp " PSP_RELEASE);
+  app.add_flag("-l,--listen", options.listen, "Wait for one connection");
+  app.add_option("target", raw.target, "[HOST] PORT")->expected(1, 2)->type_name("");
+  auto* v4 = app.add_flag("-4", raw.ipv4, "IPv4 only");
+  app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
+  app.add_option("--version", raw.versions, "Only these PSP versions, with commas");
+  app.add_option("--socket", options.socket, "Where pspd listens")->default_str(default_socket());
+  app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
+  app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")
+      ->check(CLI::Range(0.001, 86400.0));
+  auto* recv_only = app.add_flag("--recv-only", options.recv_only, "Send nothing");
+  app.add_flag("--send-only", options.send_only, "Write nothing to standard output")
+      ->excludes(recv_only);
+  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
+  app.add_option("--key", options.tls.key_file, "Its key, PEM");
+  app.add_option("--ca", options.tls.ca_file, "Whom to believe, PEM");
+  app.add_flag("--mutual", options.tls.mutual, "Listener: demand a certificate");
+  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key: hex, base64 or raw");
+  app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
+  app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors");
+  auto* progress =
+      app.add_flag("--progress", raw.progress, "Show progress (default on a terminal)");
+  app.add_flag("--no-progress", raw.no_progress, "Show none")->excludes(progress);
+  app.add_flag("--json", options.json, "One line of JSON on standard error at the end");
+}
+
+// refine turns what was given into options; the text says what does not fit.
+std::expected<void, std::string> refine(Options& options, const Raw& raw) {
+  if (!options.listen && raw.target.size() != 2)
+    return std::unexpected(std::string("give HOST and PORT, or -l to listen"));
+  if (raw.target.empty()) return std::unexpected(std::string("give a PORT to listen on"));
+  options.port = raw.target.back();
+  if (raw.target.size() == 2) options.host = raw.target.front();
+  if (options.host.size() > 2 && options.host.front() == '[' && options.host.back() == ']')
+    options.host = options.host.substr(1, options.host.size() - 2);
+  options.family = raw.ipv4 ? AF_INET : raw.ipv6 ? AF_INET6 : AF_UNSPEC;
+  if (options.socket.empty()) options.socket = default_socket();
+  options.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(raw.timeout_s * 1000));
+  options.progress = raw.progress || (!raw.no_progress && !options.quiet && isatty(STDERR_FILENO));
+  if (!raw.versions.empty()) {
+    const auto versions = to_versions(raw.versions);
+    if (!versions) return std::unexpected(versions.error());
+    options.versions = *versions;
+  }
+  auto& tls = options.tls;
+  tls.server = options.listen;
+  const bool credentials = !tls.cert_file.empty() || !tls.key_file.empty() ||
+                           !tls.ca_file.empty() || tls.mutual || !tls.psk_file.empty();
+  if (credentials && raw.first_use)
+    return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
+  tls.first_use = !credentials;
+  return {};
+}
+
+}  // namespace
+
+std::expected<Options, int> parse_options(int argc, char** argv) {
+  CLI::App app(kDescription, "psp-cat");
+  Options options;
+  Raw raw;
+  declare(app, options, raw);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {
+    return std::unexpected(app.exit(asked));
+  } catch (const CLI::ParseError& error) {
+    say_always(fmt::format("error: {}; see psp-cat --help", error.what()));
+    return std::unexpected(kExitUsage);
+  }
+  if (const auto done = refine(options, raw); !done) {
+    say_always(fmt::format("error: {}; see psp-cat --help", done.error()));
+    return std::unexpected(kExitUsage);
+  }
+  return options;
+}
+
+}  // namespace psp::cat

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line of psp-cat.
+#pragma once
+
+#include <chrono>
+#include <expected>
+#include <string>
+
+#include <psp/keyx/tls.hh>
+#include <psp/wire/types.hh>
+
+namespace psp::cat {
+
+struct Options {
+  bool listen = false;
+  std::string host;  // listen: empty for every address
+  std::string port;
+  int family = 0;  // AF_UNSPEC, AF_INET or AF_INET6
+  VersionSet versions = VersionSet::all();
+  bool allow_tls = false;
+  std::string socket;  // of pspd
+  std::chrono::milliseconds timeout{10'000};
+  bool quiet = false;
+  bool json = false;
+  bool progress = false;
+  bool recv_only = false;
+  bool send_only = false;
+  keyx::TlsOptions tls;
+};
+
+// parse_options reads argv. What it gives instead of options is an exit status: help was asked for
+// and printed (0), or the arguments are wrong and it has said so (2).
+std::expected<Options, int> parse_options(int argc, char** argv);
+
+}  // namespace psp::cat

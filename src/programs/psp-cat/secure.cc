@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The steps of the key exchange driven by poll().
+#include "secure.hh"
+
+#include <cerrno>
+#include <sys/socket.h>
+
+#include <psp/netlink/client.hh>
+
+namespace psp::cat {
+namespace {
+
+using keyx::Step;
+
+// ConnectedOps is ClientOps that owns its client.
+class ConnectedOps final : public keyx::PspOps {
+ public:
+  explicit ConnectedOps(Client client) : client_(std::move(client)), ops_(client_) {}
+  keyx::Availability available(int fd) override { return ops_.available(fd); }
+  std::expected<KeyInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
+    return ops_.rx_assoc(fd, version);
+  }
+  std::expected<void, keyx::OpsError> tx_assoc(int fd, Version version,
+                                               const KeyInfo& tx) override {
+    return ops_.tx_assoc(fd, version, tx);
+  }
+
+ private:
+  Client client_;
+  keyx::ClientOps ops_;
+};
+
+std::unexpected<Failure> timed_out(const Options& options, const char* missing) {
+  return std::unexpected(
+      Failure{kExitFailure,
+              fmt::format("gave up after {} s without {}; is psp-cat at the other end, and does "
+                          "UDP port 1000 pass on the way?",
+                          static_cast<double>(options.timeout.count()) / 1000, missing)});
+}
+
+// wait_for waits for what `step` wants; false: time is up.
+bool wait_for(Step step, int fd, const Deadline& deadline) {
+  if (step == Step::kWantRetry) {
+    if (deadline.left() == 0) return false;
+    poll(nullptr, 0, static_cast<int>(keyx::kRetryDelay.count()));
+    return true;
+  }
+  return deadline.wait(fd, step == Step::kWantRead ? POLLIN : POLLOUT);
+}
+
+// part_politely lets the peer read our reason before the connection goes: a close with octets
+// unread would be a reset, and could overtake it.
+void part_politely(int fd) {
+  shutdown(fd, SHUT_WR);
+  const Deadline deadline(std::chrono::seconds(1));
+  char sink[4096];
+  while (deadline.wait(fd, POLLIN)) {
+    const ssize_t n = recv(fd, sink, sizeof sink, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return;
+  }
+}
+
+std::expected<void, Failure> do_handshake(const keyx::TlsContext& context, SSL* ssl, int fd,
+                                          const Options& options, const Deadline& deadline) {
+  for (;;) {
+    const auto step = keyx::handshake(context, ssl);
+    if (!step) return std::unexpected(to_failure(step.error()));
+    if (*step == Step::kDone) return {};
+    if (!wait_for(*step, fd, deadline))
+      return timed_out(options, "the peer's part of the TLS handshake");
+  }
+}
+
+std::expected<keyx::Outcome, Failure> do_exchange(SSL* ssl, keyx::PspOps& ops, int fd,
+                                                  const Options& options,
+                                                  const Deadline& deadline) {
+  keyx::Exchange exchange(ssl, ops, {.versions = options.versions, .allow_tls = options.allow_tls});
+  for (;;) {
+    const Step step = exchange.step();
+    if (step == Step::kDone) return exchange.outcome();
+    if (step == Step::kFailed) return std::unexpected(to_failure(exchange.error()));
+    if (!wait_for(step, fd, deadline)) return timed_out(options, exchange.waiting_for());
+  }
+}
+
+void tell_who(const keyx::TlsContext& context, SSL* ssl, const Report& report) {
+  if (context.mode == keyx::TlsMode::kFirstUse) {
+    const std::string peer = keyx::peer_fingerprint(ssl);
+    say_always(
+        "warning: NOT authenticated: anybody may be at the other end. Compare fingerprints,");
+    say_always("warning:   or use --psk-file or certificates (see psp-cat --help)");
+    say_always("  this end:  SHA256 " + context.own_fingerprint);
+    say_always("  other end: " + (peer.empty() ? "none shown" : "SHA256 " + peer));
+  } else if (!keyx::peer_authenticated(context, ssl)) {
+    report.notice("the other end was not asked who it is (--mutual would)");
+  }
+}
+
+void tell_what(const keyx::Outcome& outcome, const std::string& peer, const Report& report) {
+  if (outcome.kind == keyx::Outcome::Kind::kTls) {
+    say_always(fmt::format("warning: connected to {} by TLS, not PSP: {}", peer, outcome.why_tls));
+    return;
+  }
+  report.notice(fmt::format("connected to {} by PSP, {}", peer, name(outcome.version)));
+  if (!encrypts(outcome.version))
+    say_always(
+        fmt::format("warning: {} authenticates but does NOT encrypt: others can read the data",
+                    name(outcome.version)));
+}
+
+}  // namespace
+
+Failure to_failure(const keyx::Error& error) {
+  const bool permission = error.sys_errno == EPERM || error.sys_errno == EACCES;
+  Exit status = kExitFailure;
+  switch (error.code) {
+    case keyx::ErrorCode::kIo:
+    case keyx::ErrorCode::kPeerClosed:
+    case keyx::ErrorCode::kProtocol:
+    case keyx::ErrorCode::kClearData:
+      break;
+    case keyx::ErrorCode::kAuthentication:
+      status = kExitAuthentication;
+      break;
+    case keyx::ErrorCode::kNoPsp:
+    case keyx::ErrorCode::kRxAssoc:
+    case keyx::ErrorCode::kTxAssoc:
+      status = permission ? kExitPermission : kExitNoPsp;
+      break;
+    case keyx::ErrorCode::kPeerRefused:
+      status = kExitNoPsp;
+      break;
+    case keyx::ErrorCode::kUsage:
+      status = kExitUsage;
+      break;
+  }
+  return {status, error.message};
+}
+
+std::expected<std::unique_ptr<keyx::PspOps>, Failure> make_ops(const Options& options,
+                                                               const Report& report) {
+  auto client = Client::connect(options.socket);
+  if (client) return std::make_unique<ConnectedOps>(std::move(*client));
+  const auto& error = client.error();
+  const bool permission = error.sys_errno == EPERM || error.sys_errno == EACCES;
+  if (options.allow_tls) {
+    report.notice(fmt::format("no PSP on this host: {}", error.message));
+    return std::make_unique<keyx::AbsentOps>(
+        permission ? keyx::Absence::kPermission : keyx::Absence::kNoProvider, error.message);
+  }
+  return std::unexpected(Failure{permission ? kExitPermission : kExitNoDaemon,
+                                 fmt::format("no PSP on this host: {}", error.message)});
+}
+
+std::expected<Channel, Failure> secure(Connection connection, const keyx::TlsContext& context,
+                                       keyx::PspOps& ops, const Options& options,
+                                       const Report& report, const Deadline& deadline,
+                                       Summary& summary) {
+  const int fd = connection.fd.get();
+  auto ssl = keyx::make_connection(context, fd, options.host);
+  if (!ssl) return std::unexpected(to_failure(ssl.error()));
+  if (const auto done = do_handshake(context, ssl->get(), fd, options, deadline); !done) {
+    part_politely(fd);
+    return std::unexpected(done.error());
+  }
+  tell_who(context, ssl->get(), report);
+  summary.authenticated = keyx::peer_authenticated(context, ssl->get());
+  auto outcome = do_exchange(ssl->get(), ops, fd, options, deadline);
+  if (!outcome) {
+    part_politely(fd);
+    return std::unexpected(outcome.error());
+  }
+  tell_what(*outcome, connection.peer, report);
+  Channel channel{std::move(connection.fd), nullptr, std::move(*outcome)};
+  if (!channel.psp()) channel.ssl = std::move(*ssl);
+  summary.state = channel.psp() ? "psp" : "tls";
+  if (channel.psp()) summary.version = name(channel.outcome.version);
+  return channel;
+}
+
+}  // namespace psp::cat
