@@ -209,6 +209,7 @@ void SocketPrograms::detach() {
 
 int SocketPrograms::assoc_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_assoc); }
 int SocketPrograms::departed_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_departed); }
+int SocketPrograms::tx_spi_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_by_tx_spi); }
 DropCounts SocketPrograms::drops() const {
   return read_drops(bpf_map__fd(impl_->skeleton->maps.psp_drops));
 }
@@ -277,6 +278,7 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
   impl->name = netdev.name;
   bpf_map__reuse_fd(impl->skeleton->maps.psp_assoc, shared.assoc_map());
   bpf_map__reuse_fd(impl->skeleton->maps.psp_departed, shared.departed_map());
+  bpf_map__reuse_fd(impl->skeleton->maps.psp_by_tx_spi, shared.tx_spi_map());
   if (const int error = netdev_bpf__load(impl->skeleton); error != 0)
     return failed(fmt::format("{}: the kernel does not take the netdev programs", netdev.name),
                   error);

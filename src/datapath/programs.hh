@@ -52,6 +52,7 @@ class SocketPrograms {
 
   int assoc_map() const;
   int departed_map() const;
+  int tx_spi_map() const;
   DropCounts drops() const;
   // program is the file descriptor of a program, by name; for tests.
   int program(const std::string& name) const;

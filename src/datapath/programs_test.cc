@@ -21,6 +21,7 @@
 #include <psp/crypto/aead.hh>
 #include <psp/device/state_table.h>
 #include <psp/wire/bytes.hh>
+#include <psp/wire/checksum.hh>
 #include <psp/wire/drop.hh>
 #include <psp/wire/packet.hh>
 
@@ -437,6 +438,88 @@ TEST_P(DeliverTest, WithoutTheMarkNothingIsVerified) {
   }
 }
 
+// too_big is an ICMP message that quotes a PSP packet of the flow, from its local end, with `spi`.
+Octets too_big(unsigned family, std::uint32_t spi, std::uint16_t mtu) {
+  Octets quoted = psp_packet(family);
+  quoted.erase(quoted.begin(), quoted.begin() + 14);
+  wire::store_be(&quoted[(family == 4 ? 20 : 40) + 8 + 4], spi);
+  Octets frame = ethernet(family);
+  append_ip(frame, family, family == 4 ? 1 : 58, 8 + quoted.size());
+  const std::size_t at = frame.size();
+  frame.resize(at + 8);
+  frame[at] = family == 4 ? 3 : 2;
+  frame[at + 1] = family == 4 ? 4 : 0;
+  wire::store_be(&frame[at + 6], mtu);
+  frame.insert(frame.end(), quoted.begin(), quoted.end());
+  // Any sum will do: what counts is that it stays as right or wrong as it was.
+  const std::uint64_t sum = wire::checksum_add(0, std::span(frame).subspan(at));
+  wire::store_be(&frame[at + 2], static_cast<std::uint16_t>(~wire::checksum_fold(sum)));
+  return frame;
+}
+
+class TooBigTest : public DeliverTest {
+ protected:
+  static constexpr std::uint32_t kSpi = 0x00c0ffee;
+
+  void connect_by_spi() {
+    associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
+    psp_tx_spi key{};
+    psp_tuple tuple{};
+    key.family = tuple.family = GetParam();
+    key.spi = htonl(kSpi);
+    if (GetParam() == 4)
+      wire::store_be<std::uint32_t>(key.remote, INADDR_LOOPBACK);
+    else
+      key.remote[15] = 1;
+    std::copy_n(key.remote, 16, tuple.local);
+    std::copy_n(key.remote, 16, tuple.remote);
+    tuple.local_port = htons(flow_.local_port);
+    tuple.remote_port = htons(flow_.remote_port);
+    ASSERT_EQ(bpf_map_update_elem(shared_->tx_spi_map(), &key, &tuple, BPF_ANY), 0);
+  }
+};
+
+TEST_P(TooBigTest, SpeaksOfTheTcpSegmentInside) {
+  connect_by_spi();
+  const Octets frame = too_big(GetParam(), kSpi, 1400);
+  const Outcome outcome = run("psp_ingress", frame);
+  EXPECT_EQ(outcome.verdict, kNext);
+  const std::size_t icmp = 14 + (GetParam() == 4 ? 20 : 40), quoted = icmp + 8;
+  const std::size_t l4 = quoted + (GetParam() == 4 ? 20 : 40);
+  EXPECT_EQ(outcome.frame[quoted + (GetParam() == 4 ? 9 : 6)], 6) << "TCP";
+  EXPECT_EQ(wire::load_be<std::uint16_t>(&outcome.frame[l4]), flow_.local_port);
+  EXPECT_EQ(wire::load_be<std::uint16_t>(&outcome.frame[l4 + 2]), flow_.remote_port);
+  EXPECT_EQ(wire::load_be<std::uint16_t>(&outcome.frame[icmp + 6]), 1400) << "the MTU stays";
+  EXPECT_EQ(wire::checksum_fold(wire::checksum_add(0, std::span(outcome.frame).subspan(icmp))),
+            0xffff);
+}
+
+TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsNobodys) {
+  connect_by_spi();
+  const Octets frame = too_big(GetParam(), kSpi + 1, 1400);
+  EXPECT_EQ(run("psp_ingress", frame).frame, frame);
+}
+
+TEST_P(TooBigTest, IsLeftAloneIfTheSocketIsNotSecured) {
+  connect_by_spi();
+  associate([](psp_sock& sock) { sock.state = PSP_STATE_RX; });
+  const Octets frame = too_big(GetParam(), kSpi, 1400);
+  EXPECT_EQ(run("psp_ingress", frame).frame, frame);
+}
+
+TEST_P(TooBigTest, SurvivesEveryTruncation) {
+  connect_by_spi();
+  const Octets frame = too_big(GetParam(), kSpi, 1400);
+  for (std::size_t size = GetParam() == 4 ? 34 : 54; size < frame.size(); size++)
+    EXPECT_EQ(
+        run("psp_ingress", Octets(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(size)))
+            .verdict,
+        kNext)
+        << size;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TooBigTest, testing::Values(4u, 6u),
+                         [](const auto& family) { return fmt::format("IPv{}", family.param); });
 INSTANTIATE_TEST_SUITE_P(Families, DeliverTest, testing::Values(4u, 6u),
                          [](const auto& family) { return fmt::format("IPv{}", family.param); });
 

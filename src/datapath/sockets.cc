@@ -180,7 +180,12 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
         return fail(error);
     }
   }
-  departed_[association.cookie] = tuple;
+  Connection& connection = connections_[association.cookie];
+  connection.tuple = tuple;
+  connection.tx_spi.family = tuple.family;
+  connection.tx_spi.spi = htonl(association.tx_spi ? association.tx_spi->value : 0);
+  std::memcpy(connection.tx_spi.remote, tuple.remote, sizeof tuple.remote);
+  bpf_map_update_elem(programs_.tx_spi_map(), &connection.tx_spi, &tuple, BPF_ANY);
   if (auto seen = view(fd)) {
     binding->second.driver->set_clear_boundary(association.tx_handle, seen->clear_boundary);
     reserve_mss(fd, seen->mss, request);
@@ -204,14 +209,19 @@ void KernelSockets::reserve_mss(int fd, std::uint32_t mss_before,
 }
 
 void KernelSockets::forget(std::uint64_t cookie) {
-  const auto found = departed_.find(cookie);
-  if (found == departed_.end()) return;
+  const auto found = connections_.find(cookie);
+  if (found == connections_.end()) return;
+  const Connection& connection = found->second;
   // A later connection with the same ports may have taken the entry over.
   psp_tuple_entry entry{};
-  if (bpf_map_lookup_elem(programs_.departed_map(), &found->second, &entry) == 0 &&
+  if (bpf_map_lookup_elem(programs_.departed_map(), &connection.tuple, &entry) == 0 &&
       entry.cookie == cookie)
-    bpf_map_delete_elem(programs_.departed_map(), &found->second);
-  departed_.erase(found);
+    bpf_map_delete_elem(programs_.departed_map(), &connection.tuple);
+  psp_tuple tuple;
+  if (bpf_map_lookup_elem(programs_.tx_spi_map(), &connection.tx_spi, &tuple) == 0 &&
+      std::memcmp(&tuple, &connection.tuple, sizeof tuple) == 0)
+    bpf_map_delete_elem(programs_.tx_spi_map(), &connection.tx_spi);
+  connections_.erase(found);
 }
 
 }  // namespace psp::datapath

@@ -51,7 +51,13 @@ class KernelSockets final : public device::SocketOps {
   const SocketPrograms& programs_;
   std::uint64_t netns_cookie_ = 0;
   std::map<std::uint16_t, Binding> bindings_;
-  std::unordered_map<std::uint64_t, psp_tuple> departed_;  // by socket cookie
+
+  // Connection is what the maps of the programs hold of one with a Tx key.
+  struct Connection {
+    psp_tuple tuple{};
+    psp_tx_spi tx_spi{};
+  };
+  std::unordered_map<std::uint64_t, Connection> connections_;  // by socket cookie
 };
 
 }  // namespace psp::datapath

@@ -43,6 +43,7 @@ typedef __u64 psp_u64;
 #define PSP_FRAME_SPAN 0x06          /* starts in clear; sealed from the clear boundary on */
 #define PSP_FRAME_CLEAR 0x0a         /* all of it was queued before tx-assoc: stays in clear */
 #define PSP_FRAME_F_MSS_RESERVED 1   /* the socket's MSS already leaves room for PSP */
+#define PSP_FRAME_F_CUT 2            /* it does not, and this segment fills it: cut in two */
 #define PSP_FRAME_TO_WIRE_SEALED 0x12
 #define PSP_FRAME_TO_WIRE_CLEAR 0x16
 #define PSP_FRAME_TO_STACK 0x80      /* | version (0..3) */
@@ -133,6 +134,16 @@ struct psp_tuple {
   psp_u8 local[16], remote[16]; /* IPv4 in the first four octets */
   psp_u16 local_port, remote_port; /* network order */
   psp_u32 family;               /* 4 or 6 */
+};
+
+/*
+ * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that an
+ * ICMP "too big" speaks of can be told only by the SPI in the PSP packet that it quotes.
+ */
+struct psp_tx_spi {
+  psp_u8 remote[16]; /* IPv4 in the first four octets */
+  psp_u32 family;
+  psp_u32 spi;       /* network order */
 };
 
 struct psp_tuple_entry {

@@ -23,6 +23,8 @@
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7
 
+#define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
+
 /* The loader's values. */
 const volatile __u64 psp_epoch = 0;       /* of this pspd, random */
 const volatile __u64 psp_token[2] = {};   /* proves that a request comes from pspd */
@@ -46,6 +48,15 @@ struct {
   __type(key, struct psp_tuple);
   __type(value, struct psp_tuple_entry);
 } psp_departed SEC(".maps");
+
+/* psp_by_tx_spi: connections with a Tx key by what their packets show. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 4 * 1024 * 1024);
+  __type(key, struct psp_tx_spi);
+  __type(value, struct psp_tuple);
+} psp_by_tx_spi SEC(".maps");
 
 /* psp_drops: how often each enum psp_drop_reason happened in these programs. */
 struct {

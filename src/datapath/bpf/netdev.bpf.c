@@ -12,6 +12,7 @@
 // instead of in clear.
 #include "common.h"
 
+#include <linux/in6.h>
 #include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
 #include <stddef.h>
@@ -57,6 +58,17 @@ static __always_inline int psp_to_daemon(struct __sk_buff *skb, __u8 kind, __u8 
   if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0)) return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
   return bpf_redirect(tap_ifindex, 0);
+}
+
+/* psp_flags: has TCP left room for PSP in this segment? */
+static __always_inline __u8 psp_flags(const struct __sk_buff *skb, const struct psp_sock *sock,
+                                      struct bpf_sock *sk, const struct psp_segment *segment) {
+  struct bpf_tcp_sock *tcp;
+
+  if (sock->mss_reserved) return PSP_FRAME_F_MSS_RESERVED;
+  if (skb->gso_size) return 0; /* cut anyway, by gso_size */
+  tcp = bpf_tcp_sock(sk);
+  return tcp && segment->payload + PSP_OVERHEAD > tcp->mss_cache ? PSP_FRAME_F_CUT : 0;
 }
 
 /* psp_kind: octets below the clear boundary were queued before tx-assoc and stay in clear. */
@@ -125,7 +137,7 @@ int psp_egress(struct __sk_buff *skb) {
     __sync_fetch_and_add(&sock->tx_packets, psp_segments(skb));
     __sync_fetch_and_add(&sock->tx_bytes, segment.payload);
   }
-  return psp_to_daemon(skb, kind, sock->mss_reserved ? PSP_FRAME_F_MSS_RESERVED : 0, sock->tx_handle,
+  return psp_to_daemon(skb, kind, psp_flags(skb, sock, sk, &segment), sock->tx_handle,
                        sock->tap_ifindex);
 }
 
@@ -230,6 +242,109 @@ static __always_inline int psp_deliver(struct __sk_buff *skb) {
   return PSP_NEXT;
 }
 
+#define PSP_ICMP_HEADER 8
+
+/* psp_quote is where the parts of an ICMP "too big" and of the packet that it quotes lie. */
+struct psp_quote {
+  __u32 icmp, l4;            /* offsets in the frame */
+  __u32 protocol_word;       /* the four octets of the quoted IP header with its protocol */
+  struct psp_tx_spi key;
+};
+
+/* psp_parse_too_big: an ICMP "fragmentation needed" or "packet too big" that quotes a PSP packet? */
+static __always_inline bool psp_parse_too_big(struct __sk_buff *skb, struct psp_quote *quote) {
+  __u8 outer[20], icmp[PSP_ICMP_HEADER], inner[40];
+  __be16 port;
+
+  __builtin_memset(quote, 0, sizeof *quote);
+  if (bpf_skb_load_bytes(skb, ETH_HLEN, outer, sizeof outer)) return false;
+  if (outer[0] >> 4 == 4) {
+    if (outer[9] != IPPROTO_ICMP || (outer[6] & 0x3f) || outer[7]) return false;
+    quote->icmp = ETH_HLEN + 4 * (__u32)(outer[0] & 15);
+    if (bpf_skb_load_bytes(skb, quote->icmp, icmp, sizeof icmp)) return false;
+    if (icmp[0] != 3 || icmp[1] != 4) return false;
+    if (bpf_skb_load_bytes(skb, quote->icmp + PSP_ICMP_HEADER, inner, 20)) return false;
+    if (inner[0] >> 4 != 4 || inner[9] != IPPROTO_UDP) return false;
+    quote->l4 = quote->icmp + PSP_ICMP_HEADER + 4 * (__u32)(inner[0] & 15);
+    quote->protocol_word = quote->icmp + PSP_ICMP_HEADER + 8;
+    quote->key.family = 4;
+    __builtin_memcpy(quote->key.remote, inner + 16, 4);
+  } else {
+    if (outer[0] >> 4 != 6 || outer[6] != IPPROTO_ICMPV6) return false;
+    quote->icmp = ETH_HLEN + 40;
+    if (bpf_skb_load_bytes(skb, quote->icmp, icmp, sizeof icmp)) return false;
+    if (icmp[0] != 2) return false;
+    if (bpf_skb_load_bytes(skb, quote->icmp + PSP_ICMP_HEADER, inner, 40)) return false;
+    if (inner[0] >> 4 != 6 || inner[6] != IPPROTO_UDP) return false;
+    quote->l4 = quote->icmp + PSP_ICMP_HEADER + 40;
+    quote->protocol_word = quote->icmp + PSP_ICMP_HEADER + 4;
+    quote->key.family = 6;
+    __builtin_memcpy(quote->key.remote, inner + 24, 16);
+  }
+  if (bpf_skb_load_bytes(skb, quote->l4 + 2, &port, sizeof port)) return false;
+  if (port != bpf_htons(PSP_UDP_PORT)) return false;
+  return !bpf_skb_load_bytes(skb, quote->l4 + 8 + 4, &quote->key.spi, sizeof quote->key.spi);
+}
+
+/* psp_unacknowledged is snd_una of a secured connection. False: there is none. */
+static __always_inline bool psp_unacknowledged(struct __sk_buff *skb, const struct psp_tuple *tuple,
+                                               __u32 *sequence) {
+  struct psp_segment inbound = {};
+  struct bpf_sock *sk, *full;
+  struct bpf_tcp_sock *tcp;
+  struct psp_sock *sock;
+  bool found = false;
+
+  inbound.tuple.family = tuple->family;
+  inbound.tuple.local_port = tuple->remote_port;
+  inbound.tuple.remote_port = tuple->local_port;
+  __builtin_memcpy(inbound.tuple.local, tuple->remote, sizeof tuple->remote);
+  __builtin_memcpy(inbound.tuple.remote, tuple->local, sizeof tuple->local);
+  sk = psp_lookup(skb, &inbound);
+  if (!sk) return false;
+  full = bpf_sk_fullsock(sk);
+  if (full) {
+    sock = bpf_sk_storage_get(&psp_assoc, full, 0, 0);
+    tcp = bpf_tcp_sock(full);
+    if (sock && tcp && sock->state >= PSP_STATE_TX && sock->epoch == psp_epoch) {
+      *sequence = tcp->snd_una;
+      found = true;
+    }
+  }
+  bpf_sk_release(sk);
+  return found;
+}
+
+/*
+ * psp_too_big makes an ICMP message about a PSP packet one about the TCP segment inside, so that the
+ * stack lowers that connection's path MTU. Whoever sends it must know the SPI, as he must otherwise
+ * know a sequence number.
+ */
+static __always_inline void psp_too_big(struct __sk_buff *skb) {
+  struct psp_tuple *tuple;
+  struct psp_quote quote;
+  __be32 before[3], after[3];
+  __u32 sequence, shift;
+  __s64 difference;
+
+  if (!psp_parse_too_big(skb, &quote)) return;
+  tuple = bpf_map_lookup_elem(&psp_by_tx_spi, &quote.key);
+  if (!tuple || !psp_unacknowledged(skb, tuple, &sequence)) return;
+  if (bpf_skb_load_bytes(skb, quote.protocol_word, &before[0], 4) ||
+      bpf_skb_load_bytes(skb, quote.l4, &before[1], 8))
+    return;
+  shift = quote.key.family == 4 ? 16 : 8; /* of the protocol in its word */
+  after[0] = (before[0] & ~bpf_htonl(0xffu << shift)) | bpf_htonl((__u32)IPPROTO_TCP << shift);
+  ((__be16 *)after)[2] = tuple->local_port;
+  ((__be16 *)after)[3] = tuple->remote_port;
+  after[2] = bpf_htonl(sequence);
+  difference = bpf_csum_diff(before, sizeof before, after, sizeof after, 0);
+  if (difference < 0) return;
+  bpf_skb_store_bytes(skb, quote.protocol_word, &after[0], 4, 0);
+  bpf_skb_store_bytes(skb, quote.l4, &after[1], 8, 0);
+  bpf_l4_csum_replace(skb, quote.icmp + 2, 0, difference, 0);
+}
+
 SEC("tc")
 int psp_ingress(struct __sk_buff *skb) {
   const struct psp_device_config *device = psp_device();
@@ -239,7 +354,10 @@ int psp_ingress(struct __sk_buff *skb) {
   skb->tc_index = 0; /* another namespace may have set it */
   if (!device || !psp_is_ip(skb) || skb->vlan_present || skb->pkt_type == PSP_PACKET_OTHERHOST)
     return PSP_NEXT;
-  if (!psp_is_psp(skb, &version)) return PSP_NEXT;
+  if (!psp_is_psp(skb, &version)) {
+    psp_too_big(skb);
+    return PSP_NEXT;
+  }
   if (!(device->versions_ena >> version & 1)) return PSP_NEXT; /* as plain UDP, like a NIC */
   skb->mark = psp_mark;
   return bpf_redirect(psp_tap_ifindex, 0);

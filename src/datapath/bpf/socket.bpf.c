@@ -16,7 +16,6 @@
 #include <asm-generic/errno.h>
 
 #define TCP_MAXSEG 2
-#define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
