@@ -20,11 +20,6 @@
 namespace psp::datapath {
 namespace {
 
-// kReadAt puts the payload of an IPv4 segment with timestamps, behind the MSS reservation, on a
-// cache line.
-constexpr std::size_t kReadAt = 76;
-static_assert((kReadAt + kIpAt + kIpv4Header + kMssReservation + 32) % 64 == 0);
-
 // kBudget: frames between two looks at what else there is to do.
 constexpr unsigned kBudget = 64;
 
@@ -76,7 +71,7 @@ class Worker::Loop {
         sink_(tap_fd),
         tx_(*engine_, sink_, options.tx),
         rx_(*engine_, sink_),
-        input_(kReadAt + kMaxFrame),
+        input_(kMaxFrame),
         busy_poll_us_(options.busy_poll_us),
         wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
@@ -157,7 +152,7 @@ void Worker::Loop::refresh_keys() {
 // drain serves up to kBudget frames; false when the queue is empty.
 bool Worker::Loop::drain() {
   if (failed()) return false;
-  std::uint8_t* frame = input_.data() + kReadAt;
+  std::uint8_t* frame = input_.data();
   for (unsigned i = 0; i < kBudget; ++i) {
     const ssize_t size = ::read(fd_, frame, kMaxFrame);
     if (size > 0) {
@@ -196,7 +191,7 @@ bool Worker::Loop::spin() {
   const std::chrono::microseconds limit(busy_poll_us_.load(std::memory_order_relaxed));
   if (limit.count() == 0) return false;
   const auto end = std::chrono::steady_clock::now() + limit;
-  std::uint8_t* frame = input_.data() + kReadAt;
+  std::uint8_t* frame = input_.data();
   do {
     if (failed()) return false;
     if (stopping_.load(std::memory_order_relaxed)) return true;
