@@ -247,14 +247,16 @@ TEST(Client, SecuresTheVerySocketItWasGiven) {
 
 TEST(Client, AnswersOfEveryRequestAreRead) {
   Daemon daemon;
-  daemon.driver.stats = {.rx_packets = 1,
-                         .rx_bytes = 0x1'0000'0002,
-                         .rx_auth_fail = 3,
-                         .rx_error = 4,
-                         .rx_bad = 5,
-                         .tx_packets = 6,
-                         .tx_bytes = 7,
-                         .tx_error = 8};
+  daemon.with([&] {
+    daemon.driver.stats = {.rx_packets = 1,
+                           .rx_bytes = 0x1'0000'0002,
+                           .rx_auth_fail = 3,
+                           .rx_error = 4,
+                           .rx_bad = 5,
+                           .tx_packets = 6,
+                           .tx_bytes = 7,
+                           .tx_error = 8};
+  });
   Client client = connect_to(daemon);
   ASSERT_TRUE(client.set_versions(1, {0x5}));
   const auto devices = client.devices();
@@ -312,20 +314,22 @@ AssocInfo sample_association(std::uint64_t cookie) {
 
 TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   Daemon daemon;
-  for (std::uint64_t cookie = 0; cookie < 1000; ++cookie)
-    daemon.inspector.all.push_back(sample_association(cookie + 0xffffff00ull));
-  daemon.inspector.all.back().tx_spi.reset();
-  daemon.inspector.info = {.version = "0.1.0",
-                           .crypto_backend = "ipsec-mb",
-                           .pid = 77,
-                           .devices = {{.id = 1,
-                                        .ifname = "eth0",
-                                        .tap = "psp0",
-                                        .mtu = 1500,
-                                        .generation = 3,
-                                        .spi_remaining = 0x7fffffff,
-                                        .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}}},
-                                       {.id = 2, .ifname = "eth1", .tap = "psp1", .drops = {}}}};
+  daemon.with([&] {
+    for (std::uint64_t cookie = 0; cookie < 1000; ++cookie)
+      daemon.inspector.all.push_back(sample_association(cookie + 0xffffff00ull));
+    daemon.inspector.all.back().tx_spi.reset();
+    daemon.inspector.info = {.version = "0.1.0",
+                             .crypto_backend = "ipsec-mb",
+                             .pid = 77,
+                             .devices = {{.id = 1,
+                                          .ifname = "eth0",
+                                          .tap = "psp0",
+                                          .mtu = 1500,
+                                          .generation = 3,
+                                          .spi_remaining = 0x7fffffff,
+                                          .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}}},
+                                         {.id = 2, .ifname = "eth1", .tap = "psp1", .drops = {}}}};
+  });
   Client client = connect_to(daemon);
   const auto all = client.associations();
   ASSERT_TRUE(all) << all.error().message;

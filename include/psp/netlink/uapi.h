@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbers of the two generic netlink families that pspd answers to: `psp`, exactly Linux's (first in
- * 6.18; here the newest superset, since distributions do not ship <linux/psp.h>), and `softpsp`, our
- * own. Prefixes differ from the kernel header's, so both can be included.
+ * Numbers of the two generic netlink families that pspd answers to: `psp`, exactly Linux's (first
+ * in 6.18; here the newest superset, since distributions do not ship <linux/psp.h>), and `softpsp`,
+ * our own. Prefixes differ from the kernel header's, so both can be included.
  *
- * `uint` below is a netlink uint: 4 octets if the value fits, else 8. All integers are in host order,
- * the SPI too.
+ * `uint` below is a netlink uint: 4 octets if the value fits, else 8. All integers are in host
+ * order, the SPI too.
  */
 #ifndef PSP_NETLINK_UAPI_H
 #define PSP_NETLINK_UAPI_H
