@@ -124,6 +124,7 @@ struct AddressList {
 Socket listen_on(const Settings& settings) {
   const AddressList addresses(settings);
   Socket listener(::socket(addresses.first->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (listener.fd() < 0) die_errno("socket");
   const int on = 1, off = 0;
   ::setsockopt(listener.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   ::setsockopt(listener.fd(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
@@ -139,6 +140,7 @@ Socket connect_to(const Settings& settings) {
   // The server may be a moment late: the driver starts both ends at once.
   for (int attempt = 0;; ++attempt) {
     Socket socket(::socket(addresses.first->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (socket.fd() < 0) die_errno("socket");
     if (::connect(socket.fd(), addresses.first->ai_addr, addresses.first->ai_addrlen) == 0) {
       return socket;
     }
@@ -316,6 +318,7 @@ int run_streams(const Settings& settings) {
   std::vector<Outcome> outcomes(sockets.size());
   {
     std::vector<std::jthread> threads;
+    threads.reserve(sockets.size());
     for (std::size_t i = 0; i < sockets.size(); ++i) {
       threads.emplace_back([&, i] { outcomes[i] = converse(sockets[i].fd(), settings); });
     }
