@@ -107,9 +107,9 @@ class Client {
  public:
   enum class Provider { kKernel, kDaemon };
 
-  // connect finds the kernel's family or else pspd at `socket` ("@name" is abstract). A kernel whose
-  // family has no device gives way to a pspd that answers. pspd must run as root or as the caller,
-  // else it is not trusted with a key (EPERM). A request that is not answered in 5 s is ETIMEDOUT.
+  // connect finds the kernel's family or else pspd at `socket` ("@name" is abstract). A kernel
+  // whose family has no device gives way to a pspd that answers. pspd must run as root or as the
+  // caller, else it is not trusted with a key (EPERM). No answer within 5 s: ETIMEDOUT.
   // Errors: the kernel has no family and no pspd answers: ENOENT, with a text that says so.
   static ClientResult<Client> connect(const std::string& socket = default_socket());
   // connect_daemon goes to pspd whatever the kernel has.
