@@ -146,6 +146,50 @@ TEST(RxPath, JoinsByTheRulesOfGro) {
   EXPECT_EQ(packets_for(pushed, second), 2u);
 }
 
+TEST(RxPath, EndsAPacketWithItsFirstShortSegment) {
+  Rig rig(Version::kAesGcm128, {.uso = false});
+  TcpSpec spec{.payload = 200};
+  for (const std::size_t payload : {200u, 150u, 150u, 150u}) {
+    spec.payload = payload;
+    rig.send(spec);
+    spec.sequence += static_cast<std::uint32_t>(payload);
+  }
+  rig.deliver();
+  ASSERT_EQ(rig.opened.frames.size(), 2u);
+  EXPECT_EQ(read_opened(rig.opened.frames[0]).payload.size(), 350u);
+  EXPECT_EQ(read_opened(rig.opened.frames[1]).payload.size(), 300u);
+}
+
+// join makes one frame of two IPv4 ones of equal size, as GRO does.
+Octets join(const Octets& first, const Octets& second) {
+  constexpr std::size_t kPayloadAt = kIpAt + kIpv4Header + kUdpHeader;
+  Octets frame = first;
+  frame.insert(frame.end(), second.begin() + kPayloadAt, second.end());
+  const std::size_t payload = frame.size() - kPayloadAt;
+  wire::set_ip_payload(std::span(frame).subspan(kIpAt), {.family = 4, .header_length = kIpv4Header},
+                       kUdpHeader + payload, wire::kProtocolUdp);
+  wire::store_be(frame.data() + kPayloadAt - 4, static_cast<std::uint16_t>(kUdpHeader + payload));
+  VnetHeader vnet = load_vnet(first.data());
+  vnet.gso_type = kGsoUdpL4;
+  vnet.gso_size = static_cast<std::uint16_t>(first.size() - kPayloadAt);
+  store_vnet(frame.data(), vnet);
+  return frame;
+}
+
+TEST(RxPath, EndsAPacketWithAPushInsideAJoinedFrame) {
+  for (const bool push : {false, true}) {
+    Rig rig;
+    TcpSpec spec{.payload = 200};
+    if (push) spec.flags |= kTcpPsh;
+    rig.send(spec);
+    spec.sequence += 200;
+    rig.send(spec);
+    rig.rx.process(join(rig.sealed.frames.at(0), rig.sealed.frames.at(1)));
+    rig.rx.flush();
+    EXPECT_EQ(rig.opened.frames.size(), push ? 2u : 1u);
+  }
+}
+
 TEST(RxPath, JoinsEvenTheSmallestSegments) {
   for (std::size_t payload = 1; payload <= 70; ++payload)
     for (const std::size_t options : {0u, 12u, 40u}) {
@@ -169,6 +213,7 @@ TEST(RxPath, LosesOnlyTheDatagramThatWasDamaged) {
     frame[kIpAt + kIpv4Header + kUdpHeader + victim * stride + 700] ^= 1;
     rig.deliver();
     EXPECT_EQ(rig.receiver.drops(Drop::AUTH_FAIL), 1u);
+    EXPECT_EQ(rig.receiver.drops(Drop::BAD_INNER), 0u);
     Octets expected = pattern(8 * kMss);
     Octets got(expected.size());
     std::fill_n(expected.begin() + static_cast<long>(victim * kMss), kMss, std::uint8_t{0});

@@ -101,6 +101,34 @@ TEST(TxPath, LowersTheSegmentSizeItselfWithoutReservation) {
   EXPECT_EQ(payload_of(segments), pattern(20 * 1448));
 }
 
+TEST(TxPath, LeavesRoomForPspBelowAPathMtuThatIsNotTheDevices) {
+  Rig rig;
+  rig.send({.payload = 9600, .gso_size = 1000, .reserved = false});
+  const auto segments = open_segments(rig.sealed.frames, *rig.receiver.engine);
+  ASSERT_EQ(segments.size(), 10u);
+  EXPECT_EQ(segments[0].payload.size(), 960u);
+}
+
+TEST(TxPath, StaysBelowTheLimitOfAnIpLengthAtTheEdge) {
+  // 62 datagrams of 1057 octets are 65534: they would fit but for the headers.
+  Rig rig;
+  rig.send({.payload = 62 * 993, .gso_size = 993});
+  ASSERT_EQ(rig.sealed.frames.size(), 2u);
+  EXPECT_EQ(open_segments(rig.sealed.frames, *rig.receiver.engine).size(), 62u);
+}
+
+TEST(TxPath, DoesNotJoinPacketsWithDifferentIpHeaders) {
+  Rig rig;
+  const Octets first = build_frame({.payload = 2000, .gso_size = 1000, .handle = rig.handle});
+  Octets second = first;
+  second[kIpAt + 1] ^= 0x20;  // another traffic class
+  rig.send_raw(first);
+  rig.send_raw(second);
+  rig.tx.flush();
+  ASSERT_EQ(rig.sealed.frames.size(), 2u);
+  EXPECT_NE(rig.sealed.frames[0][kIpAt + 1], rig.sealed.frames[1][kIpAt + 1]);
+}
+
 TEST(TxPath, CutsAFullSegmentInTwo) {
   Rig rig;
   rig.send({.payload = 1448, .reserved = false, .flags = kTcpAck | kTcpPsh});
@@ -110,6 +138,17 @@ TEST(TxPath, CutsAFullSegmentInTwo) {
   EXPECT_EQ(segments[0].flags, kTcpAck);
   EXPECT_EQ(segments[1].flags, kTcpAck | kTcpPsh);
   EXPECT_EQ(payload_of(segments), pattern(1448));
+}
+
+TEST(TxPath, CutsASegmentThatFillsAPathBelowTheMtu) {
+  Rig rig;
+  Octets frame = build_frame({.payload = 1348, .reserved = false, .handle = rig.handle});
+  frame[kTagAt + 1] = PSP_FRAME_F_CUT;
+  rig.send_raw(std::move(frame));
+  rig.tx.flush();
+  const auto segments = open_segments(rig.sealed.frames, *rig.receiver.engine);
+  ASSERT_EQ(segments.size(), 2u);
+  EXPECT_EQ(segments[0].payload.size(), 674u);
 }
 
 TEST(TxPath, FollowsTheMtu) {
