@@ -82,7 +82,9 @@ std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> fram
   tcp.vnet = load_vnet(frame.data());
   tcp.ip = *ip;
   tcp.tcp_at = kIpAt + tcp.ip.header_length;
-  tcp.reserved = load_tag(frame.data()).info & PSP_FRAME_F_MSS_RESERVED;
+  const std::uint8_t flags = load_tag(frame.data()).info;
+  tcp.reserved = flags & PSP_FRAME_F_MSS_RESERVED;
+  tcp.cut = flags & PSP_FRAME_F_CUT;
   strip_reservation(packet, tcp);
   if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at + kMinTcpHeader) return bad;
   const std::uint8_t* header = frame.data() + tcp.tcp_at;

@@ -132,6 +132,7 @@ struct TcpFrame {
   VnetHeader vnet;
   wire::IpHeader ip;       // without the MSS reservation: header_length is what goes out
   bool reserved = false;   // TCP has left room for the PSP overhead
+  bool cut = false;        // it has not, and this segment fills its MSS
   std::uint8_t flags = 0;  // of TCP
   std::uint32_t sequence = 0;
   std::size_t tcp_at = 0;

@@ -187,9 +187,10 @@ std::size_t TxPath::segment_size(const TcpFrame& tcp) const {
     if (tcp.reserved) return std::min(size, room);
     return std::min(size > kTransportOverhead ? size - kTransportOverhead : 0, room);
   }
-  if (tcp.payload_length <= room || room == 0) return room;
-  // Equal parts, so that none is near what the path may carry.
-  const std::size_t parts = (tcp.payload_length + room - 1) / room;
+  if (room == 0 || (tcp.payload_length <= room && !tcp.cut)) return room;
+  // Equal parts, so that none is near what the path may carry, which can be less than the MTU.
+  const std::size_t parts =
+      std::max<std::size_t>(tcp.cut ? 2 : 1, (tcp.payload_length + room - 1) / room);
   return (tcp.payload_length + parts - 1) / parts;
 }
 
