@@ -41,6 +41,9 @@ Availability ClientOps::available(int fd) {
   if (device == nullptr) {
     if (!route) return absent(Absence::kNoDevice, "the connection has no route");
     const std::string name = netdev_name(*route);
+    if (name == "lo")
+      return absent(Absence::kNoDevice,
+                    "the connection stays within this host (lo), where there is no PSP device");
     return absent(
         Absence::kNoDevice,
         fmt::format("the connection goes by {0}, which has no PSP device: start pspd with "

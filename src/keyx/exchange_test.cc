@@ -161,14 +161,18 @@ TEST(Exchange, APolicyThatTheDeviceCannotMeetIsSaid) {
 }
 
 TEST(Exchange, RxAssocFailsAndThePeerLearnsWhy) {
-  Pair pair;
-  pair.server_ops.rx_fault = OpsError{ENOSPC, "rx-assoc: SPI space exhausted"};
-  ASSERT_EQ(pair.exchange({.allow_tls = true}, {}), kBothFailed);
-  EXPECT_EQ(pair.b->error().code, ErrorCode::kRxAssoc);
-  EXPECT_EQ(pair.b->error().sys_errno, ENOSPC);
-  EXPECT_EQ(pair.a->error().code, ErrorCode::kPeerRefused);
-  EXPECT_THAT(pair.a->error().message, HasSubstr("SPI space exhausted"));
-  EXPECT_EQ(pair.client_ops.tx_calls, 0u);
+  // One end's permission to stay on TLS is not enough, whichever end it is.
+  for (const auto& [client_tls, server_tls] :
+       {std::pair(false, false), std::pair(true, false), std::pair(false, true)}) {
+    Pair pair;
+    pair.server_ops.rx_fault = OpsError{ENOSPC, "rx-assoc: SPI space exhausted"};
+    ASSERT_EQ(pair.exchange({.allow_tls = client_tls}, {.allow_tls = server_tls}), kBothFailed);
+    EXPECT_EQ(pair.b->error().code, ErrorCode::kRxAssoc);
+    EXPECT_EQ(pair.b->error().sys_errno, ENOSPC);
+    EXPECT_EQ(pair.a->error().code, ErrorCode::kPeerRefused);
+    EXPECT_THAT(pair.a->error().message, HasSubstr("SPI space exhausted"));
+    EXPECT_EQ(pair.client_ops.tx_calls, 0u);
+  }
 }
 
 TEST(Exchange, RxAssocFailsAndBothStayOnTlsIfBothAllowIt) {
