@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host.hh"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -127,7 +129,8 @@ Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments) {
   if (::pipe2(ends, O_CLOEXEC) != 0) throw failure("pipe");
   out_.reset(ends[0]);
   const UniqueFd in(ends[1]);
-  std::vector<std::string> words = {PSP_PSPD_PATH};
+  const char* other = std::getenv("PSPD");
+  std::vector<std::string> words = {other != nullptr ? other : PSP_PSPD_PATH};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -191,6 +194,34 @@ int Pspd::stop() {
 void Pspd::kill() {
   if (running()) ::kill(pid_, SIGKILL);
   wait();
+}
+
+std::vector<unsigned> programs_of(pid_t pid) {
+  std::vector<unsigned> programs;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(fmt::format("/proc/{}/fdinfo", pid))) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with("prog_id:"))
+        programs.push_back(static_cast<unsigned>(std::stoul(line.substr(8))));
+  }
+  return programs;
+}
+
+bool program_exists(unsigned id) {
+  bpf_attr attr{};
+  attr.prog_id = id;
+  return static_cast<bool>(
+      UniqueFd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attr, sizeof attr))));
+}
+
+bool any_exists(const std::vector<unsigned>& programs) {
+  return std::ranges::any_of(programs, program_exists);
+}
+
+std::size_t descriptors_of(pid_t pid) {
+  const std::filesystem::directory_iterator all(fmt::format("/proc/{}/fd", pid));
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
 }
 
 bool feature(const Netns& netns, const std::string& device, const std::string& name) {

@@ -56,7 +56,8 @@ class InNetns {
 // write_sysctl writes a file of /proc/sys as the namespace has it.
 void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);
 
-// Pspd is the daemon as a child process. If the test program dies it gets SIGTERM.
+// Pspd is the daemon as a child process: the one of this build, or the one that $PSPD names. If the
+// test program dies it gets SIGTERM.
 class Pspd {
  public:
   Pspd(const Netns& netns, const std::vector<std::string>& arguments);
@@ -83,7 +84,14 @@ class Pspd {
   std::string log_;
 };
 
-// offload switches TSO and GSO, GRO or another ethtool feature by its name with ethtool(8).
+// programs_of are the BPF programs that a process holds; program_exists tells whether the kernel
+// still has one.
+std::vector<unsigned> programs_of(pid_t pid);
+bool program_exists(unsigned id);
+bool any_exists(const std::vector<unsigned>& programs);
+std::size_t descriptors_of(pid_t pid);
+
+// feature and set_feature are ethtool(8)'s, by its names.
 bool feature(const Netns& netns, const std::string& device, const std::string& name);
 void set_feature(const Netns& netns, const std::string& device, const std::string& name, bool on);
 

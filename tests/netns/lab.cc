@@ -277,6 +277,12 @@ void Lab::link(unsigned number, unsigned mtu) {
       std::make_unique<Cable>(middle_, fmt::format("a{}", number), fmt::format("b{}", number)));
 }
 
+void Lab::set_mtu(unsigned mtu) {
+  middle_.sh(fmt::format("ip link set a0 mtu {0} && ip link set b0 mtu {0}", mtu));
+  for (const From side : {From::kA, From::kB})
+    ns(side).sh(fmt::format("ip link set eth0 mtu {}", mtu));
+}
+
 Lab::~Lab() {
   for (const From side : {From::kA, From::kB}) {
     if (daemon(side)) stop(side);
@@ -330,16 +336,18 @@ std::string Lab::address(From side, Kind kind, unsigned link) {
                              : fmt::format("10.{}.0.{}", 77 + link, own);
 }
 
-Connection Lab::connect(Kind kind, std::uint16_t a_port, std::uint16_t b_port) {
+Connection Lab::connect(Kind kind, const Endpoints& endpoints) {
+  const auto [a_port, b_port, link] = endpoints;
   const bool mapped = kind == Kind::kIpv4Mapped;
   const int family = kind == Kind::kIpv4 ? AF_INET : AF_INET6;
-  const std::size_t mark = cable().mark();
+  const std::size_t mark = cable(link).mark();
   UniqueFd listener;
   Connection connection;
   {
     const InNetns inside(b_);
     listener = tcp_socket(family);
-    auto address = socket_address(mapped ? "::" : Lab::address(From::kB, kind), b_port, false);
+    auto address =
+        socket_address(mapped ? "::" : Lab::address(From::kB, kind, link), b_port, false);
     if (::bind(listener.get(), address.get(), address.length) != 0 ||
         ::listen(listener.get(), 16) != 0)
       throw failure("listen");
@@ -347,20 +355,20 @@ Connection Lab::connect(Kind kind, std::uint16_t a_port, std::uint16_t b_port) {
   {
     const InNetns inside(a_);
     connection.a = tcp_socket(family);
-    auto own = socket_address(Lab::address(From::kA, kind), a_port, mapped);
+    auto own = socket_address(Lab::address(From::kA, kind, link), a_port, mapped);
     if (a_port != 0 && ::bind(connection.a.get(), own.get(), own.length) != 0)
       throw failure("bind");
-    auto peer =
-        socket_address(Lab::address(From::kB, kind), port_of(name_of(listener.get())), mapped);
+    auto peer = socket_address(Lab::address(From::kB, kind, link), port_of(name_of(listener.get())),
+                               mapped);
     if (::connect(connection.a.get(), peer.get(), peer.length) != 0) throw failure("connect");
   }
   if (!wait_readable(listener.get(), 5s)) throw std::runtime_error("nobody connects");
   connection.b.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  connection.flow = flow_of(connection.a.get(), connection.b.get(), mark);
+  connection.flow = flow_of(connection.a.get(), connection.b.get(), cable(link), mark);
   return connection;
 }
 
-Flow Lab::flow_of(int a, int b, std::size_t mark) {
+Flow Lab::flow_of(int a, int b, const Cable& cable, std::size_t mark) {
   Flow flow;
   flow.a_address = wire_address(name_of(a));
   flow.b_address = wire_address(name_of(b));
@@ -368,7 +376,7 @@ Flow Lab::flow_of(int a, int b, std::size_t mark) {
   flow.a_port = port_of(name_of(a));
   flow.b_port = port_of(name_of(b));
   for (const From from : {From::kA, From::kB}) {
-    const auto syn = cable().find(mark, [&](const Seen& seen) {
+    const auto syn = cable.find(mark, [&](const Seen& seen) {
       return seen.from == from && of_flow(seen, flow) && seen.segment->flags & kSyn;
     });
     if (!syn) throw std::runtime_error("no SYN on the wire");

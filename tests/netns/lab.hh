@@ -93,11 +93,17 @@ class Lab {
   // kill ends it with SIGKILL; what it leaves is cleaned up with the lab.
   void kill(From side);
   void clean_up(From side);
+  void set_mtu(unsigned mtu);
   // client is a new control connection.
   Client client(From side);
 
-  // connect waits until both sides are established. `listen_port` 0: any.
-  Connection connect(Kind kind, std::uint16_t a_port = 0, std::uint16_t b_port = 0);
+  // connect waits until both sides are established. A port 0 is any.
+  struct Endpoints {
+    std::uint16_t a_port = 0, b_port = 0;
+    unsigned link = 0;
+  };
+  Connection connect(Kind kind, const Endpoints& endpoints);
+  Connection connect(Kind kind) { return connect(kind, Endpoints{}); }
   static std::string address(From side, Kind kind, unsigned link = 0);
 
   // drops is how often pspd of `side` dropped for a reason, by its name.
@@ -109,7 +115,7 @@ class Lab {
  private:
   std::optional<Pspd>& daemon(From side) { return side == From::kA ? a_pspd_ : b_pspd_; }
   void link(unsigned number, unsigned mtu);
-  Flow flow_of(int a, int b, std::size_t mark);
+  static Flow flow_of(int a, int b, const Cable& cable, std::size_t mark);
 
   Netns a_, b_, middle_;
   std::vector<std::unique_ptr<Cable>> cables_;
