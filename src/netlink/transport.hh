@@ -13,31 +13,13 @@
 #include <unistd.h>
 #include <utility>
 
+#include <psp/base/unique_fd.hh>
 #include <psp/netlink/client.hh>
 
 namespace psp::netlink {
 
 // kAnswerTimeout is how long a request waits for its answer.
 inline constexpr std::chrono::seconds kAnswerTimeout{5};
-
-// UniqueFd closes its descriptor.
-class UniqueFd {
- public:
-  explicit UniqueFd(int fd = -1) : fd_(fd) {}
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~UniqueFd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 // Transport is one connection.
 class Transport {

@@ -64,8 +64,8 @@ void set_nodelay(int fd) {
 }
 
 // try_connect gives the connected socket, or an errno.
-std::expected<Fd, int> try_connect(const addrinfo& to, const Deadline& deadline) {
-  Fd fd(socket(to.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, to.ai_protocol));
+std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& deadline) {
+  UniqueFd fd(socket(to.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, to.ai_protocol));
   if (fd.get() < 0) return std::unexpected(errno);
   if (connect(fd.get(), to.ai_addr, to.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return std::unexpected(errno);
@@ -80,8 +80,8 @@ std::expected<Fd, int> try_connect(const addrinfo& to, const Deadline& deadline)
 }
 
 // listen_on gives the listening socket, or an errno.
-std::expected<Fd, int> listen_on(const sockaddr* address, socklen_t size, bool v6_only) {
-  Fd fd(socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+std::expected<UniqueFd, int> listen_on(const sockaddr* address, socklen_t size, bool v6_only) {
+  UniqueFd fd(socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
   const int on = 1, v6 = v6_only;
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -91,7 +91,7 @@ std::expected<Fd, int> listen_on(const sockaddr* address, socklen_t size, bool v
   return fd;
 }
 
-std::expected<Fd, Failure> make_listener(const Options& options) {
+std::expected<UniqueFd, Failure> make_listener(const Options& options) {
   // Without a host: every IPv6 address and with it every IPv4 address, or where there is no IPv6
   // every IPv4 address.
   const bool any = options.host.empty();
@@ -159,7 +159,7 @@ std::expected<Connection, Failure> answer(const Options& options, const Report& 
     report.notice("listening on " + to_text(any, size));
   for (;;) {
     size = sizeof address;
-    Fd fd(accept4(listener->get(), any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    UniqueFd fd(accept4(listener->get(), any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd.get() >= 0) {
       set_nodelay(fd.get());
       return Connection{std::move(fd), to_text(any, size)};

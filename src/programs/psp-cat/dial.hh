@@ -10,33 +10,12 @@
 #include <unistd.h>
 #include <utility>
 
+#include <psp/base/unique_fd.hh>
+
 #include "options.hh"
 #include "report.hh"
 
 namespace psp::cat {
-
-// Fd owns a descriptor.
-class Fd {
- public:
-  explicit Fd(int fd = -1) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (this != &other) {
-      reset();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  ~Fd() { reset(); }
-  int get() const { return fd_; }
-  void reset() {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_;
-};
 
 // Deadline is a point in time by which something must have happened.
 class Deadline {
@@ -53,7 +32,7 @@ class Deadline {
 };
 
 struct Connection {
-  Fd fd;
+  UniqueFd fd;
   std::string peer;  // "192.0.2.1:7000", "[2001:db8::1]:7000"
 };
 

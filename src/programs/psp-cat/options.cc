@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <psp/netlink/client.hh>
+#include <psp/wire/version_text.hh>
 
 #include "report.hh"
 
@@ -39,25 +40,14 @@ fingerprints that both ends print. Both hosts run pspd with receive enabled ("ps
 Exit status: 0 ok, 1 failure, 2 usage, 3 no pspd, 4 no PSP on one end, 5 permission,
 6 authentication.)";
 
-// to_versions reads "hdr0-aes-gcm-256", "aes-gcm-256", "1" or several of them with commas.
+// to_versions reads a list of at least one version.
 std::expected<VersionSet, std::string> to_versions(const std::string& text) {
-  VersionSet set;
-  std::istringstream words(text);
-  for (std::string word; std::getline(words, word, ',');) {
-    unsigned found = kVersions;
-    for (unsigned i = 0; i < kVersions; ++i) {
-      const std::string full(name(static_cast<Version>(i)));
-      if (word == full || "hdr0-" + word == full || word == std::to_string(i)) found = i;
-    }
-    if (found == kVersions)
-      return std::unexpected(
-          fmt::format("--version: there is no PSP version \"{}\"; versions are 0 hdr0-aes-gcm-128, "
-                      "1 hdr0-aes-gcm-256, 2 hdr0-aes-gmac-128, 3 hdr0-aes-gmac-256",
-                      word));
-    set.bits |= 1u << found;
-  }
-  if (set.bits == 0) return std::unexpected(std::string("--version: give at least one"));
-  return set;
+  const auto versions = parse_versions(text);
+  if (!versions)
+    return std::unexpected(fmt::format("--version: there is no PSP version \"{}\"; versions are {}",
+                                       versions.error(), kVersionWords));
+  if (versions->bits == 0) return std::unexpected(std::string("--version: give at least one"));
+  return *versions;
 }
 
 // Raw is what CLI11 fills in before it makes sense.
@@ -75,7 +65,8 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("target", raw.target, "[HOST] PORT")->expected(1, 2)->type_name("");
   auto* v4 = app.add_flag("-4", raw.ipv4, "IPv4 only");
   app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
-  app.add_option("--version", raw.versions, "Only these PSP versions, with commas");
+  app.add_option("--version", raw.versions,
+                 "Only these PSP versions, with commas (default 1,0: those that encrypt)");
   app.add_option("--socket", options.socket, "Where pspd listens")->default_str(default_socket());
   app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
   app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")

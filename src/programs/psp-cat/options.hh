@@ -16,8 +16,8 @@ struct Options {
   bool listen = false;
   std::string host;  // listen: empty for every address
   std::string port;
-  int family = 0;  // AF_UNSPEC, AF_INET or AF_INET6
-  VersionSet versions = VersionSet::all();
+  int family = 0;               // AF_UNSPEC, AF_INET or AF_INET6
+  VersionSet versions{0b0011};  // those that encrypt; the others only on request
   bool allow_tls = false;
   std::string socket;  // of pspd
   std::chrono::milliseconds timeout{10'000};

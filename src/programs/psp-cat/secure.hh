@@ -17,7 +17,7 @@ namespace psp::cat {
 
 // Channel is a secured connection: PSP on the bare socket, or TLS where that is allowed.
 struct Channel {
-  Fd fd;
+  UniqueFd fd;
   keyx::SslPtr ssl;  // null under PSP. Freed before fd.
   keyx::Outcome outcome;
 

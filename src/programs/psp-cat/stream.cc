@@ -91,8 +91,8 @@ class Standard {
     if (!S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode)) return;
     kind_ = Kind::kOther;
     const std::string path = fmt::format("/proc/self/fd/{}", fd);
-    own_ =
-        Fd(open(path.c_str(), (input ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    own_ = UniqueFd(
+        open(path.c_str(), (input ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
     if (own_.get() < 0) return;
     fd_ = own_.get();
     kind_ = Kind::kNonBlocking;
@@ -125,7 +125,7 @@ class Standard {
     return poll(&p, 1, 0) == 1;
   }
   int fd_;
-  Fd own_;
+  UniqueFd own_;
   Kind kind_ = Kind::kOther;
 };
 

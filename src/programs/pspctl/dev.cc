@@ -81,13 +81,13 @@ Outcome<void> set(Context& context) {
   const auto list = context.words.take("LIST behind \"psp-versions-ena\"");
   if (!list) return std::unexpected(list.error());
   if (auto end = context.words.expect_end(); !end) return end;
-  if (auto checked = parse_versions(*list, {}); !checked) return std::unexpected(checked.error());
+  if (auto checked = read_versions(*list, {}); !checked) return std::unexpected(checked.error());
 
   auto client = context.connect();
   if (!client) return std::unexpected(client.error());
   const auto device = find_device(*client, *selector, "dev set");
   if (!device) return std::unexpected(device.error());
-  const auto versions = parse_versions(*list, device->versions_cap);
+  const auto versions = read_versions(*list, device->versions_cap);
   if (auto done = client->set_versions(device->id, *versions); !done)
     return refused("dev set " + selector->words(), done.error());
   context.out.finish();

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <net/if.h>
 
+#include <psp/wire/version_text.hh>
+
 namespace psp::ctl {
 
 namespace {
@@ -18,16 +20,6 @@ std::optional<std::uint32_t> parse_number(std::string_view word) {
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
   if (error != std::errc{} || end != word.data() + word.size()) return {};
   return number;
-}
-
-std::optional<Version> parse_version(std::string_view word) {
-  if (const auto number = parse_number(word)) return to_version(*number);
-  for (unsigned number = 0; number < kVersions; ++number) {
-    const Version version = *to_version(number);
-    const std::string_view full = name(version);
-    if (word == full || word == full.substr(full.find('-') + 1)) return version;
-  }
-  return {};
 }
 
 }  // namespace
@@ -100,23 +92,13 @@ std::string DeviceNames::of(std::uint32_t id) const {
   return found == devices_.end() ? "?" : netdev_name(found->ifindex);
 }
 
-Outcome<VersionSet> parse_versions(std::string_view list, VersionSet cap) {
+Outcome<VersionSet> read_versions(std::string_view list, VersionSet cap) {
   if (list == "all") return cap;
-  if (list == "none") return VersionSet{};
-  VersionSet versions;
-  while (true) {
-    const std::size_t comma = list.find(',');
-    const std::string_view word = list.substr(0, comma);
-    const auto version = parse_version(word);
-    if (!version)
-      return usage_error(
-          fmt::format("\"{}\" is no PSP version (hdr0-aes-gcm-128, aes-gcm-256, aes-gmac-128, "
-                      "aes-gmac-256, 0 to 3, separated by commas; or all, or none)",
-                      word));
-    versions.bits |= 1u << static_cast<unsigned>(*version);
-    if (comma == std::string_view::npos) return versions;
-    list.remove_prefix(comma + 1);
-  }
+  const auto versions = parse_versions(list);
+  if (!versions)
+    return usage_error(fmt::format("\"{}\" is no PSP version ({}; or all, or none)",
+                                   versions.error(), kVersionWords));
+  return *versions;
 }
 
 const DaemonInfo::Device* daemon_device(const std::optional<DaemonInfo>& daemon, std::uint32_t id) {

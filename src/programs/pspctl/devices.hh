@@ -46,9 +46,9 @@ class DeviceNames {
   const std::vector<DeviceInfo>& devices_;
 };
 
-// parse_versions reads a list as people write it: "hdr0-aes-gcm-128,aes-gcm-256,2", "none", or
+// read_versions reads a list as people write it: "hdr0-aes-gcm-128,aes-gcm-256,2", "none", or
 // "all", which is `cap`. Errors: kUsage.
-Outcome<VersionSet> parse_versions(std::string_view list, VersionSet cap);
+Outcome<VersionSet> read_versions(std::string_view list, VersionSet cap);
 
 // daemon_device is what pspd says of that device itself, or null.
 const DaemonInfo::Device* daemon_device(const std::optional<DaemonInfo>& daemon, std::uint32_t id);

@@ -7,8 +7,9 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <psp/base/unique_fd.hh>
+
 #include "doctor.hh"
-#include "unique_fd.hh"
 
 namespace psp::ctl {
 

@@ -14,11 +14,11 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <psp/base/unique_fd.hh>
 #include <psp/wire/header.hh>
 
 #include "doctor.hh"
 #include "netlink_query.hh"
-#include "unique_fd.hh"
 
 namespace psp::ctl {
 

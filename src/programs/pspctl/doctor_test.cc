@@ -16,7 +16,7 @@
 #include <thread>
 #include <unistd.h>
 
-#include "unique_fd.hh"
+#include <psp/base/unique_fd.hh>
 
 namespace psp::ctl {
 namespace {

@@ -22,10 +22,10 @@
 #include <unistd.h>
 #include <vector>
 
+#include <psp/base/unique_fd.hh>
 #include <psp/netlink/server.hh>
 
 #include "core_fakes.hh"
-#include "unique_fd.hh"
 
 namespace psp::ctl {
 

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include <psp/netlink/client.hh>
+#include <psp/wire/version_text.hh>
 
 namespace psp {
 namespace {
@@ -19,15 +20,6 @@ Examples:
 On SIGTERM the host is put back as it was; connections that were secured are aborted,
 since without pspd they could only go on in clear. See pspd(8).)";
 
-std::optional<Version> parse_version(std::string_view text) {
-  for (std::uint32_t number = 0; number < kVersions; number++) {
-    const Version version = *to_version(number);
-    if (text == name(version) || text == name(version).substr(5) || text == std::to_string(number))
-      return version;
-  }
-  return std::nullopt;
-}
-
 template <typename Parse, typename Value>
 std::function<bool(const std::string&)> into(Parse parse, Value& value) {
   return [parse, &value](const std::string& text) {
@@ -38,20 +30,6 @@ std::function<bool(const std::string&)> into(Parse parse, Value& value) {
 }
 
 }  // namespace
-
-std::optional<VersionSet> parse_versions(const std::string& text) {
-  if (text == "all") return VersionSet::all();
-  VersionSet set;
-  if (text == "none") return set;
-  for (std::size_t from = 0; from <= text.size();) {
-    const std::size_t comma = std::min(text.find(',', from), text.size());
-    const auto version = parse_version(std::string_view(text).substr(from, comma - from));
-    if (!version) return std::nullopt;
-    set.bits |= 1u << static_cast<unsigned>(*version);
-    from = comma + 1;
-  }
-  return set;
-}
 
 std::optional<std::chrono::seconds> parse_duration(const std::string& text) {
   if (text == "off" || text == "0") return std::chrono::seconds(0);
@@ -89,9 +67,8 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
          "--enable",
          [&](const std::string& text) {
            if (!into(parse_versions, options.enable)(text))
-             throw CLI::ValidationError("--enable", "'" + text +
-                                                        "' is not all, none or a list of versions "
-                                                        "such as aes-gcm-128,aes-gcm-256");
+             throw CLI::ValidationError(
+                 "--enable", "'" + text + "' is not all, none or of " + std::string(kVersionWords));
          },
          "versions enabled for receive at start (default none)")
       ->type_name("LIST|all");

@@ -32,10 +32,6 @@ struct Options {
 // are printed (0), or a mistake is explained (2).
 std::expected<Options, int> parse_options(int argc, const char* const* argv);
 
-// parse_versions reads "all", "none" or a comma separated list of names ("hdr0-aes-gcm-128",
-// "aes-gcm-128") and numbers.
-std::optional<VersionSet> parse_versions(const std::string& text);
-
 // parse_duration reads "90s", "15m", "24h", "1d", "off".
 std::optional<std::chrono::seconds> parse_duration(const std::string& text);
 

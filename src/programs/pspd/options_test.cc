@@ -8,18 +8,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-TEST(ParseVersions, TakesNamesShortNamesAndNumbers) {
-  EXPECT_EQ(parse_versions("all"), VersionSet::all());
-  EXPECT_EQ(parse_versions("none"), VersionSet{});
-  EXPECT_EQ(parse_versions("hdr0-aes-gcm-128,aes-gmac-256"), VersionSet{0b1001});
-  EXPECT_EQ(parse_versions("1"), VersionSet{0b0010});
-}
-
-TEST(ParseVersions, RefusesWhatIsNoVersion) {
-  for (const char* text : {"", "4", "aes-gcm-192", "0,", ",0", "0 1", "al"})
-    EXPECT_FALSE(parse_versions(text)) << text;
-}
-
 TEST(ParseDuration, TakesUnits) {
   EXPECT_EQ(parse_duration("off"), 0s);
   EXPECT_EQ(parse_duration("90"), 90s);

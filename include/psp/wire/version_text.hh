@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PSP versions as people write them.
+#pragma once
+
+#include <expected>
+#include <optional>
+#include <string_view>
+
+#include <psp/wire/types.hh>
+
+namespace psp {
+
+// parse_version reads "hdr0-aes-gcm-128", "aes-gcm-128" or "0".
+std::optional<Version> parse_version(std::string_view text);
+
+// parse_versions reads a comma separated list of versions, "all" or "none". On error it returns the
+// word that is no version.
+std::expected<VersionSet, std::string_view> parse_versions(std::string_view list);
+
+// kVersionWords is what to write into an error message about such a word.
+inline constexpr std::string_view kVersionWords =
+    "aes-gcm-128 (0), aes-gcm-256 (1), aes-gmac-128 (2), aes-gmac-256 (3), separated by commas";
+
+}  // namespace psp

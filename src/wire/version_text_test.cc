@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <psp/wire/version_text.hh>
+
+namespace psp {
+namespace {
+
+TEST(ParseVersions, TakesNamesShortNamesAndNumbers) {
+  EXPECT_EQ(parse_versions("all"), VersionSet::all());
+  EXPECT_EQ(parse_versions("none"), VersionSet{});
+  EXPECT_EQ(parse_versions("hdr0-aes-gcm-128,aes-gmac-256"), VersionSet{0b1001});
+  EXPECT_EQ(parse_versions("1"), VersionSet{0b0010});
+}
+
+TEST(ParseVersions, NamesTheWordThatIsNoVersion) {
+  EXPECT_EQ(parse_versions("0,rot13,1").error(), "rot13");
+  for (const char* text : {"", "4", "aes-gcm-192", "0,", ",0", "0 1", "al", "00"})
+    EXPECT_FALSE(parse_versions(text)) << text;
+}
+
+}  // namespace
+}  // namespace psp
