@@ -128,6 +128,7 @@ INSTANTIATE_TEST_SUITE_P(Kills, FailClosed,
 class Leak : public testing::TestWithParam<Kind> {
  protected:
   void SetUp() override { PSP_NEEDS_LAB(); }
+  void another_route(bool other_is_psp);
 };
 
 TEST_P(Leak, TheProcessThatDiesAfterItsDaemonSaysNothingInClear) {
@@ -154,9 +155,10 @@ TEST_P(Leak, TheProcessThatDiesAfterItsDaemonSaysNothingInClear) {
   expect_nothing_in_clear(lab, connection.flow, mark, content);
 }
 
-TEST_P(Leak, AnotherRouteBlackholes) {
+void Leak::another_route(bool other_is_psp) {
   Lab lab({.links = 2});
-  lab.start(From::kA, {"--dev", "eth1"});
+  lab.start(From::kA,
+            other_is_psp ? std::vector<std::string>{"--dev", "eth1"} : std::vector<std::string>{});
   lab.start(From::kB);
   auto connection = lab.connect(GetParam());
   secure(lab, connection);
@@ -177,6 +179,11 @@ TEST_P(Leak, AnotherRouteBlackholes) {
     EXPECT_FALSE(seen.psp);
   }
   expect_nothing_in_clear(lab, connection.flow, first_mark, data);
+}
+
+// Also a route over another PSP device is no way out.
+TEST_P(Leak, AnotherRouteBlackholes) {
+  for (const bool other_is_psp : {false, true}) another_route(other_is_psp);
 }
 
 TEST_P(Leak, ARemovedFilterComesBack) {

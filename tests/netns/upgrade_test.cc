@@ -92,7 +92,28 @@ TEST_P(Upgrade, TellsClearOctetsFromPspOctetsInOneQueue) {
   EXPECT_EQ(receive(puppet.fd(), 20), sealed);
 }
 
-TEST_P(Upgrade, HappensOnceForeachDirection) {
+TEST_P(Upgrade, SeesClearOctetsBetweenPspOctets) {
+  for (const bool before_rx_assoc : {true, false}) {
+    Puppet puppet(*lab_, GetParam(), before_rx_assoc ? PSP_STATE_NONE : PSP_STATE_RX);
+    const std::size_t mark = cable().mark();
+    puppet.send_clear({.seq = puppet.seq(10), .ack = puppet.ack(), .payload = random_octets(10)});
+    ASSERT_TRUE(cable().find(mark, [&](const Seen& seen) {
+      return seen.from == From::kA && of_flow(seen, puppet.flow());
+    }));
+    if (before_rx_assoc) puppet.rx_assoc();
+    puppet.send_sealed({.seq = puppet.seq(20), .ack = puppet.ack(), .payload = random_octets(10)});
+    puppet.send_sealed({.seq = puppet.seq(), .ack = puppet.ack(), .payload = random_octets(10)});
+    ASSERT_TRUE(readable(puppet, 30));
+    expect_refused(puppet);
+    EXPECT_EQ(receive(puppet.fd(), 19).size(), 19u);
+    expect_refused(puppet);
+    EXPECT_EQ(receive(puppet.fd(), 1).size(), 1u);
+    EXPECT_TRUE(puppet.tx_assoc());
+    EXPECT_EQ(receive(puppet.fd(), 10).size(), 10u);
+  }
+}
+
+TEST_P(Upgrade, HappensOnceForEachDirection) {
   Puppet puppet(*lab_, GetParam(), PSP_STATE_NONE);
   const auto early = puppet.tx_assoc();
   ASSERT_FALSE(early);
