@@ -60,28 +60,28 @@ struct psp_stats {
  * psp_rx_assoc gives the socket an Rx key and stores it in *rx. The device is that of the socket's
  * route. The socket then accepts clear and PSP segments alike, and sends in clear.
  */
-int psp_rx_assoc(int fd, uint32_t version, struct psp_key *rx, struct psp_error *err);
+int psp_rx_assoc(int fd, uint32_t version, struct psp_key* rx, struct psp_error* err);
 
 /*
  * psp_tx_assoc installs the peer's Rx key as Tx key. From its success on every octet written is
- * sealed and every octet read was authenticated. -EBUSY while clear data waits in the receive queue:
- * read it and call again.
+ * sealed and every octet read was authenticated. -EBUSY while clear data waits in the receive
+ * queue: read it and call again.
  */
-int psp_tx_assoc(int fd, uint32_t version, const struct psp_key *tx, struct psp_error *err);
+int psp_tx_assoc(int fd, uint32_t version, const struct psp_key* tx, struct psp_error* err);
 
 /* psp_dev_list stores up to `max` devices and returns how many there are. */
-int psp_dev_list(struct psp_device *devices, size_t max, struct psp_error *err);
+int psp_dev_list(struct psp_device* devices, size_t max, struct psp_error* err);
 
 /* psp_dev_set enables exactly `versions` for receive. Needs CAP_NET_ADMIN. */
-int psp_dev_set(uint32_t dev_id, uint32_t versions, struct psp_error *err);
+int psp_dev_set(uint32_t dev_id, uint32_t versions, struct psp_error* err);
 
 /* psp_key_rotate makes a new device key. Needs CAP_NET_ADMIN. Twice, and old connections die. */
-int psp_key_rotate(uint32_t dev_id, struct psp_error *err);
+int psp_key_rotate(uint32_t dev_id, struct psp_error* err);
 
-int psp_get_stats(uint32_t dev_id, struct psp_stats *stats, struct psp_error *err);
+int psp_get_stats(uint32_t dev_id, struct psp_stats* stats, struct psp_error* err);
 
 /* psp_key_wipe overwrites a key in a way that the compiler cannot drop. */
-void psp_key_wipe(struct psp_key *key);
+void psp_key_wipe(struct psp_key* key);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <libmnl/libmnl.h>
+
+#include <psp/device/state_table.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <memory>
@@ -48,8 +50,11 @@ bool find_storage(const nlmsghdr* message, psp_sock& assoc) {
                      INET_DIAG_SK_BPF_STORAGES);
   const nlattr* value =
       find_nested(find_nested(storages, SK_DIAG_BPF_STORAGE), SK_DIAG_BPF_STORAGE_MAP_VALUE);
-  if (value == nullptr || mnl_attr_get_payload_len(value) < sizeof assoc) return false;
-  std::memcpy(&assoc, mnl_attr_get_payload(value), sizeof assoc);
+  if (value == nullptr) return false;
+  if (mnl_attr_get_payload_len(value) == sizeof assoc)
+    std::memcpy(&assoc, mnl_attr_get_payload(value), sizeof assoc);
+  else
+    assoc.state = PSP_STATE_TX;  // of another version of pspd: take it for secured
   return true;
 }
 

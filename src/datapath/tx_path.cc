@@ -219,8 +219,10 @@ void TxPath::seal(std::span<std::uint8_t> frame, const TcpFrame& tcp,
     wire::store_be(out + 8, iv++);
     crypto::seal_datagram(*session.aead, session.version, {out, datagram}, kPspBaseHeader, inner);
   }
-  // Whatever is not bulk data goes out at once.
-  if (!tcp.is_gso() || open_.complete) flush();
+  // Bulk data and the ACKs for it wait for company until the worker has read all there is; whatever
+  // else there is goes out at once.
+  const bool bare_ack = tcp.payload_length == 0 && tcp.flags == kTcpAck;
+  if (open_.complete || !(tcp.is_gso() || bare_ack)) flush();
 }
 
 // join_flow makes the open superframe one that can take datagrams of this frame.

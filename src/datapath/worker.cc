@@ -21,7 +21,7 @@ namespace psp::datapath {
 namespace {
 
 // kBudget: frames between two looks at what else there is to do.
-constexpr unsigned kBudget = 64;
+constexpr unsigned kBudget = 16;
 
 // kRefreshMs: how long a worker without packets sleeps before it looks for keys to wipe.
 constexpr int kRefreshMs = 1000;
@@ -130,10 +130,10 @@ class Worker::Loop {
 void Worker::Loop::run() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     refresh_keys();
-    if (drain()) continue;
+    const bool more = drain();
     tx_.flush();
     rx_.flush();
-    if (!spin()) sleep();
+    if (!more && !spin()) sleep();
   }
   tx_.flush();
   rx_.flush();

@@ -3,10 +3,10 @@
 #include <psp/netlink/uapi.h>
 #include <psp/psp.h>
 
-int psp_c_header_test(struct psp_error *err);
+int psp_c_header_test(struct psp_error* err);
 
 /* Returns what a C program gets for a descriptor that is none. */
-int psp_c_header_test(struct psp_error *err) {
+int psp_c_header_test(struct psp_error* err) {
   struct psp_key key = {.key_len = PSPNL_KEYS_KEY};
   int status = psp_rx_assoc(-1, PSP_VERSION_AES_GCM_128, &key, err);
   psp_key_wipe(&key);

@@ -56,7 +56,7 @@ class Kdf {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string_view name() const = 0;  // "ipsec-mb", "openssl"
+  virtual std::string_view name() const = 0;    // "ipsec-mb", "openssl"
   virtual std::string description() const = 0;  // with version and instruction set, for people
   virtual std::unique_ptr<Aead> make_aead() const = 0;
   virtual std::unique_ptr<Kdf> make_kdf(const DeviceKey& key) const = 0;

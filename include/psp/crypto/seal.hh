@@ -20,16 +20,16 @@ namespace psp::crypto {
 // seal_datagram completes a PSP datagram (UDP payload) at `out`. The PSP header, `header_size`
 // octets with cookie and extension, is already there in clear; `inner` follows it and then the
 // ICV, so `out` has header_size + inner.size() + 16 octets. `inner` either lies in its place in
-// `out` or does not overlap it. The crypt offset is read from the header; it must lie in the packet.
-// Never fails: lengths are the caller's to get right.
+// `out` or does not overlap it. The crypt offset is read from the header; it must lie in the
+// packet. Never fails: lengths are the caller's to get right.
 void seal_datagram(Aead& aead, Version version, std::span<std::uint8_t> out,
                    std::size_t header_size, std::span<const std::uint8_t> inner);
 
 // open_datagram checks the PSP datagram `in` (PSP header .. ICV), already parsed as `header`, and
 // writes everything behind the PSP base header (16 octets) up to the ICV in clear to `out`, which
-// has in.size() - 32 octets: first cookie and extension, header.size() - 16 octets of them, then the
-// inner packet. `out` is that same place in `in` or does not overlap it.
-// False if the ICV does not match, also for an empty ciphertext; `out` is then useless.
+// has in.size() - 32 octets: first cookie and extension, header.size() - 16 octets of them, then
+// the inner packet. `out` is that same place in `in` or does not overlap it. False if the ICV does
+// not match, also for an empty ciphertext; `out` is then useless.
 [[nodiscard]] bool open_datagram(Aead& aead, Version version, const wire::PspHeader& header,
                                  std::span<const std::uint8_t> in, std::uint8_t* out);
 
@@ -40,9 +40,9 @@ std::expected<std::size_t, Drop> seal_packet(Aead& aead, const wire::EncapOption
                                              std::span<const std::uint8_t> clear,
                                              std::span<std::uint8_t> out);
 
-// open_packet turns a PSP packet, already parsed as `packet`, back into the clear IP packet, written
-// to `out`, which has room for in.size() octets and does not overlap `in`. Returns its length.
-// Errors: AUTH_FAIL, BAD_VERSION (none that is known).
+// open_packet turns a PSP packet, already parsed as `packet`, back into the clear IP packet,
+// written to `out`, which has room for in.size() octets and does not overlap `in`. Returns its
+// length. Errors: AUTH_FAIL, BAD_VERSION (none that is known).
 std::expected<std::size_t, Drop> open_packet(Aead& aead, const wire::PspPacket& packet,
                                              std::span<const std::uint8_t> in,
                                              std::span<std::uint8_t> out);

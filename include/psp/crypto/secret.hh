@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Secret<N>: octets that wipe themselves. It has no formatter, no stream operator and no operator==,
-// so that a key can neither be printed nor compared in variable time by accident.
+// Secret<N>: octets that wipe themselves. It has no formatter, no stream operator and no
+// operator==, so that a key can neither be printed nor compared in variable time by accident.
 #pragma once
 
 #include <array>

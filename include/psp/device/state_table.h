@@ -5,8 +5,8 @@
  *
  *   NONE --rx-assoc--> RX --tx-assoc--> TX --first matching PSP packet--> FULL
  *
- * There is no way back: the state lives until the socket and its TIME_WAIT end. A matching PSP packet
- * that arrives in RX is remembered, and tx-assoc then leads to FULL at once.
+ * There is no way back: the state lives until the socket and its TIME_WAIT end. A matching PSP
+ * packet that arrives in RX is remembered, and tx-assoc then leads to FULL at once.
  */
 #ifndef PSP_DEVICE_STATE_TABLE_H
 #define PSP_DEVICE_STATE_TABLE_H
@@ -64,8 +64,8 @@ static const unsigned char psp_tx_table[PSP_STATES][2] = {
 
 #ifndef __bpf__
 /* psp_state_name is for people: "none", "rx", "tx", "full". */
-static inline const char *psp_state_name(unsigned int state) {
-  static const char *const names[PSP_STATES] = {"none", "rx", "tx", "full"};
+static inline const char* psp_state_name(unsigned int state) {
+  static const char* const names[PSP_STATES] = {"none", "rx", "tx", "full"};
   return state < PSP_STATES ? names[state] : "?";
 }
 #endif

@@ -23,8 +23,8 @@ enum pspnl_cmd {
   PSPNL_CMD_DEV_CHANGE_NTF = 5,
   PSPNL_CMD_KEY_ROTATE = 6, /* dev.id; reply: dev.id; CAP_NET_ADMIN */
   PSPNL_CMD_KEY_ROTATE_NTF = 7,
-  PSPNL_CMD_RX_ASSOC = 8,  /* [dev-id], version, sock-fd; reply: dev-id, rx-key */
-  PSPNL_CMD_TX_ASSOC = 9,  /* [dev-id], version, tx-key, sock-fd */
+  PSPNL_CMD_RX_ASSOC = 8,   /* [dev-id], version, sock-fd; reply: dev-id, rx-key */
+  PSPNL_CMD_TX_ASSOC = 9,   /* [dev-id], version, tx-key, sock-fd */
   PSPNL_CMD_GET_STATS = 10, /* do: stats.dev-id; dump; reply: stats */
   PSPNL_CMD_DEV_ASSOC = 11,
   PSPNL_CMD_DEV_DISASSOC = 12,
@@ -82,17 +82,17 @@ enum softpsp_cmd {
 };
 
 enum softpsp_assoc {
-  SOFTPSP_ASSOC_COOKIE = 1, /* uint, the socket's SO_COOKIE */
-  SOFTPSP_ASSOC_DEV_ID = 2, /* u32 */
-  SOFTPSP_ASSOC_IFNAME = 3, /* string */
-  SOFTPSP_ASSOC_FAMILY = 4, /* u32: 4 or 6 */
+  SOFTPSP_ASSOC_COOKIE = 1,        /* uint, the socket's SO_COOKIE */
+  SOFTPSP_ASSOC_DEV_ID = 2,        /* u32 */
+  SOFTPSP_ASSOC_IFNAME = 3,        /* string */
+  SOFTPSP_ASSOC_FAMILY = 4,        /* u32: 4 or 6 */
   SOFTPSP_ASSOC_LOCAL_ADDRESS = 5, /* string, as inet_ntop writes it */
   SOFTPSP_ASSOC_PEER_ADDRESS = 6,
   SOFTPSP_ASSOC_LOCAL_PORT = 7, /* u32 */
   SOFTPSP_ASSOC_PEER_PORT = 8,
-  SOFTPSP_ASSOC_STATE = 9,      /* u32, enum psp_state */
-  SOFTPSP_ASSOC_TCP_STATE = 10, /* string */
-  SOFTPSP_ASSOC_VERSION = 11,   /* u32 */
+  SOFTPSP_ASSOC_STATE = 9,       /* u32, enum psp_state */
+  SOFTPSP_ASSOC_TCP_STATE = 10,  /* string */
+  SOFTPSP_ASSOC_VERSION = 11,    /* u32 */
   SOFTPSP_ASSOC_GENERATION = 12, /* u32 */
   SOFTPSP_ASSOC_STALE = 13,      /* flag */
   SOFTPSP_ASSOC_RX_SPI = 14,     /* u32 */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * What BPF programs and pspd agree on: frame tags on the TAP, the association that a socket carries,
- * requests to the socket programs. Compiled by clang for BPF and by g++.
+ * What BPF programs and pspd agree on: frame tags on the TAP, the association that a socket
+ * carries, requests to the socket programs. Compiled by clang for BPF and by g++.
  *
- * A layout that changes gets a new PSP_ABI: programs of a killed daemon stay attached and are found
- * by the next one.
+ * Programs of a killed daemon stay attached and are found by the next one, which may be of another
+ * version: it reads only struct psp_sock of its own size.
  */
 #ifndef PSP_DATAPATH_ABI_H
 #define PSP_DATAPATH_ABI_H
@@ -22,11 +22,9 @@ typedef __u32 psp_u32;
 typedef __u64 psp_u64;
 #endif
 
-#define PSP_ABI 1
-
 /*
- * Frame tags. Frames between the netdev's tc programs and pspd keep their Ethernet header; six octets
- * of it carry what only the two ends know. Multi-octet numbers are big-endian.
+ * Frame tags. Frames between the netdev's tc programs and pspd keep their Ethernet header; six
+ * octets of it carry what only the two ends know. Multi-octet numbers are big-endian.
  *
  * kernel -> pspd, a TCP segment of a socket with a Tx key:
  *   source MAC = { kind, PSP_FRAME_F_*, tx handle (4) }     destination MAC is the next hop's
@@ -39,14 +37,14 @@ typedef __u64 psp_u64;
  *   destination MAC = source MAC of the packet on the wire
  * The programs on the TAP put the netdev's own address back.
  */
-#define PSP_FRAME_SEAL 0x02          /* seal all of it */
-#define PSP_FRAME_SPAN 0x06          /* starts in clear; sealed from the clear boundary on */
-#define PSP_FRAME_CLEAR 0x0a         /* all of it was queued before tx-assoc: stays in clear */
-#define PSP_FRAME_F_MSS_RESERVED 1   /* the socket's MSS already leaves room for PSP */
-#define PSP_FRAME_F_CUT 2            /* it does not, and this segment fills it: cut in two */
+#define PSP_FRAME_SEAL 0x02        /* seal all of it */
+#define PSP_FRAME_SPAN 0x06        /* starts in clear; sealed from the clear boundary on */
+#define PSP_FRAME_CLEAR 0x0a       /* all of it was queued before tx-assoc: stays in clear */
+#define PSP_FRAME_F_MSS_RESERVED 1 /* the socket's MSS already leaves room for PSP */
+#define PSP_FRAME_F_CUT 2          /* it does not, and this segment fills it: cut in two */
 #define PSP_FRAME_TO_WIRE_SEALED 0x12
 #define PSP_FRAME_TO_WIRE_CLEAR 0x16
-#define PSP_FRAME_TO_STACK 0x80      /* | version (0..3) */
+#define PSP_FRAME_TO_STACK 0x80 /* | version (0..3) */
 
 struct psp_frame_tag {
   psp_u8 kind;
@@ -55,14 +53,14 @@ struct psp_frame_tag {
 };
 
 /*
- * psp_sock is the association that a socket carries (BPF_MAP_TYPE_SK_STORAGE). It appears at rx-assoc
- * and goes with the full socket. Sequence numbers are TCP's, in host order.
+ * psp_sock is the association that a socket carries (BPF_MAP_TYPE_SK_STORAGE). It appears at
+ * rx-assoc and goes with the full socket. Sequence numbers are TCP's, in host order.
  */
 struct psp_sock {
-  psp_u64 epoch;        /* of the pspd that made it; another's means that the keys are gone */
-  psp_u32 state;        /* enum psp_state */
-  psp_u32 peer_tx;      /* a matching PSP packet came: tx-assoc leads to FULL */
-  psp_u32 pending_tx;   /* tx-assoc is looking at the queues: clear data is already refused */
+  psp_u64 epoch;      /* of the pspd that made it; another's means that the keys are gone */
+  psp_u32 state;      /* enum psp_state */
+  psp_u32 peer_tx;    /* a matching PSP packet came: tx-assoc leads to FULL */
+  psp_u32 pending_tx; /* tx-assoc is looking at the queues: clear data is already refused */
   psp_u32 rx_spi;
   psp_u32 tx_spi;
   psp_u32 tx_handle;
@@ -71,14 +69,14 @@ struct psp_sock {
   psp_u16 dev_id;
   psp_u8 generation;
   psp_u8 version;
-  psp_u32 upgrade_rcv_nxt;  /* rcv_nxt at tx-assoc: where a clear FIN may stand */
-  psp_u32 clear_boundary;   /* write_seq at tx-assoc: first sealed octet */
-  psp_u32 clear_done;       /* all clear octets are acknowledged: nothing is sent in clear again */
-  psp_u32 clear_end_valid;  /* clear data was let through since rx-assoc ... */
-  psp_u32 clear_end;        /* ... up to here */
-  psp_u32 psp_start_valid;  /* PSP data was let through ... */
-  psp_u32 psp_start;        /* ... and none before here */
-  psp_u32 mss_reserved;     /* the socket's own MSS leaves room for PSP */
+  psp_u32 upgrade_rcv_nxt; /* rcv_nxt at tx-assoc: where a clear FIN may stand */
+  psp_u32 clear_boundary;  /* write_seq at tx-assoc: first sealed octet */
+  psp_u32 clear_done;      /* all clear octets are acknowledged: nothing is sent in clear again */
+  psp_u32 clear_end_valid; /* clear data was let through since rx-assoc ... */
+  psp_u32 clear_end;       /* ... up to here */
+  psp_u32 psp_start_valid; /* PSP data was let through ... */
+  psp_u32 psp_start;       /* ... and none before here */
+  psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */
@@ -112,38 +110,38 @@ struct psp_sock_view {
   psp_u32 tcp_state;     /* 1 is ESTABLISHED */
   psp_u32 route_ifindex; /* netdev of the cached route; 0: none */
   psp_u32 rcv_nxt, copied_seq, write_seq, snd_nxt, snd_una;
-  psp_u32 ofo_end;       /* end of the out-of-order queue; valid if ofo_valid */
+  psp_u32 ofo_end; /* end of the out-of-order queue; valid if ofo_valid */
   psp_u32 ofo_valid;
-  psp_u32 assoc_state;   /* enum psp_state of this epoch's association */
+  psp_u32 assoc_state; /* enum psp_state of this epoch's association */
   psp_u32 clear_boundary;
   psp_u32 mss; /* the socket's mss_cache */
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */
 struct psp_device_config {
-  psp_u8 mac[6];         /* of the netdev */
+  psp_u8 mac[6]; /* of the netdev */
   psp_u8 reserved[2];
-  psp_u32 versions_ena;  /* PSP packets of other versions pass as ordinary UDP */
-  psp_u32 restore;       /* PSP_RESTORE_*: host settings to put back, also after a crash */
+  psp_u32 versions_ena; /* PSP packets of other versions pass as ordinary UDP */
+  psp_u32 restore;      /* PSP_RESTORE_*: host settings to put back, also after a crash */
 };
 #define PSP_RESTORE_UDP_GRO_FORWARDING 1u
 #define PSP_RESTORE_CLSACT 2u
 
 /* psp_tuple is the key of the map psp_departed: a connection whose full socket may be gone. */
 struct psp_tuple {
-  psp_u8 local[16], remote[16]; /* IPv4 in the first four octets */
+  psp_u8 local[16], remote[16];    /* IPv4 in the first four octets */
   psp_u16 local_port, remote_port; /* network order */
-  psp_u32 family;               /* 4 or 6 */
+  psp_u32 family;                  /* 4 or 6 */
 };
 
 /*
- * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that an
- * ICMP "too big" speaks of can be told only by the SPI in the PSP packet that it quotes.
+ * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that
+ * an ICMP "too big" speaks of can be told only by the SPI in the PSP packet that it quotes.
  */
 struct psp_tx_spi {
   psp_u8 remote[16]; /* IPv4 in the first four octets */
   psp_u32 family;
-  psp_u32 spi;       /* network order */
+  psp_u32 spi; /* network order */
 };
 
 struct psp_tuple_entry {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * What the socket programs and the netdev programs share: the maps of one pspd, its secrets, and the
- * parsing of TCP segments. Secrets are read-only data, set by the loader before the programs load.
+ * What the socket programs and the netdev programs share: the maps of one pspd, its secrets, and
+ * the parsing of TCP segments. Secrets are read-only data, set by the loader before the programs
+ * load.
  */
 #ifndef PSP_DATAPATH_COMMON_H
 #define PSP_DATAPATH_COMMON_H
 
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/types.h>
 #include <stdbool.h>
-
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 
 #include <psp/device/state_table.h>
 #include <psp/wire/drop.h>
@@ -26,11 +26,11 @@
 #define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
 
 /* The loader's values. */
-const volatile __u64 psp_epoch = 0;       /* of this pspd, random */
-const volatile __u64 psp_token[2] = {};   /* proves that a request comes from pspd */
-const volatile __u32 psp_view_optname = 0;/* getsockopt number of the view, random */
-const volatile __u32 psp_mark = 0;        /* skb->mark between the programs of this pspd, random */
-const volatile __u16 psp_verified = 0;    /* skb->tc_index of an opened and matched segment, random */
+const volatile __u64 psp_epoch = 0;        /* of this pspd, random */
+const volatile __u64 psp_token[2] = {};    /* proves that a request comes from pspd */
+const volatile __u32 psp_view_optname = 0; /* getsockopt number of the view, random */
+const volatile __u32 psp_mark = 0;         /* skb->mark between the programs of this pspd, random */
+const volatile __u16 psp_verified = 0; /* skb->tc_index of an opened and matched segment, random */
 
 /* psp_assoc: the association that a socket carries. */
 struct {
@@ -67,12 +67,12 @@ struct {
 } psp_drops SEC(".maps");
 
 static __always_inline void psp_count_drop(__u32 reason) {
-  __u64 *count = bpf_map_lookup_elem(&psp_drops, &reason);
+  __u64* count = bpf_map_lookup_elem(&psp_drops, &reason);
   if (count) *count += 1;
 }
 
 /* psp_blocked: an association whose keys are gone and that must not fall back to clear text. */
-static __always_inline bool psp_blocked(const struct psp_sock *sock) {
+static __always_inline bool psp_blocked(const struct psp_sock* sock) {
   return sock->epoch != psp_epoch && (sock->state >= PSP_STATE_TX || sock->pending_tx);
 }
 
@@ -95,7 +95,7 @@ struct psp_tcp_header {
 #define PSP_MAX_EXTENSIONS 8
 
 /* psp_ipv6_tcp_offset walks the extension headers to TCP. Returns 0 if it is not there. */
-static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff *skb, __u32 l3, __u8 next) {
+static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3, __u8 next) {
   __u32 offset = l3 + 40;
   for (int i = 0; i < PSP_MAX_EXTENSIONS; i++) {
     __u8 header[2];
@@ -109,11 +109,11 @@ static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff *skb, __u32 l3
 }
 
 /*
- * psp_parse_segment reads the TCP segment whose IP header is at `l3`. False if there is no whole TCP
- * header (then it is not something a socket of ours sent).
+ * psp_parse_segment reads the TCP segment whose IP header is at `l3`. False if there is no whole
+ * TCP header (then it is not something a socket of ours sent).
  */
-static __always_inline bool psp_parse_segment(struct __sk_buff *skb, __u32 l3,
-                                              struct psp_segment *segment) {
+static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
+                                              struct psp_segment* segment) {
   __u8 ip[40];
   struct psp_tcp_header tcp;
   __u32 length;
@@ -151,7 +151,7 @@ static __always_inline bool psp_parse_segment(struct __sk_buff *skb, __u32 l3,
 
 static __always_inline bool psp_before(__u32 a, __u32 b) { return (__s32)(a - b) < 0; }
 
-static __always_inline __u32 psp_segments(const struct __sk_buff *skb) {
+static __always_inline __u32 psp_segments(const struct __sk_buff* skb) {
   return skb->gso_segs ? skb->gso_segs : 1;
 }
 

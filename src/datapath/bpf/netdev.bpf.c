@@ -8,14 +8,14 @@
 //   psp_tap_ingress  TAP, from pspd: out to the wire, or up through the netdev
 //   psp_tap_egress   TAP, to pspd: only what psp_egress and psp_ingress sent there
 //
-// They outlive pspd. Without it the TAP is gone, redirects to it fail, and secured sockets are silent
-// instead of in clear.
-#include "common.h"
-
-#include <linux/in6.h>
+// They outlive pspd. Without it the TAP is gone, redirects to it fail, and secured sockets are
+// silent instead of in clear.
 #include <linux/if_ether.h>
+#include <linux/in6.h>
 #include <linux/pkt_cls.h>
 #include <stddef.h>
+
+#include "common.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -34,7 +34,7 @@ struct {
   __type(value, struct psp_device_config);
 } psp_config SEC(".maps");
 
-static __always_inline const struct psp_device_config *psp_device(void) {
+static __always_inline const struct psp_device_config* psp_device(void) {
   __u32 zero = 0;
   return bpf_map_lookup_elem(&psp_config, &zero);
 }
@@ -44,26 +44,27 @@ static __always_inline int psp_drop(__u32 reason) {
   return TC_ACT_SHOT;
 }
 
-static __always_inline bool psp_is_ip(const struct __sk_buff *skb) {
+static __always_inline bool psp_is_ip(const struct __sk_buff* skb) {
   return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
 /* psp_to_daemon tags the frame and sends it to pspd. */
-static __always_inline int psp_to_daemon(struct __sk_buff *skb, __u8 kind, __u8 flags,
-                                         __u32 handle, __u32 tap_ifindex) {
+static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags, __u32 handle,
+                                         __u32 tap_ifindex) {
   struct psp_frame_tag tag = {.kind = kind, .info = flags};
   __be32 value = bpf_htonl(handle);
 
   __builtin_memcpy(tag.value, &value, sizeof value);
-  if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0)) return psp_drop(PSP_DROP_TX_BAD_PACKET);
+  if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0))
+    return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
   return bpf_redirect(tap_ifindex, 0);
 }
 
 /* psp_flags: has TCP left room for PSP in this segment? */
-static __always_inline __u8 psp_flags(const struct __sk_buff *skb, const struct psp_sock *sock,
-                                      struct bpf_sock *sk, const struct psp_segment *segment) {
-  struct bpf_tcp_sock *tcp;
+static __always_inline __u8 psp_flags(const struct __sk_buff* skb, const struct psp_sock* sock,
+                                      struct bpf_sock* sk, const struct psp_segment* segment) {
+  struct bpf_tcp_sock* tcp;
 
   if (sock->mss_reserved) return PSP_FRAME_F_MSS_RESERVED;
   if (skb->gso_size) return 0; /* cut anyway, by gso_size */
@@ -72,9 +73,9 @@ static __always_inline __u8 psp_flags(const struct __sk_buff *skb, const struct 
 }
 
 /* psp_kind: octets below the clear boundary were queued before tx-assoc and stay in clear. */
-static __always_inline __u8 psp_kind(struct psp_sock *sock, struct bpf_sock *sk,
-                                     const struct psp_segment *segment) {
-  struct bpf_tcp_sock *tcp;
+static __always_inline __u8 psp_kind(struct psp_sock* sock, struct bpf_sock* sk,
+                                     const struct psp_segment* segment) {
+  struct bpf_tcp_sock* tcp;
 
   if (sock->clear_done) return PSP_FRAME_SEAL;
   tcp = bpf_tcp_sock(sk);
@@ -92,8 +93,8 @@ static __always_inline __u8 psp_kind(struct psp_sock *sock, struct bpf_sock *sk,
  * psp_egress_departed: packets without a full socket: ACKs of TIME_WAIT, RSTs of nobody. They are
  * sealed if their connection had a Tx key.
  */
-static __always_inline int psp_egress_departed(struct __sk_buff *skb, bool time_wait) {
-  struct psp_tuple_entry *entry;
+static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_wait) {
+  struct psp_tuple_entry* entry;
   struct psp_segment segment;
   __u64 cookie;
 
@@ -113,10 +114,10 @@ static __always_inline int psp_egress_departed(struct __sk_buff *skb, bool time_
 }
 
 SEC("tc")
-int psp_egress(struct __sk_buff *skb) {
-  struct bpf_sock *sk = skb->sk;
+int psp_egress(struct __sk_buff* skb) {
+  struct bpf_sock* sk = skb->sk;
   struct psp_segment segment;
-  struct psp_sock *sock;
+  struct psp_sock* sock;
   bool time_wait = false;
   __u8 kind;
 
@@ -142,7 +143,7 @@ int psp_egress(struct __sk_buff *skb) {
 }
 
 /* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */
-static __always_inline bool psp_is_psp(struct __sk_buff *skb, __u32 *version) {
+static __always_inline bool psp_is_psp(struct __sk_buff* skb, __u32* version) {
   __u8 ip[20], flags;
   __be16 port;
   __u32 udp;
@@ -163,19 +164,18 @@ static __always_inline bool psp_is_psp(struct __sk_buff *skb, __u32 *version) {
 }
 
 /* psp_matches: is the opened segment for this association? */
-static __always_inline bool psp_matches(const struct psp_sock *sock,
-                                        const struct psp_frame_tag *tag) {
+static __always_inline bool psp_matches(const struct psp_sock* sock,
+                                        const struct psp_frame_tag* tag) {
   __be32 spi;
 
   __builtin_memcpy(&spi, tag->value, sizeof spi);
-  return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id &&
-         sock->rx_spi == bpf_ntohl(spi) && sock->generation == tag->info &&
-         (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
+  return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->rx_spi == bpf_ntohl(spi) &&
+         sock->generation == tag->info && (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 
 /* psp_lookup finds the socket of an opened segment. The caller releases it. */
-static __always_inline struct bpf_sock *psp_lookup(struct __sk_buff *skb,
-                                                   const struct psp_segment *segment) {
+static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
+                                                   const struct psp_segment* segment) {
   struct bpf_sock_tuple tuple = {};
 
   if (segment->tuple.family == 4) {
@@ -193,10 +193,10 @@ static __always_inline struct bpf_sock *psp_lookup(struct __sk_buff *skb,
 }
 
 /* psp_departed_matches: the same test for a connection in TIME_WAIT. */
-static __always_inline bool psp_departed_matches(const struct psp_segment *segment,
-                                                 const struct psp_frame_tag *tag) {
+static __always_inline bool psp_departed_matches(const struct psp_segment* segment,
+                                                 const struct psp_frame_tag* tag) {
   struct psp_tuple tuple = segment->tuple;
-  struct psp_tuple_entry *entry;
+  struct psp_tuple_entry* entry;
   __be32 spi;
 
   __builtin_memcpy(tuple.local, segment->tuple.remote, sizeof tuple.local);
@@ -211,10 +211,10 @@ static __always_inline bool psp_departed_matches(const struct psp_segment *segme
 }
 
 /* psp_deliver judges an opened segment before the stack sees it. */
-static __always_inline int psp_deliver(struct __sk_buff *skb) {
+static __always_inline int psp_deliver(struct __sk_buff* skb) {
   struct psp_segment segment;
   struct psp_frame_tag tag;
-  struct psp_sock *sock;
+  struct psp_sock* sock;
   struct bpf_sock *sk, *full;
   bool match = false, known = false;
   __u8 blank[ETH_ALEN] = {};
@@ -246,13 +246,14 @@ static __always_inline int psp_deliver(struct __sk_buff *skb) {
 
 /* psp_quote is where the parts of an ICMP "too big" and of the packet that it quotes lie. */
 struct psp_quote {
-  __u32 icmp, l4;            /* offsets in the frame */
-  __u32 protocol_word;       /* the four octets of the quoted IP header with its protocol */
+  __u32 icmp, l4;      /* offsets in the frame */
+  __u32 protocol_word; /* the four octets of the quoted IP header with its protocol */
   struct psp_tx_spi key;
 };
 
-/* psp_parse_too_big: an ICMP "fragmentation needed" or "packet too big" that quotes a PSP packet? */
-static __always_inline bool psp_parse_too_big(struct __sk_buff *skb, struct psp_quote *quote) {
+/* psp_parse_too_big: an ICMP "fragmentation needed" or "packet too big" that quotes a PSP packet?
+ */
+static __always_inline bool psp_parse_too_big(struct __sk_buff* skb, struct psp_quote* quote) {
   __u8 outer[20], icmp[PSP_ICMP_HEADER], inner[40];
   __be16 port;
 
@@ -287,12 +288,12 @@ static __always_inline bool psp_parse_too_big(struct __sk_buff *skb, struct psp_
 }
 
 /* psp_unacknowledged is snd_una of a secured connection. False: there is none. */
-static __always_inline bool psp_unacknowledged(struct __sk_buff *skb, const struct psp_tuple *tuple,
-                                               __u32 *sequence) {
+static __always_inline bool psp_unacknowledged(struct __sk_buff* skb, const struct psp_tuple* tuple,
+                                               __u32* sequence) {
   struct psp_segment inbound = {};
   struct bpf_sock *sk, *full;
-  struct bpf_tcp_sock *tcp;
-  struct psp_sock *sock;
+  struct bpf_tcp_sock* tcp;
+  struct psp_sock* sock;
   bool found = false;
 
   inbound.tuple.family = tuple->family;
@@ -316,12 +317,12 @@ static __always_inline bool psp_unacknowledged(struct __sk_buff *skb, const stru
 }
 
 /*
- * psp_too_big makes an ICMP message about a PSP packet one about the TCP segment inside, so that the
- * stack lowers that connection's path MTU. Whoever sends it must know the SPI, as he must otherwise
- * know a sequence number.
+ * psp_too_big makes an ICMP message about a PSP packet one about the TCP segment inside, so that
+ * the stack lowers that connection's path MTU. Whoever sends it must know the SPI, as he must
+ * otherwise know a sequence number.
  */
-static __always_inline void psp_too_big(struct __sk_buff *skb) {
-  struct psp_tuple *tuple;
+static __always_inline void psp_too_big(struct __sk_buff* skb) {
+  struct psp_tuple* tuple;
   struct psp_quote quote;
   __be32 before[3], after[3];
   __u32 sequence, shift;
@@ -335,8 +336,8 @@ static __always_inline void psp_too_big(struct __sk_buff *skb) {
     return;
   shift = quote.key.family == 4 ? 16 : 8; /* of the protocol in its word */
   after[0] = (before[0] & ~bpf_htonl(0xffu << shift)) | bpf_htonl((__u32)IPPROTO_TCP << shift);
-  ((__be16 *)after)[2] = tuple->local_port;
-  ((__be16 *)after)[3] = tuple->remote_port;
+  ((__be16*)after)[2] = tuple->local_port;
+  ((__be16*)after)[3] = tuple->remote_port;
   after[2] = bpf_htonl(sequence);
   difference = bpf_csum_diff(before, sizeof before, after, sizeof after, 0);
   if (difference < 0) return;
@@ -346,8 +347,8 @@ static __always_inline void psp_too_big(struct __sk_buff *skb) {
 }
 
 SEC("tc")
-int psp_ingress(struct __sk_buff *skb) {
-  const struct psp_device_config *device = psp_device();
+int psp_ingress(struct __sk_buff* skb) {
+  const struct psp_device_config* device = psp_device();
   __u32 version;
 
   if (skb->mark == psp_mark) return psp_deliver(skb);
@@ -364,8 +365,8 @@ int psp_ingress(struct __sk_buff *skb) {
 }
 
 SEC("tc")
-int psp_tap_ingress(struct __sk_buff *skb) {
-  const struct psp_device_config *device = psp_device();
+int psp_tap_ingress(struct __sk_buff* skb) {
+  const struct psp_device_config* device = psp_device();
   struct psp_frame_tag tag;
   __u8 mac[ETH_ALEN];
   __u32 version;
@@ -395,7 +396,7 @@ int psp_tap_ingress(struct __sk_buff *skb) {
 }
 
 SEC("tc")
-int psp_tap_egress(struct __sk_buff *skb) {
+int psp_tap_egress(struct __sk_buff* skb) {
   if (skb->mark != psp_mark) return psp_drop(PSP_DROP_POLICY_FORGED);
   return TC_ACT_OK;
 }

@@ -9,42 +9,40 @@
 //   psp_sock_out    keeps a secured socket from leaving by a netdev that is not its device's
 //
 // They run for all sockets of the host; a socket without association costs one storage lookup.
-#include "kernel.h"
+#include <asm-generic/errno.h>
 
 #include "common.h"
-
-#include <asm-generic/errno.h>
+#include "kernel.h"
 
 #define TCP_MAXSEG 2
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* barrier: BPF atomics that return a value are full barriers on every architecture. */
-static __always_inline void psp_barrier(struct psp_sock *sock) {
+static __always_inline void psp_barrier(struct psp_sock* sock) {
   __sync_val_compare_and_swap(&sock->pending_tx, 2, 2); /* never 2: changes nothing */
 }
 
-static __always_inline bool psp_queue_end(const struct tcp_sock *tcp, __u32 *end) {
-  struct sk_buff *last;
+static __always_inline bool psp_queue_end(const struct tcp_sock* tcp, __u32* end) {
+  const struct sk_buff* last;
 
-  if (!tcp->out_of_order_queue.rb_node) return false;
-  last = tcp->ooo_last_skb;
+  if (!BPF_CORE_READ(tcp, out_of_order_queue.rb_node)) return false;
+  last = BPF_CORE_READ(tcp, ooo_last_skb);
   if (!last) return false;
-  *end = ((const struct tcp_skb_cb *)bpf_rdonly_cast(
-              &last->cb, bpf_core_type_id_kernel(struct tcp_skb_cb)))->end_seq;
+  *end = BPF_CORE_READ((const struct tcp_skb_cb*)&last->cb, end_seq);
   return true;
 }
 
-static __always_inline int psp_rx_attach(struct bpf_sock *sk, const struct psp_sockopt *request) {
-  const struct tcp_sock *tcp = psp_kernel_tcp(sk);
-  struct psp_sock *sock;
+static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  struct psp_sock* sock;
   __u32 end;
 
   if (sk->state != PSP_TCP_ESTABLISHED) return -ENOTCONN;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   if (sock && sock->state != PSP_STATE_NONE && (sock->epoch == psp_epoch || psp_blocked(sock)))
     return -EBUSY;
-  if (tcp->inet_conn.icsk_ulp_ops) return -EINVAL;
+  if (BPF_CORE_READ(tcp, inet_conn.icsk_ulp_ops)) return -EINVAL;
   if (!sock) sock = bpf_sk_storage_get(&psp_assoc, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (!sock) return -ENOMEM;
   __builtin_memset(sock, 0, sizeof *sock);
@@ -58,7 +56,7 @@ static __always_inline int psp_rx_attach(struct bpf_sock *sk, const struct psp_s
   sock->state = PSP_STATE_RX;
   psp_barrier(sock);
   /* What is queued now came in clear. */
-  sock->clear_end = tcp->rcv_nxt;
+  sock->clear_end = BPF_CORE_READ(tcp, rcv_nxt);
   sock->clear_end_valid = 1;
   if (psp_queue_end(tcp, &end) && psp_before(sock->clear_end, end)) sock->clear_end = end;
   return 0;
@@ -66,30 +64,30 @@ static __always_inline int psp_rx_attach(struct bpf_sock *sk, const struct psp_s
 
 /*
  * psp_clear_queued: does clear data wait between the application and the network? What was let
- * through in clear is recorded by psp_sock_in; the two other tests close the moment around rx-assoc,
- * when a segment may have passed before there was anything to record it in.
+ * through in clear is recorded by psp_sock_in; the two other tests close the moment around
+ * rx-assoc, when a segment may have passed before there was anything to record it in.
  */
-static __always_inline bool psp_clear_queued(const struct psp_sock *sock,
-                                             const struct tcp_sock *tcp) {
-  __u32 copied = tcp->copied_seq, end;
+static __always_inline bool psp_clear_queued(const struct psp_sock* sock,
+                                             const struct tcp_sock* tcp) {
+  __u32 copied = BPF_CORE_READ(tcp, copied_seq), end;
 
   if (sock->clear_end_valid && psp_before(copied, sock->clear_end)) return true;
-  if (tcp->rcv_nxt != copied &&
+  if (BPF_CORE_READ(tcp, rcv_nxt) != copied &&
       !(sock->psp_start_valid && !psp_before(copied, sock->psp_start)))
     return true;
   return !sock->psp_start_valid && psp_queue_end(tcp, &end);
 }
 
-static __always_inline int psp_tx_attach(struct bpf_sock *sk, const struct psp_sockopt *request) {
-  const struct tcp_sock *tcp = psp_kernel_tcp(sk);
-  struct psp_sock *sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
 
   if (sk->state != PSP_TCP_ESTABLISHED) return -ENOTCONN;
   if (!sock || sock->epoch != psp_epoch || sock->state == PSP_STATE_NONE) return -ENOENT;
   if (sock->state >= PSP_STATE_TX) return -EALREADY;
   /*
-   * Close the door to clear data first, then look who is in the room. A segment on another processor
-   * records itself, then looks at the door: one of the two sees the other.
+   * Close the door to clear data first, then look who is in the room. A segment on another
+   * processor records itself, then looks at the door: one of the two sees the other.
    */
   __sync_lock_test_and_set(&sock->pending_tx, 1);
   if (psp_clear_queued(sock, tcp)) {
@@ -98,9 +96,9 @@ static __always_inline int psp_tx_attach(struct bpf_sock *sk, const struct psp_s
   }
   sock->tx_spi = request->tx_spi;
   sock->tx_handle = request->tx_handle;
-  sock->upgrade_rcv_nxt = tcp->rcv_nxt;
-  sock->clear_boundary = tcp->write_seq;
-  sock->clear_done = tcp->snd_una == tcp->write_seq;
+  sock->upgrade_rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
+  sock->clear_boundary = BPF_CORE_READ(tcp, write_seq);
+  sock->clear_done = BPF_CORE_READ(tcp, snd_una) == BPF_CORE_READ(tcp, write_seq);
   sock->state = PSP_STATE_TX;
   psp_barrier(sock);
   if (sock->peer_tx) sock->state = PSP_STATE_FULL;
@@ -108,8 +106,8 @@ static __always_inline int psp_tx_attach(struct bpf_sock *sk, const struct psp_s
   return 0;
 }
 
-static __always_inline int psp_mss_reserved(struct bpf_sock *sk) {
-  struct psp_sock *sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+static __always_inline int psp_mss_reserved(struct bpf_sock* sk) {
+  struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
 
   if (!sock || sock->epoch != psp_epoch) return -ENOENT;
   sock->mss_reserved = 1;
@@ -117,13 +115,13 @@ static __always_inline int psp_mss_reserved(struct bpf_sock *sk) {
 }
 
 SEC("cgroup/setsockopt")
-int psp_setsockopt(struct bpf_sockopt *ctx) {
-  struct psp_sockopt *request = ctx->optval;
-  struct bpf_sock *sk = ctx->sk;
+int psp_setsockopt(struct bpf_sockopt* ctx) {
+  struct psp_sockopt* request = ctx->optval;
+  struct bpf_sock* sk = ctx->sk;
   int result;
 
   if (ctx->level != PSP_SOL || !sk) return 1;
-  if ((void *)(request + 1) > ctx->optval_end) return 1;
+  if ((void*)(request + 1) > ctx->optval_end) return 1;
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
   switch (ctx->optname) {
     case PSP_SO_RX_ATTACH:
@@ -150,62 +148,60 @@ int psp_setsockopt(struct bpf_sockopt *ctx) {
  * psp_maxseg: what the application is told of its MSS. A socket whose own MSS could not be lowered
  * still sends PSP_OVERHEAD octets less in each packet, since pspd cuts its segments to fit.
  */
-static __always_inline int psp_maxseg(struct bpf_sockopt *ctx, struct bpf_sock *sk) {
-  __s32 *mss = ctx->optval;
-  struct psp_sock *sock;
+static __always_inline int psp_maxseg(struct bpf_sockopt* ctx, struct bpf_sock* sk) {
+  __s32* mss = ctx->optval;
+  struct psp_sock* sock;
 
-  if (ctx->retval || (void *)(mss + 1) > ctx->optval_end) return 1;
+  if (ctx->retval || (void*)(mss + 1) > ctx->optval_end) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   if (sock && sock->state >= PSP_STATE_TX && !sock->mss_reserved) *mss -= PSP_OVERHEAD;
   return 1;
 }
 
 SEC("cgroup/getsockopt")
-int psp_getsockopt(struct bpf_sockopt *ctx) {
-  struct psp_sock_view *view = ctx->optval;
-  struct bpf_sock *sk = ctx->sk;
-  const struct tcp_sock *tcp;
-  const struct dst_entry *dst;
-  struct psp_sock *sock;
+int psp_getsockopt(struct bpf_sockopt* ctx) {
+  struct psp_sock_view* view = ctx->optval;
+  struct bpf_sock* sk = ctx->sk;
+  const struct tcp_sock* tcp;
+  struct psp_sock* sock;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_MAXSEG) return psp_maxseg(ctx, sk);
   if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return 1;
-  if ((void *)(view + 1) > ctx->optval_end) return 1;
+  if ((void*)(view + 1) > ctx->optval_end) return 1;
   tcp = psp_kernel_tcp(sk);
   view->valid = 1;
   view->tcp_state = sk->state;
-  dst = ((const struct sock *)bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock)))
-            ->sk_dst_cache;
-  view->route_ifindex = dst ? dst->dev->ifindex : 0;
-  view->rcv_nxt = tcp->rcv_nxt;
-  view->copied_seq = tcp->copied_seq;
-  view->write_seq = tcp->write_seq;
-  view->snd_nxt = tcp->snd_nxt;
-  view->snd_una = tcp->snd_una;
+  view->route_ifindex = BPF_CORE_READ((const struct sock*)tcp, sk_dst_cache, dev, ifindex);
+  view->rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
+  view->copied_seq = BPF_CORE_READ(tcp, copied_seq);
+  view->write_seq = BPF_CORE_READ(tcp, write_seq);
+  view->snd_nxt = BPF_CORE_READ(tcp, snd_nxt);
+  view->snd_una = BPF_CORE_READ(tcp, snd_una);
   view->ofo_end = 0;
   view->ofo_valid = psp_queue_end(tcp, &view->ofo_end);
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   view->assoc_state = sock && sock->epoch == psp_epoch ? sock->state : PSP_STATE_NONE;
   view->clear_boundary = sock ? sock->clear_boundary : 0;
-  view->mss = tcp->mss_cache;
+  view->mss = BPF_CORE_READ(tcp, mss_cache);
   /* Volatile: one 8-octet store to both is not allowed on a context. */
-  *(volatile __s32 *)&ctx->retval = 0;
-  *(volatile __s32 *)&ctx->optlen = sizeof *view;
+  *(volatile __s32*)&ctx->retval = 0;
+  *(volatile __s32*)&ctx->optlen = sizeof *view;
   return 1;
 }
 
-static __always_inline __u32 psp_classify(const struct psp_segment *segment, bool verified) {
+static __always_inline __u32 psp_classify(const struct psp_segment* segment, bool verified) {
   if (verified) return PSP_RX_PSP_MATCH;
   if (segment->payload || segment->syn) return PSP_RX_CLEAR_DATA;
   return segment->fin ? PSP_RX_CLEAR_FIN : PSP_RX_CLEAR_CONTROL;
 }
 
 /* psp_note_clear records clear data on its way to the queue. False: tx-assoc came first, drop. */
-static __always_inline bool psp_note_clear(struct psp_sock *sock, const struct tcp_sock *tcp,
-                                           const struct psp_segment *segment) {
+static __always_inline bool psp_note_clear(struct psp_sock* sock, const struct tcp_sock* tcp,
+                                           const struct psp_segment* segment) {
   __u32 end = segment->seq + segment->payload;
+  __u32 window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
 
-  if (psp_before(tcp->copied_seq, end) && !psp_before(tcp->rcv_nxt + tcp->rcv_wnd, end)) {
+  if (psp_before(BPF_CORE_READ(tcp, copied_seq), end) && !psp_before(window_end, end)) {
     /* Two segments at once: the later end wins in the end, since each looks again. */
     for (int i = 0; i < 4; i++) {
       __u32 old = sock->clear_end;
@@ -218,8 +214,8 @@ static __always_inline bool psp_note_clear(struct psp_sock *sock, const struct t
   return !sock->pending_tx && sock->state == PSP_STATE_RX;
 }
 
-static __always_inline void psp_note_psp(struct psp_sock *sock, const struct __sk_buff *skb,
-                                         const struct psp_segment *segment) {
+static __always_inline void psp_note_psp(struct psp_sock* sock, const struct __sk_buff* skb,
+                                         const struct psp_segment* segment) {
   if (segment->payload && sock->state == PSP_STATE_RX &&
       (!sock->psp_start_valid || psp_before(segment->seq, sock->psp_start))) {
     sock->psp_start = segment->seq;
@@ -232,8 +228,8 @@ static __always_inline void psp_note_psp(struct psp_sock *sock, const struct __s
   __sync_fetch_and_add(&sock->rx_bytes, segment->payload);
 }
 
-static __always_inline bool psp_accept(struct __sk_buff *skb, struct bpf_sock *sk,
-                                       struct psp_sock *sock) {
+static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
+                                       struct psp_sock* sock) {
   bool verified = skb->tc_index == psp_verified && skb->ingress_ifindex == sock->netdev_ifindex;
   struct psp_segment segment;
   __u32 event, state = sock->state, verdict;
@@ -259,9 +255,9 @@ static __always_inline bool psp_accept(struct __sk_buff *skb, struct bpf_sock *s
 }
 
 SEC("cgroup_skb/ingress")
-int psp_sock_in(struct __sk_buff *skb) {
-  struct bpf_sock *sk = skb->sk;
-  struct psp_sock *sock;
+int psp_sock_in(struct __sk_buff* skb) {
+  struct bpf_sock* sk = skb->sk;
+  struct psp_sock* sock;
 
   if (!sk) return 1;
   sk = bpf_sk_fullsock(sk);
@@ -279,9 +275,9 @@ int psp_sock_in(struct __sk_buff *skb) {
 }
 
 SEC("cgroup_skb/egress")
-int psp_sock_out(struct __sk_buff *skb) {
-  struct bpf_sock *sk = skb->sk;
-  struct psp_sock *sock;
+int psp_sock_out(struct __sk_buff* skb) {
+  struct bpf_sock* sk = skb->sk;
+  struct psp_sock* sock;
 
   if (!sk) return 1;
   sk = bpf_sk_fullsock(sk);
