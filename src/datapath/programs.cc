@@ -174,7 +174,7 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
   fill_secrets(impl->skeleton->rodata, secrets);
   if (const int error = socket_bpf__load(impl->skeleton); error != 0)
     return failed(
-        "the kernel does not take the socket programs (needs Linux 6.2 or later with "
+        "the kernel does not take the socket programs (needs Linux 6.1 or later with "
         "CONFIG_BPF_SYSCALL, "
         "CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
         error);

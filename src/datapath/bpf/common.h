@@ -7,12 +7,13 @@
 #ifndef PSP_DATAPATH_COMMON_H
 #define PSP_DATAPATH_COMMON_H
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/types.h>
 #include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
 #include <psp/device/state_table.h>
 #include <psp/wire/drop.h>

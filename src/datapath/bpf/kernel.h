@@ -6,12 +6,13 @@
 #ifndef PSP_DATAPATH_KERNEL_H
 #define PSP_DATAPATH_KERNEL_H
 
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

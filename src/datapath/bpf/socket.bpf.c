@@ -11,8 +11,9 @@
 // They run for all sockets of the host; a socket without association costs one storage lookup.
 #include <asm-generic/errno.h>
 
-#include "common.h"
 #include "kernel.h"
+
+#include "common.h"
 
 #define TCP_MAXSEG 2
 
