@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <iostream>
 #include <linux/if_packet.h>
 #include <linux/tcp.h>
 #include <net/ethernet.h>
@@ -305,8 +306,12 @@ Pspd& Lab::start(From side, const std::vector<std::string>& more) {
 }
 
 int Lab::stop(From side) {
+  if (daemon(side)->log().find("pspd: stopping\n") != std::string::npos)
+    ADD_FAILURE() << "pspd was stopped before, and not by this test";
   const int status = daemon(side)->stop();
-  if (status != 0) ADD_FAILURE() << daemon(side)->log();
+  if (status != 0) ADD_FAILURE() << "pspd ended with " << status;
+  if (testing::Test::HasFailure())
+    std::cerr << "pspd of " << (side == From::kA ? 'A' : 'B') << ":\n" << daemon(side)->log();
   daemon(side).reset();
   return status;
 }
