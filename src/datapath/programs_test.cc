@@ -192,8 +192,11 @@ TEST_F(NetdevProgramsTest, IngressPassesVersionsThatAreNotEnabledAsPlainUdp) {
   for (const unsigned family : {4u, 6u})
     for (std::uint8_t version = 0; version < 16; version++)
       EXPECT_EQ(run("psp_ingress", psp_packet(family, version)).verdict,
-                version < 2 ? kRedirect : kNext)
+                version < 2 || version > 3 ? kRedirect : kNext)
           << int{version};
+  programs_->set_versions({});
+  for (std::uint8_t version = 0; version < 16; version++)
+    EXPECT_EQ(run("psp_ingress", psp_packet(4, version)).verdict, kNext) << int{version};
 }
 
 TEST_F(NetdevProgramsTest, IngressLeavesOtherTrafficAlone) {

@@ -242,6 +242,12 @@ static __always_inline int psp_deliver(struct __sk_buff* skb) {
   return PSP_NEXT;
 }
 
+#define PSP_VERSIONS 4
+
+static __always_inline bool psp_wants(__u32 enabled, __u32 version) {
+  return version < PSP_VERSIONS ? enabled >> version & 1 : enabled != 0;
+}
+
 #define PSP_ICMP_HEADER 8
 
 /* psp_quote is where the parts of an ICMP "too big" and of the packet that it quotes lie. */
@@ -359,7 +365,8 @@ int psp_ingress(struct __sk_buff* skb) {
     psp_too_big(skb);
     return PSP_NEXT;
   }
-  if (!(device->versions_ena >> version & 1)) return PSP_NEXT; /* as plain UDP, like a NIC */
+  /* As plain UDP, like a NIC; but a version that there is not is counted where versions are. */
+  if (!psp_wants(device->versions_ena, version)) return PSP_NEXT;
   skb->mark = psp_mark;
   return bpf_redirect(psp_tap_ifindex, 0);
 }
