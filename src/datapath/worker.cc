@@ -10,8 +10,8 @@
 #include <cerrno>
 #include <chrono>
 #include <fmt/format.h>
+#include <poll.h>
 #include <pthread.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -73,11 +73,7 @@ class Worker::Loop {
         rx_(*engine_, sink_),
         input_(kMaxFrame),
         busy_poll_us_(options.busy_poll_us),
-        wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-        epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-    watch(wake_.get());
-    watch(fd_);
-  }
+        wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
   void run();
   void stop() {
@@ -95,13 +91,6 @@ class Worker::Loop {
   }
 
  private:
-  void watch(int fd) {
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.fd = fd;
-    // Fails only without memory or with a bad descriptor: there is nothing to serve then.
-    if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) failed_ = true;
-  }
   bool drain();
   void dispatch(std::span<std::uint8_t> frame);
   void read_failed(int sys_errno);
@@ -124,7 +113,6 @@ class Worker::Loop {
   Counter ignored_;
   Counter read_errors_;
   const UniqueFd wake_;
-  const UniqueFd epoll_;
 };
 
 void Worker::Loop::run() {
@@ -182,7 +170,6 @@ void Worker::Loop::read_failed(int sys_errno) {
   if (sys_errno == EINTR) return;
   read_errors_.add();
   // The interface is gone or was detached; its descriptor would report so for ever.
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd_, nullptr);
   failed_.store(true, std::memory_order_relaxed);
 }
 
@@ -205,14 +192,13 @@ bool Worker::Loop::spin() {
   return false;
 }
 
+// sleep waits for a frame or for the control thread. By poll, not epoll: a frame that arrives while
+// the worker is awake then costs its sender no callback.
 void Worker::Loop::sleep() {
-  epoll_event events[2];
-  const int count = ::epoll_wait(epoll_.get(), events, 2, kRefreshMs);
-  for (int i = 0; i < count; ++i) {
-    if (events[i].data.fd != wake_.get()) continue;
-    eventfd_t value;
-    ::eventfd_read(wake_.get(), &value);
-  }
+  pollfd sources[] = {{wake_.get(), POLLIN, 0}, {failed() ? -1 : fd_, POLLIN, 0}};
+  if (::poll(sources, 2, kRefreshMs) <= 0 || sources[0].revents == 0) return;
+  eventfd_t value;
+  ::eventfd_read(wake_.get(), &value);
 }
 
 Worker::Worker(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options)
