@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_device.hh"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <utility>
 
@@ -61,6 +62,7 @@ std::expected<void, std::string> HostDevice::start(const HostDeviceOptions& opti
   programs_ = std::move(*programs);
   if (leftover) programs_->set_restore(leftover->restore);
   if (auto attached = programs_->attach(); !attached) return attached;
+  context_.programs.guard(netdev_.ifindex, true);
   if (leftover) remove_leftover(netdev_, *leftover, false);
   tune();
   return {};
@@ -82,6 +84,7 @@ void HostDevice::detach() {
 }
 
 HostDevice::~HostDevice() {
+  context_.programs.guard(netdev_.ifindex, false);
   if (id_ != 0) {
     context_.core.remove_device(id_);
     context_.sockets.unbind_device(id_);
@@ -100,7 +103,11 @@ bool HostDevice::refresh() {
 
 std::expected<bool, std::string> HostDevice::heal() {
   if (programs_->attached()) return false;
+  // Off and on again: a new filter goes to the head of the line. Nothing leaves meanwhile.
+  context_.programs.guard(netdev_.ifindex, false);
+  programs_->remove_filters();
   if (auto attached = programs_->attach(); !attached) return std::unexpected(attached.error());
+  context_.programs.guard(netdev_.ifindex, true);
   return true;
 }
 
@@ -109,6 +116,10 @@ device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
   auto done = software_.set_config(current, next);
   if (done && programs_) programs_->set_versions(next.versions_ena);
   return done;
+}
+
+bool HostDevice::failed() const {
+  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); });
 }
 
 DropCounts HostDevice::drops() const {
@@ -120,11 +131,17 @@ DropCounts HostDevice::drops() const {
 }
 
 std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map) {
-  auto sockets = secured_sockets(assoc_map);
-  if (!sockets) return std::unexpected(sockets.error());
+  // Again until none is left: a listing can miss sockets while others come and go.
+  constexpr int kRounds = 10;
   std::size_t left = 0;
-  for (const SecuredSocket& socket : *sockets)
-    if (socket.assoc.state >= PSP_STATE_TX && destroy_socket(socket) != 0) left++;
+  for (int round = 0; round < kRounds; round++) {
+    auto sockets = secured_sockets(assoc_map);
+    if (!sockets) return std::unexpected(sockets.error());
+    std::erase_if(*sockets, [](const auto& socket) { return socket.assoc.state < PSP_STATE_TX; });
+    left = sockets->size();
+    if (left == 0) break;
+    for (const SecuredSocket& socket : *sockets) (void)destroy_socket(socket);
+  }
   return left;
 }
 

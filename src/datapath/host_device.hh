@@ -58,6 +58,9 @@ class HostDevice final : private device::Driver {
   // refresh takes over a new MTU or address. False: the netdev has gone.
   bool refresh();
 
+  // failed: the TAP has gone. Nothing is sealed or opened any more.
+  bool failed() const;
+
   // heal puts the programs back if somebody took them off. True if it had to.
   std::expected<bool, std::string> heal();
 

@@ -3,6 +3,8 @@
 // By ioctl, but for the tc filters: a handful of facts about one device needs no netlink dialogue.
 #include "netdev.hh"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
@@ -126,11 +128,16 @@ std::expected<bool, std::string> set_feature(const std::string& netdev, const st
 
 namespace {
 
-// has_filters_at dumps the filters at one side of the clsact and tells whether there was one.
-bool has_filters_at(std::uint32_t ifindex, std::uint32_t parent) {
+// Filter is one in the kernel's list; the order of the list is the order in which they run.
+struct Filter {
+  std::uint32_t priority = 0, handle = 0;
+};
+
+// filters_at lists the filters at one side of the clsact. Nothing if the kernel does not say.
+std::optional<std::vector<Filter>> filters_at(std::uint32_t ifindex, std::uint32_t parent) {
   const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(mnl_socket_open(NETLINK_ROUTE),
                                                              mnl_socket_close);
-  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return true;
+  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return std::nullopt;
   std::vector<char> buffer(32768);
   nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
   request->nlmsg_type = RTM_GETTFILTER;
@@ -138,26 +145,43 @@ bool has_filters_at(std::uint32_t ifindex, std::uint32_t parent) {
   auto* tc = static_cast<tcmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(tcmsg)));
   tc->tcm_ifindex = static_cast<int>(ifindex);
   tc->tcm_parent = parent;
-  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return true;
+  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return std::nullopt;
 
-  bool found = false;
-  const auto note = [](const nlmsghdr*, void* data) {
-    *static_cast<bool*>(data) = true;
+  std::vector<Filter> filters;
+  const auto note = [](const nlmsghdr* message, void* data) {
+    const auto* filter = static_cast<const tcmsg*>(mnl_nlmsg_get_payload(message));
+    if (filter->tcm_handle != 0)  // 0: the classifier itself
+      static_cast<std::vector<Filter>*>(data)->push_back(
+          {TC_H_MAJ(filter->tcm_info) >> 16, filter->tcm_handle});
     return MNL_CB_OK;
   };
   for (int more = MNL_CB_OK; more > MNL_CB_STOP;) {
     const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
-    if (n < 0) return true;
-    more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(n), 0, 0, note, &found);
+    if (n < 0) return std::nullopt;
+    more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(n), 0, 0, note, &filters);
+    if (more < 0) return std::nullopt;
   }
-  return found;
+  return filters;
 }
+
+constexpr std::array kClsactSides = {TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
+                                     TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)};
 
 }  // namespace
 
+bool is_first_filter(std::uint32_t ifindex, std::uint32_t priority, std::uint32_t handle) {
+  return std::ranges::all_of(kClsactSides, [&](std::uint32_t side) {
+    const auto filters = filters_at(ifindex, side);
+    return filters && !filters->empty() && filters->front().priority == priority &&
+           filters->front().handle == handle;
+  });
+}
+
 bool has_filters(std::uint32_t ifindex) {
-  return has_filters_at(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)) ||
-         has_filters_at(ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS));
+  return std::ranges::any_of(kClsactSides, [&](std::uint32_t side) {
+    const auto filters = filters_at(ifindex, side);
+    return !filters || !filters->empty();
+  });
 }
 
 }  // namespace psp::datapath

@@ -28,6 +28,10 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
                                              bool on);
 
+// is_first_filter tells whether the filter with that priority and handle is the first to see a
+// packet on both sides of the clsact: one in front could end the walk.
+bool is_first_filter(std::uint32_t ifindex, std::uint32_t priority, std::uint32_t handle);
+
 // has_filters tells whether any tc filter of anybody hangs at the device's clsact.
 bool has_filters(std::uint32_t ifindex);
 

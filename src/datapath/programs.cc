@@ -110,9 +110,9 @@ void remove_clsact(std::uint32_t ifindex) {
   bpf_tc_hook_destroy(&hook);
 }
 
-// remove_filters takes our two filters off a netdev, and the clsact if it is ours and if no filter
+// clear_netdev takes our two filters off a netdev, and the clsact if it is ours and if no filter
 // of anybody is left in it.
-void remove_filters(std::uint32_t ifindex, bool ours) {
+void clear_netdev(std::uint32_t ifindex, bool ours) {
   detach_filter(ifindex, BPF_TC_EGRESS);
   detach_filter(ifindex, BPF_TC_INGRESS);
   if (ours && !has_filters(ifindex)) remove_clsact(ifindex);
@@ -210,6 +210,14 @@ void SocketPrograms::detach() {
 int SocketPrograms::assoc_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_assoc); }
 int SocketPrograms::departed_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_departed); }
 int SocketPrograms::tx_spi_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_by_tx_spi); }
+void SocketPrograms::guard(std::uint32_t ifindex, bool in_place) const {
+  const int map = bpf_map__fd(impl_->skeleton->maps.psp_guard);
+  const std::uint64_t epoch = impl_->skeleton->rodata->psp_epoch;
+  if (in_place)
+    bpf_map_update_elem(map, &ifindex, &epoch, BPF_ANY);
+  else
+    bpf_map_delete_elem(map, &ifindex);
+}
 DropCounts SocketPrograms::drops() const {
   return read_drops(bpf_map__fd(impl_->skeleton->maps.psp_drops));
 }
@@ -309,15 +317,21 @@ std::expected<void, std::string> NetdevPrograms::attach() {
   return {};
 }
 
+void NetdevPrograms::remove_filters() {
+  detach_filter(impl_->ifindex, BPF_TC_EGRESS);
+  detach_filter(impl_->ifindex, BPF_TC_INGRESS);
+}
+
 void NetdevPrograms::detach() {
   if (impl_->egress_id == 0 && impl_->ingress_id == 0) return;
-  remove_filters(impl_->ifindex, impl_->config.restore & PSP_RESTORE_CLSACT);
+  clear_netdev(impl_->ifindex, impl_->config.restore & PSP_RESTORE_CLSACT);
   impl_->egress_id = impl_->ingress_id = 0;
 }
 
 bool NetdevPrograms::attached() const {
   return filter_program(impl_->ifindex, BPF_TC_EGRESS) == impl_->egress_id &&
-         filter_program(impl_->ifindex, BPF_TC_INGRESS) == impl_->ingress_id;
+         filter_program(impl_->ifindex, BPF_TC_INGRESS) == impl_->ingress_id &&
+         is_first_filter(impl_->ifindex, kFilterPriority, kFilterHandle);
 }
 
 void NetdevPrograms::set_mac(const std::array<std::uint8_t, 6>& mac) {
@@ -387,7 +401,7 @@ void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filter
         bpf_prog_detach2(program.get(), cgroup.get(), type);
     }
   }
-  if (filters) remove_filters(netdev.ifindex, leftover.restore & PSP_RESTORE_CLSACT);
+  if (filters) clear_netdev(netdev.ifindex, leftover.restore & PSP_RESTORE_CLSACT);
 }
 
 }  // namespace psp::datapath

@@ -53,6 +53,9 @@ class SocketPrograms {
   int assoc_map() const;
   int departed_map() const;
   int tx_spi_map() const;
+  // guard says whether the tc programs of a netdev are in place: else psp_sock_out lets no secured
+  // socket send by it.
+  void guard(std::uint32_t ifindex, bool in_place) const;
   DropCounts drops() const;
   // program is the file descriptor of a program, by name; for tests.
   int program(const std::string& name) const;
@@ -78,9 +81,11 @@ class NetdevPrograms {
   // attach puts the programs on the TAP, then on the netdev; an earlier pspd's are replaced there
   // without a gap. The clsact qdisc is made where there is none.
   std::expected<void, std::string> attach();
+  // remove_filters takes the filters off the netdev, and nothing else.
+  void remove_filters();
   // detach takes the filters away, and the clsact if it is ours and nobody else uses it.
   void detach();
-  // attached checks that the filters on the netdev are still these programs.
+  // attached checks that the filters on the netdev are still these programs, and first in line.
   bool attached() const;
 
   void set_mac(const std::array<std::uint8_t, 6>& mac);

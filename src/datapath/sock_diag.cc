@@ -5,13 +5,13 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <libmnl/libmnl.h>
-
-#include <psp/device/state_table.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <memory>
 #include <netinet/in.h>
 #include <sys/socket.h>
+
+#include <psp/device/state_table.h>
 
 namespace psp::datapath {
 namespace {

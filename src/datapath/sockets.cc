@@ -98,15 +98,16 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
   if ((family != AF_INET && family != AF_INET6) || type != SOCK_STREAM || protocol != IPPROTO_TCP)
     return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
 
+  // Neither its netdevs nor its addresses mean anything here.
+  std::uint64_t netns = 0;
+  if (!get_option(fd, SO_NETNS_COOKIE, netns) || netns != netns_cookie_)
+    return fail(EOPNOTSUPP, "Socket is in another network namespace than pspd", Field::kSockFd);
   device::SocketInfo info;
   get_option(fd, SO_COOKIE, info.cookie);
   auto seen = view(fd);
   if (!seen) return std::unexpected(seen.error());
   info.established = seen->tcp_state == kTcpEstablished;
-  // An ifindex means nothing outside its network namespace.
-  std::uint64_t netns = 0;
-  if (get_option(fd, SO_NETNS_COOKIE, netns) && netns == netns_cookie_)
-    info.route_ifindex = seen->route_ifindex;
+  info.route_ifindex = seen->route_ifindex;
   return info;
 }
 

@@ -23,6 +23,7 @@
 #define PSP_TCP_ESTABLISHED 1
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7
+#define PSP_TCP_LISTEN 10
 
 #define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
 
@@ -58,6 +59,19 @@ struct {
   __type(key, struct psp_tx_spi);
   __type(value, struct psp_tuple);
 } psp_by_tx_spi SEC(".maps");
+
+/*
+ * psp_guard: netdevs whose tc programs are in place, by ifindex, with the epoch of who put them
+ * there. pspd takes the entry away when they are not: a secured socket may leave only by a guarded
+ * netdev.
+ */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 4096);
+  __type(key, __u32);
+  __type(value, __u64);
+} psp_guard SEC(".maps");
 
 /* psp_drops: how often each enum psp_drop_reason happened in these programs. */
 struct {

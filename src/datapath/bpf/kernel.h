@@ -18,6 +18,8 @@
 
 struct net_device {
   int ifindex;
+  void* tcx_egress;   /* since 6.6: what tc runs on the way out, null if nothing */
+  void* miniq_egress; /* before */
 };
 
 struct dst_entry {
@@ -31,6 +33,7 @@ struct rb_root {
 
 struct sk_buff {
   char cb[48];
+  struct net_device* dev;
 };
 
 struct sock {
@@ -63,15 +66,19 @@ struct tcp_skb_cb {
 #pragma clang attribute pop
 
 /*
- * psp_kernel_tcp is the kernel's TCP socket behind `sk`, to be read with BPF_CORE_READ. The way
- * over the stack makes a plain number of the pointer, which the verifier otherwise lets nobody add
+ * psp_kernel_pointer is the kernel's object behind a BPF pointer, to be read with BPF_CORE_READ.
+ * The way over the stack makes a plain number of it, which the verifier otherwise lets nobody add
  * to.
  */
-static __always_inline const struct tcp_sock* psp_kernel_tcp(const void* sk) {
-  const struct tcp_sock* tcp = NULL;
+static __always_inline const void* psp_kernel_pointer(const void* object) {
+  const void* pointer = NULL;
 
-  bpf_probe_read_kernel(&tcp, sizeof tcp, &sk);
-  return tcp;
+  bpf_probe_read_kernel(&pointer, sizeof pointer, &object);
+  return pointer;
+}
+
+static __always_inline const struct tcp_sock* psp_kernel_tcp(const void* sk) {
+  return psp_kernel_pointer(sk);
 }
 
 #endif

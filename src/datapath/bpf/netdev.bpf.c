@@ -89,9 +89,53 @@ static __always_inline __u8 psp_kind(struct psp_sock* sock, struct bpf_sock* sk,
   return PSP_FRAME_CLEAR;
 }
 
+/* psp_turn makes a tuple as seen from one end that of the other end. */
+static __always_inline void psp_turn(struct psp_tuple* tuple) {
+  struct psp_tuple before = *tuple;
+
+  __builtin_memcpy(tuple->local, before.remote, sizeof before.remote);
+  __builtin_memcpy(tuple->remote, before.local, sizeof before.local);
+  tuple->local_port = before.remote_port;
+  tuple->remote_port = before.local_port;
+}
+
+/* psp_lookup finds the socket of an opened segment. The caller releases it. */
+static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
+                                                   const struct psp_segment* segment) {
+  struct bpf_sock_tuple tuple = {};
+
+  if (segment->tuple.family == 4) {
+    __builtin_memcpy(&tuple.ipv4.saddr, segment->tuple.local, 4);
+    __builtin_memcpy(&tuple.ipv4.daddr, segment->tuple.remote, 4);
+    tuple.ipv4.sport = segment->tuple.local_port;
+    tuple.ipv4.dport = segment->tuple.remote_port;
+    return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv4, BPF_F_CURRENT_NETNS, 0);
+  }
+  __builtin_memcpy(tuple.ipv6.saddr, segment->tuple.local, 16);
+  __builtin_memcpy(tuple.ipv6.daddr, segment->tuple.remote, 16);
+  tuple.ipv6.sport = segment->tuple.local_port;
+  tuple.ipv6.dport = segment->tuple.remote_port;
+  return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv6, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* psp_is_live: does the connection of an outgoing segment still have its full socket? */
+static __always_inline bool psp_is_live(struct __sk_buff* skb, const struct psp_tuple* tuple) {
+  struct psp_segment inbound = {.tuple = *tuple};
+  struct bpf_sock* sk;
+  bool live;
+
+  psp_turn(&inbound.tuple);
+  sk = psp_lookup(skb, &inbound);
+  if (!sk) return false;
+  live = sk->state != PSP_TCP_TIME_WAIT && sk->state != PSP_TCP_LISTEN && bpf_sk_fullsock(sk);
+  bpf_sk_release(sk);
+  return live;
+}
+
 /*
- * psp_egress_departed: packets without a full socket: ACKs of TIME_WAIT, RSTs of nobody. They are
- * sealed if their connection had a Tx key.
+ * psp_egress_departed: packets without a full socket of their own: ACKs of TIME_WAIT, RSTs of
+ * nobody. They are sealed if their connection had a Tx key. The kernel sends nothing else in this
+ * way: what has data comes from somebody who forges, and must not get our seal.
  */
 static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_wait) {
   struct psp_tuple_entry* entry;
@@ -102,14 +146,17 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
     skb->mark = 0;
     return PSP_NEXT;
   }
+  if (skb->ingress_ifindex) return PSP_NEXT; /* forwarded: not this host's connection */
   if (!psp_is_ip(skb) || !psp_parse_segment(skb, ETH_HLEN, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
-  if (!entry) return PSP_NEXT;
+  if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
   }
   if (entry->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
+  if (segment.payload || segment.fin || psp_is_live(skb, &segment.tuple))
+    return psp_drop(PSP_DROP_POLICY_FORGED);
   return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle, entry->tap_ifindex);
 }
 
@@ -126,8 +173,11 @@ int psp_egress(struct __sk_buff* skb) {
   sk = bpf_sk_fullsock(sk);
   if (!sk) return time_wait ? psp_egress_departed(skb, true) : PSP_NEXT;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock) /* the kernel's own control sockets and the TAP's are in state CLOSE */
-    return sk->state == PSP_TCP_CLOSE ? psp_egress_departed(skb, false) : PSP_NEXT;
+  if (!sock) /* the kernel's own control sockets and the TAP's are in state CLOSE; RSTs of a port
+                that somebody listens on carry the listener */
+    return sk->state == PSP_TCP_CLOSE || sk->state == PSP_TCP_LISTEN
+               ? psp_egress_departed(skb, false)
+               : PSP_NEXT;
   if (sock->state >= PSP_STATES || psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
   if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
   if (sock->netdev_ifindex != psp_netdev_ifindex) return psp_drop(PSP_DROP_POLICY_ROUTE);
@@ -173,25 +223,6 @@ static __always_inline bool psp_matches(const struct psp_sock* sock,
          sock->generation == tag->info && (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 
-/* psp_lookup finds the socket of an opened segment. The caller releases it. */
-static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
-                                                   const struct psp_segment* segment) {
-  struct bpf_sock_tuple tuple = {};
-
-  if (segment->tuple.family == 4) {
-    __builtin_memcpy(&tuple.ipv4.saddr, segment->tuple.local, 4);
-    __builtin_memcpy(&tuple.ipv4.daddr, segment->tuple.remote, 4);
-    tuple.ipv4.sport = segment->tuple.local_port;
-    tuple.ipv4.dport = segment->tuple.remote_port;
-    return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv4, BPF_F_CURRENT_NETNS, 0);
-  }
-  __builtin_memcpy(tuple.ipv6.saddr, segment->tuple.local, 16);
-  __builtin_memcpy(tuple.ipv6.daddr, segment->tuple.remote, 16);
-  tuple.ipv6.sport = segment->tuple.local_port;
-  tuple.ipv6.dport = segment->tuple.remote_port;
-  return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv6, BPF_F_CURRENT_NETNS, 0);
-}
-
 /* psp_departed_matches: the same test for a connection in TIME_WAIT. */
 static __always_inline bool psp_departed_matches(const struct psp_segment* segment,
                                                  const struct psp_frame_tag* tag) {
@@ -199,10 +230,7 @@ static __always_inline bool psp_departed_matches(const struct psp_segment* segme
   struct psp_tuple_entry* entry;
   __be32 spi;
 
-  __builtin_memcpy(tuple.local, segment->tuple.remote, sizeof tuple.local);
-  __builtin_memcpy(tuple.remote, segment->tuple.local, sizeof tuple.remote);
-  tuple.local_port = segment->tuple.remote_port;
-  tuple.remote_port = segment->tuple.local_port;
+  psp_turn(&tuple);
   entry = bpf_map_lookup_elem(&psp_departed, &tuple);
   __builtin_memcpy(&spi, tag->value, sizeof spi);
   return entry && entry->epoch == psp_epoch && entry->dev_id == psp_dev_id &&
@@ -238,8 +266,36 @@ static __always_inline int psp_deliver(struct __sk_buff* skb) {
   if (!match) return psp_drop(known ? PSP_DROP_POLICY_MISMATCH : PSP_DROP_POLICY_NO_ASSOC);
   if (bpf_skb_store_bytes(skb, ETH_ALEN, blank, sizeof blank, 0))
     return psp_drop(PSP_DROP_POLICY_FORGED);
+  /*
+   * The end of the walk: a filter behind us that says TC_ACT_OK would have its own class written to
+   * tc_index. So does ours, and the class is the proof.
+   */
   skb->tc_index = psp_verified;
-  return PSP_NEXT;
+  skb->tc_classid = psp_verified;
+  return TC_ACT_OK;
+}
+
+/* psp_is_forwarded: would the stack send this packet on? Then it is somebody else's PSP. */
+static __always_inline bool psp_is_forwarded(struct __sk_buff* skb) {
+  struct bpf_fib_lookup route = {};
+  __u8 ip[40];
+  long result;
+
+  if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, 20)) return false;
+  route.ifindex = skb->ingress_ifindex;
+  if (ip[0] >> 4 == 4) {
+    route.family = 2; /* AF_INET */
+    __builtin_memcpy(&route.ipv4_src, ip + 12, 4);
+    __builtin_memcpy(&route.ipv4_dst, ip + 16, 4);
+  } else {
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, 40)) return false;
+    route.family = 10; /* AF_INET6 */
+    __builtin_memcpy(route.ipv6_src, ip + 8, 16);
+    __builtin_memcpy(route.ipv6_dst, ip + 24, 16);
+  }
+  result = bpf_fib_lookup(skb, &route, sizeof route, 0);
+  return result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH ||
+         result == BPF_FIB_LKUP_RET_FRAG_NEEDED;
 }
 
 #define PSP_VERSIONS 4
@@ -255,6 +311,7 @@ struct psp_quote {
   __u32 icmp, l4;      /* offsets in the frame */
   __u32 protocol_word; /* the four octets of the quoted IP header with its protocol */
   struct psp_tx_spi key;
+  __u64 iv;
 };
 
 /* psp_parse_too_big: an ICMP "fragmentation needed" or "packet too big" that quotes a PSP packet?
@@ -290,7 +347,20 @@ static __always_inline bool psp_parse_too_big(struct __sk_buff* skb, struct psp_
   }
   if (bpf_skb_load_bytes(skb, quote->l4 + 2, &port, sizeof port)) return false;
   if (port != bpf_htons(PSP_UDP_PORT)) return false;
-  return !bpf_skb_load_bytes(skb, quote->l4 + 8 + 4, &quote->key.spi, sizeof quote->key.spi);
+  return !bpf_skb_load_bytes(skb, quote->l4 + 8 + 4, &quote->key.spi, sizeof quote->key.spi) &&
+         !bpf_skb_load_bytes(skb, quote->l4 + 8 + 8, &quote->iv, sizeof quote->iv);
+}
+
+#define PSP_QUOTE_AGE_NS (60ull * 1000 * 1000 * 1000)
+
+/*
+ * psp_is_recent: IVs are boot time in picoseconds, so only who has seen one of the last minute's
+ * packets can quote it. SPIs are easily guessed.
+ */
+static __always_inline bool psp_is_recent(__u64 iv) {
+  __u64 now = bpf_ktime_get_boot_ns();
+
+  return now * 1000 - iv < PSP_QUOTE_AGE_NS * 1000;
 }
 
 /* psp_unacknowledged is snd_una of a secured connection. False: there is none. */
@@ -302,11 +372,8 @@ static __always_inline bool psp_unacknowledged(struct __sk_buff* skb, const stru
   struct psp_sock* sock;
   bool found = false;
 
-  inbound.tuple.family = tuple->family;
-  inbound.tuple.local_port = tuple->remote_port;
-  inbound.tuple.remote_port = tuple->local_port;
-  __builtin_memcpy(inbound.tuple.local, tuple->remote, sizeof tuple->remote);
-  __builtin_memcpy(inbound.tuple.remote, tuple->local, sizeof tuple->local);
+  inbound.tuple = *tuple;
+  psp_turn(&inbound.tuple);
   sk = psp_lookup(skb, &inbound);
   if (!sk) return false;
   full = bpf_sk_fullsock(sk);
@@ -324,8 +391,7 @@ static __always_inline bool psp_unacknowledged(struct __sk_buff* skb, const stru
 
 /*
  * psp_too_big makes an ICMP message about a PSP packet one about the TCP segment inside, so that
- * the stack lowers that connection's path MTU. Whoever sends it must know the SPI, as he must
- * otherwise know a sequence number.
+ * the stack lowers that connection's path MTU. Whoever sends it must have seen a packet of it.
  */
 static __always_inline void psp_too_big(struct __sk_buff* skb) {
   struct psp_tuple* tuple;
@@ -334,7 +400,7 @@ static __always_inline void psp_too_big(struct __sk_buff* skb) {
   __u32 sequence, shift;
   __s64 difference;
 
-  if (!psp_parse_too_big(skb, &quote)) return;
+  if (!psp_parse_too_big(skb, &quote) || !psp_is_recent(bpf_be64_to_cpu(quote.iv))) return;
   tuple = bpf_map_lookup_elem(&psp_by_tx_spi, &quote.key);
   if (!tuple || !psp_unacknowledged(skb, tuple, &sequence)) return;
   if (bpf_skb_load_bytes(skb, quote.protocol_word, &before[0], 4) ||
@@ -366,7 +432,7 @@ int psp_ingress(struct __sk_buff* skb) {
     return PSP_NEXT;
   }
   /* As plain UDP, like a NIC; but a version that there is not is counted where versions are. */
-  if (!psp_wants(device->versions_ena, version)) return PSP_NEXT;
+  if (!psp_wants(device->versions_ena, version) || psp_is_forwarded(skb)) return PSP_NEXT;
   skb->mark = psp_mark;
   return bpf_redirect(psp_tap_ifindex, 0);
 }

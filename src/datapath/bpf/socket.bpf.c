@@ -54,12 +54,12 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   sock->generation = request->generation;
   sock->version = request->version;
   sock->epoch = psp_epoch;
-  sock->state = PSP_STATE_RX;
-  psp_barrier(sock);
-  /* What is queued now came in clear. */
+  /* What is queued now came in clear; what comes from now on records itself. */
   sock->clear_end = BPF_CORE_READ(tcp, rcv_nxt);
-  sock->clear_end_valid = 1;
   if (psp_queue_end(tcp, &end) && psp_before(sock->clear_end, end)) sock->clear_end = end;
+  sock->clear_end_valid = 1;
+  psp_barrier(sock);
+  sock->state = PSP_STATE_RX;
   return 0;
 }
 
@@ -199,10 +199,12 @@ static __always_inline __u32 psp_classify(const struct psp_segment* segment, boo
 /* psp_note_clear records clear data on its way to the queue. False: tx-assoc came first, drop. */
 static __always_inline bool psp_note_clear(struct psp_sock* sock, const struct tcp_sock* tcp,
                                            const struct psp_segment* segment) {
-  __u32 end = segment->seq + segment->payload;
+  __u32 end = segment->seq + segment->payload + segment->fin;
   __u32 window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
 
-  if (psp_before(BPF_CORE_READ(tcp, copied_seq), end) && !psp_before(window_end, end)) {
+  /* TCP takes what begins in its window even if it ends beyond; we could not record that. */
+  if (psp_before(window_end, end)) return false;
+  if (psp_before(BPF_CORE_READ(tcp, copied_seq), end)) {
     /* Two segments at once: the later end wins in the end, since each looks again. */
     for (int i = 0; i < 4; i++) {
       __u32 old = sock->clear_end;
@@ -240,14 +242,14 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   event = psp_classify(&segment, verified);
   if (state >= PSP_STATES || event >= PSP_RX_EVENTS) return false;
   verdict = psp_rx_table[state][event];
-  if (sock->pending_tx && event == PSP_RX_CLEAR_DATA) verdict = PSP_RX_DROP;
+  if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
   switch (verdict) {
     case PSP_RX_ACCEPT_AT_LATCH:
       return segment.seq == sock->upgrade_rcv_nxt;
     case PSP_RX_ACCEPT_PEER:
     case PSP_RX_ACCEPT:
       if (event == PSP_RX_PSP_MATCH) psp_note_psp(sock, skb, &segment);
-      if (event == PSP_RX_CLEAR_DATA && state == PSP_STATE_RX)
+      if (state == PSP_STATE_RX && (event == PSP_RX_CLEAR_DATA || event == PSP_RX_CLEAR_FIN))
         return psp_note_clear(sock, psp_kernel_tcp(sk), &segment);
       return true;
     default:
@@ -275,6 +277,23 @@ int psp_sock_in(struct __sk_buff* skb) {
   return 0;
 }
 
+/*
+ * psp_guarded: will the tc programs see this packet? pspd says where they are in place; and a
+ * netdev without any tc egress (its clsact was deleted, or it has been in another namespace) has
+ * none, also while no pspd is there to notice.
+ */
+static __always_inline bool psp_guarded(struct __sk_buff* skb) {
+  __u32 ifindex = skb->ifindex;
+  const __u64* epoch = bpf_map_lookup_elem(&psp_guard, &ifindex);
+  const struct sk_buff* packet = psp_kernel_pointer(skb);
+  const struct net_device* device = BPF_CORE_READ(packet, dev);
+
+  if (!epoch || *epoch != psp_epoch) return false;
+  if (bpf_core_field_exists(device->tcx_egress)) return BPF_CORE_READ(device, tcx_egress);
+  if (bpf_core_field_exists(device->miniq_egress)) return BPF_CORE_READ(device, miniq_egress);
+  return true;
+}
+
 SEC("cgroup_skb/egress")
 int psp_sock_out(struct __sk_buff* skb) {
   struct bpf_sock* sk = skb->sk;
@@ -289,7 +308,7 @@ int psp_sock_out(struct __sk_buff* skb) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
-  if (skb->ifindex == sock->netdev_ifindex) return 1;
+  if (skb->ifindex == sock->netdev_ifindex && psp_guarded(skb)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;
 }

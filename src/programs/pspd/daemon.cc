@@ -25,8 +25,8 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 
-// TIME_WAIT lasts 60 seconds in Linux; a little more, since the event comes before it ends.
-constexpr auto kTimeWait = 65s;
+// FIN_WAIT2 without its full socket and TIME_WAIT last 60 seconds each in Linux.
+constexpr auto kTimeWait = 125s;
 constexpr auto kCheck = 1000ms;
 // What is on its way to the wire when pspd stops: RSTs of the connections that it ends.
 constexpr auto kDrain = 100ms;
@@ -224,16 +224,17 @@ void Daemon::watch() {
 int Daemon::run() {
   ::sd_notify(0, "READY=1");
   spdlog::info("ready");
-  loop_.run();
+  const int wanted = loop_.run();
   ::sd_notify(0, "STOPPING=1");
   spdlog::info("stopping");
-  return shut_down();
+  const int code = shut_down();
+  return wanted != 0 ? wanted : code;
 }
 
 int Daemon::shut_down() {
   control_.reset();
   sources_.clear();
-  if (programs_ && !devices_.empty()) {
+  if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
     const auto left = datapath::end_secured_sockets(programs_->assoc_map());
     if (!left || *left != 0) {
       spdlog::error(
@@ -300,15 +301,20 @@ void Daemon::on_links() {
 }
 
 void Daemon::check_devices() {
-  std::erase_if(devices_, [](auto& device) {
+  std::erase_if(devices_, [this](auto& device) {
     if (!device->refresh()) {
       spdlog::warn("{} has gone, and its PSP device with it", device->netdev().name);
       return true;
     }
-    if (auto healed = device->heal(); !healed)
+    if (device->failed()) {
+      spdlog::error("{} has gone: connections through {} are blocked; stopping",
+                    device->tap().name(), device->netdev().name);
+      loop_.stop(1);
+    } else if (auto healed = device->heal(); !healed)
       spdlog::error("{}", healed.error());
     else if (*healed)
-      spdlog::warn("{}: somebody took pspd's tc filters off; they are back", device->netdev().name);
+      spdlog::warn("{}: pspd's tc filters were gone or not the first; they are back",
+                   device->netdev().name);
     return false;
   });
 }
