@@ -145,15 +145,16 @@ void ControlSocket::serve(Client& client) {
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   // A request that is cut off cannot be answered as netlink would: its sender is no netlink client.
   if (n <= 0 || message.msg_flags & MSG_TRUNC) {
-    if (n > 0) take_descriptors(message);
+    if (n > 0)
+      for (UniqueFd& fd : take_descriptors(message)) closer_.take(std::move(fd));
     return drop(client);
   }
   std::vector<netlink::Datagram> answers;
-  {
-    const auto fds = take_descriptors(message);
-    server_.handle(client.caller, {request_.get(), static_cast<std::size_t>(n)},
-                   fds.empty() ? -1 : fds.front().get(), answers);
-  }  // the descriptors are closed before the caller hears: it may close its own and expect a FIN
+  auto fds = take_descriptors(message);
+  server_.handle(client.caller, {request_.get(), static_cast<std::size_t>(n)},
+                 fds.empty() ? -1 : fds.front().get(), answers);
+  // Closed before the caller hears: it may close its own and expect a FIN.
+  for (UniqueFd& fd : fds) closer_.take(std::move(fd));
   netlink::wipe({request_.get(), static_cast<std::size_t>(n)});
   for (auto& answer : answers) client.answers.push_back(std::move(answer));
   if (!flush(client)) return drop(client);

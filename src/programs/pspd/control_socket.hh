@@ -19,6 +19,7 @@
 #include <psp/base/unique_fd.hh>
 #include <psp/netlink/server.hh>
 
+#include "closer.hh"
 #include "event_loop.hh"
 
 namespace psp {
@@ -49,6 +50,7 @@ class ControlSocket {
   EventLoop& loop_;
   netlink::Server& server_;
   UniqueFd listener_;
+  Closer closer_;
   std::string path_;  // to unlink; empty for an abstract address
   EventLoop::Source accept_;
   std::list<Client> clients_;

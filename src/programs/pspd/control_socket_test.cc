@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <thread>
@@ -32,6 +33,10 @@ class ControlSocketTest : public testing::Test {
     control_ = std::move(*control);
     beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
       if (stop_) loop_.stop(0);
+      while (pause_) {
+        paused_ = true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
     });
     thread_ = std::thread([this] { loop_.run(); });
   }
@@ -66,7 +71,7 @@ class ControlSocketTest : public testing::Test {
   EventLoop loop_;
   std::unique_ptr<ControlSocket> control_;
   EventLoop::Source beat_;
-  std::atomic<bool> stop_ = false;
+  std::atomic<bool> stop_ = false, pause_ = false, paused_ = false;
   std::thread thread_;
 };
 
@@ -151,6 +156,49 @@ TEST_F(ControlSocketTest, KeepsNoDescriptorThatItWasSent) {
   expect_alive();  // the loop has been through all of them
   // Clients come and go while we count; a leak would be 80 or more.
   EXPECT_LT(open_descriptors(), before + 20);
+}
+
+// send_descriptor sends a request that cannot be answered with `fd` beside it.
+void send_descriptor(int to, int fd) {
+  std::uint8_t octets[16] = {16};
+  iovec part{octets, sizeof octets};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* rights = CMSG_FIRSTHDR(&message);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+  ASSERT_EQ(::sendmsg(to, &message, MSG_NOSIGNAL), 16);
+}
+
+TEST_F(ControlSocketTest, DoesNotWaitForASocketThatLingers) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &length);
+  UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
+  ASSERT_EQ(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+  const linger for_long{1, 60};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &for_long, sizeof for_long);
+  const std::vector<char> octets(1 << 20);
+  while (::send(socket.get(), octets.data(), octets.size(), MSG_DONTWAIT) > 0) {
+  }
+  const UniqueFd client = connect();
+  pause_ = true;
+  while (!paused_) std::this_thread::yield();
+  send_descriptor(client.get(), socket.get());
+  socket.reset();  // what pspd gets is the last one
+  pause_ = false;
+  expect_alive();
 }
 
 TEST_F(ControlSocketTest, CarriesNotifications) {
