@@ -54,17 +54,6 @@ class Traffic {
   std::thread thread_;
 };
 
-void expect_nothing_in_clear(Lab& lab, const Flow& flow, std::size_t mark, const Octets& content) {
-  for (const Seen& seen : lab.cable().since(mark)) {
-    ASSERT_FALSE(of_flow(seen, flow)) << "flags " << int{seen.segment->flags} << ", "
-                                      << seen.segment->payload.size() << " octets in clear";
-    // PSP packets are random; anything else must not carry a piece of the content.
-    if (!seen.psp) {
-      ASSERT_FALSE(holds_part(seen.octets, {content.begin(), content.begin() + 256}));
-    }
-  }
-}
-
 enum class Victim { kOne, kBoth };
 using Killed = std::tuple<Kind, Victim>;
 

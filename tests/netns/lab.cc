@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lab.hh"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstring>
@@ -479,6 +480,21 @@ std::uint32_t send_window(int fd) {
   socklen_t length = sizeof info;
   if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) throw failure("TCP_INFO");
   return info.tcpi_snd_wnd;
+}
+
+void expect_nothing_in_clear(Lab& lab, const Flow& flow, std::size_t mark, const Octets& content,
+                             std::size_t link) {
+  const Octets start(
+      content.begin(),
+      content.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(content.size(), 256)));
+  for (const Seen& seen : lab.cable(link).since(mark)) {
+    ASSERT_FALSE(of_flow(seen, flow)) << "flags " << int{seen.segment->flags} << ", "
+                                      << seen.segment->payload.size() << " octets in clear";
+    // PSP packets are random; anything else must not carry a piece of the content.
+    if (!seen.psp) {
+      ASSERT_FALSE(holds_part(seen.octets, start));
+    }
+  }
 }
 
 }  // namespace psp::lab

@@ -140,6 +140,11 @@ bool at_end(int fd, std::chrono::milliseconds patience = 5s);
 int socket_error(int fd, std::chrono::milliseconds patience = 5s);
 std::uint32_t send_window(int fd);
 
+// expect_nothing_in_clear: since `mark` a link has seen no clear segment of the connection, and
+// nothing but PSP packets holds a piece of `content`, 16 octets or more.
+void expect_nothing_in_clear(Lab& lab, const Flow& flow, std::size_t mark, const Octets& content,
+                             std::size_t link = 0);
+
 }  // namespace psp::lab
 
 // A test begins with this: it skips, and says what is missing.
