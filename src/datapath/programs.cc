@@ -8,11 +8,14 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
+#include <fstream>
 #include <functional>
 #include <net/if.h>
 #include <span>
+#include <sstream>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -126,6 +129,55 @@ constexpr std::array<std::pair<const char*, bpf_attach_type>, 4> kCgroupPrograms
     {"psp_sock_out", BPF_CGROUP_INET_EGRESS},
 }};
 
+// for_each_attached calls `visit(program, cgroup, info)` for programs of that name at the cgroup
+// root.
+template <typename Visit>
+void for_each_attached(const std::string& name, bpf_attach_type type, Visit visit) {
+  const UniqueFd cgroup = root_cgroup();
+  std::array<std::uint32_t, 64> ids{};
+  std::uint32_t count = ids.size(), flags = 0;
+  if (!cgroup || bpf_prog_query(cgroup.get(), type, 0, &flags, ids.data(), &count) != 0) return;
+  for (std::uint32_t i = 0; i < count && i < ids.size(); i++) {
+    const UniqueFd program(bpf_prog_get_fd_by_id(ids[i]));
+    const auto info = program ? program_info(program.get()) : std::nullopt;
+    if (info && info->name == name) visit(program.get(), cgroup.get(), *info);
+  }
+}
+
+// detach_all takes the programs that use that map of associations off the cgroup root.
+void detach_all(std::uint32_t assoc_map_id) {
+  for (const auto& [name, type] : kCgroupPrograms)
+    for_each_attached(name, type, [&](int program, int cgroup, const ProgramInfo& info) {
+      if (std::ranges::find(info.map_ids, assoc_map_id) != info.map_ids.end())
+        bpf_prog_detach2(program, cgroup, type);
+    });
+}
+
+// start_of is when a process started, in ticks after boot; 0 if it is not running.
+std::uint64_t start_of(std::uint64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(text.substr(name_end + 1));
+  std::string field;
+  constexpr int kStartTime = 20;  // 22nd field of proc(5), two of them before the name's end
+  for (int i = 0; i < kStartTime; i++) {
+    fields >> field;
+    if (i == 0 && (field == "Z" || field == "X")) return 0;  // ended, and nobody has asked how
+  }
+  return std::strtoull(field.c_str(), nullptr, 10);
+}
+
+bool owner_is_alive(int guard_map) {
+  std::uint64_t pid = 0, start = 0;
+  const std::uint32_t pid_key = PSP_OWNER_PID, start_key = PSP_OWNER_START;
+  if (bpf_map_lookup_elem(guard_map, &pid_key, &pid) != 0 ||
+      bpf_map_lookup_elem(guard_map, &start_key, &start) != 0)
+    return true;  // not known: hands off
+  return start_of(pid) == start;
+}
+
 int program_by_name(bpf_object* object, const std::string& name) {
   bpf_program* program = bpf_object__find_program_by_name(object, name.c_str());
   return program == nullptr ? -1 : bpf_program__fd(program);
@@ -186,6 +238,11 @@ std::expected<void, std::string> SocketPrograms::attach() {
   if (!impl_->cgroup)
     return failed("cannot reach the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN)",
                   errno);
+  const int guard_map = bpf_map__fd(impl_->skeleton->maps.psp_guard);
+  const std::uint64_t pid = static_cast<std::uint64_t>(::getpid()), start = start_of(pid);
+  const std::uint32_t pid_key = PSP_OWNER_PID, start_key = PSP_OWNER_START;
+  bpf_map_update_elem(guard_map, &pid_key, &pid, BPF_ANY);
+  bpf_map_update_elem(guard_map, &start_key, &start, BPF_ANY);
   for (const auto& [name, type] : kCgroupPrograms) {
     const int fd = program(name);
     if (bpf_prog_attach(fd, impl_->cgroup.get(), type, BPF_F_ALLOW_MULTI) != 0) {
@@ -387,21 +444,29 @@ std::optional<Leftover> find_leftover(const Netdev& netdev) {
 }
 
 void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filters) {
-  const UniqueFd cgroup = root_cgroup();
-  for (const auto& [name, type] : kCgroupPrograms) {
-    std::array<std::uint32_t, 64> ids{};
-    std::uint32_t count = ids.size(), flags = 0;
-    if (!cgroup || bpf_prog_query(cgroup.get(), type, 0, &flags, ids.data(), &count) != 0) continue;
-    for (std::uint32_t i = 0; i < count && i < ids.size(); i++) {
-      const UniqueFd program(bpf_prog_get_fd_by_id(ids[i]));
-      const auto info = program ? program_info(program.get()) : std::nullopt;
-      if (!info || info->name != name) continue;
-      if (std::find(info->map_ids.begin(), info->map_ids.end(), leftover.assoc_map_id) !=
-          info->map_ids.end())
-        bpf_prog_detach2(program.get(), cgroup.get(), type);
-    }
-  }
+  detach_all(leftover.assoc_map_id);
   if (filters) clear_netdev(netdev.ifindex, leftover.restore & PSP_RESTORE_CLSACT);
 }
+
+std::vector<Orphan> find_orphans() {
+  std::vector<Orphan> orphans;
+  for_each_attached("psp_sock_out", BPF_CGROUP_INET_EGRESS, [&](int, int, const ProgramInfo& info) {
+    Orphan orphan;
+    bool dead = false;
+    for (const std::uint32_t id : info.map_ids) {
+      UniqueFd map(bpf_map_get_fd_by_id(id));
+      std::uint32_t value_size = 0;
+      const std::string name = map ? map_name(map.get(), value_size) : std::string();
+      if (name == "psp_guard") dead = !owner_is_alive(map.get());
+      if (name != "psp_assoc") continue;
+      orphan.assoc_map = std::move(map);
+      orphan.assoc_map_id = id;
+    }
+    if (dead && orphan.assoc_map) orphans.push_back(std::move(orphan));
+  });
+  return orphans;
+}
+
+void remove_orphan(const Orphan& orphan) { detach_all(orphan.assoc_map_id); }
 
 }  // namespace psp::datapath

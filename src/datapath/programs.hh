@@ -115,4 +115,15 @@ std::optional<Leftover> find_leftover(const Netdev& netdev);
 // netdev with the clsact it made. Its secured sockets must be gone: they would go on in clear.
 void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filters);
 
+// Orphan is a set of programs at the cgroup root whose pspd is dead.
+struct Orphan {
+  UniqueFd assoc_map;
+  std::uint32_t assoc_map_id = 0;
+};
+std::vector<Orphan> find_orphans();
+
+// remove_orphan takes them off. What they still block in another network namespace goes on in clear
+// by other netdevs than its own: only for an administrator who says so.
+void remove_orphan(const Orphan& orphan);
+
 }  // namespace psp::datapath

@@ -127,6 +127,11 @@ struct psp_device_config {
 #define PSP_RESTORE_UDP_GRO_FORWARDING 1u
 #define PSP_RESTORE_CLSACT 2u
 
+/* Keys of psp_guard beside ifindexes: process id of pspd, and when it started in ticks after boot.
+ */
+#define PSP_OWNER_PID 0u
+#define PSP_OWNER_START 0xffffffffu
+
 /* psp_tuple is the key of the map psp_departed: a connection whose full socket may be gone. */
 struct psp_tuple {
   psp_u8 local[16], remote[16];    /* IPv4 in the first four octets */

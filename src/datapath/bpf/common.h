@@ -63,7 +63,7 @@ struct {
 /*
  * psp_guard: netdevs whose tc programs are in place, by ifindex, with the epoch of who put them
  * there. pspd takes the entry away when they are not: a secured socket may leave only by a guarded
- * netdev.
+ * netdev. Two keys that no netdev has say whose programs these are: PSP_OWNER_PID, PSP_OWNER_START.
  */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);

@@ -390,6 +390,11 @@ int clean_up(const Options& options) {
     datapath::remove_leftover(*netdev, *leftover, true);
     spdlog::info("{}: removed what an earlier pspd left", name);
   }
+  for (const auto& orphan : datapath::find_orphans()) {
+    (void)datapath::end_secured_sockets(orphan.assoc_map.get());
+    datapath::remove_orphan(orphan);
+    spdlog::info("removed the socket programs of a pspd that is no more");
+  }
   return code;
 }
 

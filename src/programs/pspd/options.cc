@@ -110,7 +110,7 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     return std::unexpected(app.exit(error) == 0 ? 0 : 2);
   }
-  if (options.devices.empty()) {
+  if (options.devices.empty() && !options.cleanup) {
     std::fputs("pspd: error: which netdev? For example: pspd --dev eth0\n", stderr);
     return std::unexpected(2);
   }
