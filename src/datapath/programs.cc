@@ -146,11 +146,14 @@ void for_each_attached(const std::string& name, bpf_attach_type type, Visit visi
 
 // detach_all takes the programs that use that map of associations off the cgroup root.
 void detach_all(std::uint32_t assoc_map_id) {
-  for (const auto& [name, type] : kCgroupPrograms)
-    for_each_attached(name, type, [&](int program, int cgroup, const ProgramInfo& info) {
+  for (const auto& [name, attach_type] : kCgroupPrograms) {
+    const auto detach = [assoc_map_id, type = attach_type](int program, int cgroup,
+                                                           const ProgramInfo& info) {
       if (std::ranges::find(info.map_ids, assoc_map_id) != info.map_ids.end())
         bpf_prog_detach2(program, cgroup, type);
-    });
+    };
+    for_each_attached(name, attach_type, detach);
+  }
 }
 
 // start_of is when a process started, in ticks after boot; 0 if it is not running.
