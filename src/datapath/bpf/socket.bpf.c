@@ -34,6 +34,19 @@ static __always_inline bool psp_queue_end(const struct tcp_sock* tcp, __u32* end
   return true;
 }
 
+/*
+ * psp_record_clear notes that clear data up to `end` was let through; the furthest end stands.
+ * False: other processors were faster again and again, and it is not noted.
+ */
+static __always_inline bool psp_record_clear(struct psp_sock* sock, __u32 end) {
+  for (int i = 0; i < 8; i++) {
+    __u32 old = sock->clear_end;
+    if (!psp_before(old, end)) return true;
+    if (__sync_val_compare_and_swap(&sock->clear_end, old, end) == old) return true;
+  }
+  return false;
+}
+
 static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
@@ -54,13 +67,17 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   sock->generation = request->generation;
   sock->version = request->version;
   sock->epoch = psp_epoch;
-  /* What is queued now came in clear; what comes from now on records itself. */
+  /* What comes from now on records itself; then, what is queued came in clear. */
   sock->clear_end = BPF_CORE_READ(tcp, rcv_nxt);
-  if (psp_queue_end(tcp, &end) && psp_before(sock->clear_end, end)) sock->clear_end = end;
   sock->clear_end_valid = 1;
   psp_barrier(sock);
   sock->state = PSP_STATE_RX;
-  return 0;
+  psp_barrier(sock);
+  end = BPF_CORE_READ(tcp, rcv_nxt);
+  if (psp_record_clear(sock, end) && (!psp_queue_end(tcp, &end) || psp_record_clear(sock, end)))
+    return 0;
+  sock->state = PSP_STATE_NONE;
+  return -EAGAIN;
 }
 
 /*
@@ -204,15 +221,7 @@ static __always_inline bool psp_note_clear(struct psp_sock* sock, const struct t
 
   /* TCP takes what begins in its window even if it ends beyond; we could not record that. */
   if (psp_before(window_end, end)) return false;
-  if (psp_before(BPF_CORE_READ(tcp, copied_seq), end)) {
-    /* Two segments at once: the later end wins in the end, since each looks again. */
-    for (int i = 0; i < 4; i++) {
-      __u32 old = sock->clear_end;
-      if (sock->clear_end_valid && !psp_before(old, end)) break;
-      if (__sync_val_compare_and_swap(&sock->clear_end, old, end) == old) break;
-    }
-    sock->clear_end_valid = 1;
-  }
+  if (psp_before(BPF_CORE_READ(tcp, copied_seq), end) && !psp_record_clear(sock, end)) return false;
   psp_barrier(sock);
   return !sock->pending_tx && sock->state == PSP_STATE_RX;
 }
