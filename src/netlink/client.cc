@@ -696,6 +696,20 @@ ClientResult<std::optional<Notification>> Client::next_notification(
 
 int Client::notification_fd() const { return impl_->events ? impl_->events->transport.fd() : -1; }
 
+ClientResult<void> Client::request(const Request& request, const OnMessage& on_answer) {
+  Question question = impl_->question(request.name, request.cmd);
+  question.dump = request.dump;
+  question.attached = request.fd;
+  return impl_->link.ask(
+      question,
+      [&](Writer& writer) {
+        for_each_attribute(request.attributes, [&](const nlattr* attribute) {
+          writer.put_octets(attribute->nla_type, get_octets(attribute));
+        });
+      },
+      on_answer);
+}
+
 ClientResult<std::vector<AssocInfo>> Client::associations() {
   auto question = impl_->own_question("assoc-get", SOFTPSP_CMD_ASSOC_GET);
   if (!question) return std::unexpected(question.error());

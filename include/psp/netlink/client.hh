@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -138,6 +139,19 @@ class Client {
   ClientResult<void> subscribe(bool mgmt, bool use);
   ClientResult<std::optional<Notification>> next_notification(std::chrono::milliseconds timeout);
   int notification_fd() const;
+
+  // Request is one operation of the psp family as numbers, for tools that know operations as data.
+  struct Request {
+    const char* name = "";  // begins the sentence of an error, for example "dev-get"
+    std::uint8_t cmd = 0;
+    bool dump = false;
+    int fd = -1;                               // to go with it, or -1; stays the caller's
+    std::span<const std::uint8_t> attributes;  // well-formed and 4-octet aligned
+  };
+  // request asks and shows `on_answer` the attributes of each answer; they are wiped behind it.
+  ClientResult<void> request(
+      const Request& request,
+      const std::function<void(std::span<const std::uint8_t> attributes)>& on_answer);
 
   // What only pspd answers: EOPNOTSUPP from the kernel.
   ClientResult<std::vector<AssocInfo>> associations();
