@@ -75,10 +75,22 @@ enum pspnl_stats {
 #define SOFTPSP_FAMILY_NAME "softpsp"
 #define SOFTPSP_FAMILY_VERSION 1
 
+/*
+ * What pspd numbers its families and groups: outside of what a kernel gives out (family ids end at
+ * 0x3ff), so that one netlink socket of a program can carry the kernel's messages and pspd's.
+ * Programs resolve the name, as ever; these are for the library that stands between
+ * (libpsp-genl.so).
+ */
+#define SOFTPSP_ID_PSP 0x5053
+#define SOFTPSP_ID_SOFTPSP 0x5054
+#define SOFTPSP_ID_GROUP_MGMT 0x50530001
+#define SOFTPSP_ID_GROUP_USE 0x50530002
+
 enum softpsp_cmd {
   SOFTPSP_CMD_ASSOC_GET = 1, /* dump; reply: softpsp_assoc */
   SOFTPSP_CMD_INFO_GET = 2,  /* do: the daemon; dump: its devices; reply: softpsp_info */
   SOFTPSP_CMD_SUBSCRIBE = 3, /* softpsp_subscribe: this connection's multicast groups from now on */
+  SOFTPSP_CMD_FORWARD = 4,   /* softpsp_forward: what a program sent on a netlink socket */
 };
 
 enum softpsp_assoc {
@@ -125,6 +137,25 @@ enum softpsp_drop {
 enum softpsp_subscribe {
   SOFTPSP_SUBSCRIBE_GROUPS = 1, /* u32, mask 0x3 */
 };
+
+/*
+ * Forward: exactly one of message, join, leave, who. The program's NETLINK_GENERIC socket is the
+ * first descriptor beside the datagram, the one that sock-fd names the second. Answers and
+ * notifications go to that netlink socket; then the datagram itself is answered, with `sender` or
+ * an NLMSG_ERROR, which is what the program's send() or setsockopt() fails with.
+ */
+enum softpsp_forward {
+  /* binary: one netlink message. Of a dump of all families only the `psp` part is answered, and no
+   * NLMSG_DONE: the kernel's part follows. */
+  SOFTPSP_FORWARD_MESSAGE = 1,
+  SOFTPSP_FORWARD_JOIN = 2,   /* u32: a group id, as NETLINK_ADD_MEMBERSHIP */
+  SOFTPSP_FORWARD_LEAVE = 3,  /* u32: a group id, as NETLINK_DROP_MEMBERSHIP */
+  SOFTPSP_FORWARD_SENDER = 4, /* u32, reply: the netlink port that pspd sends from */
+  SOFTPSP_FORWARD_WHO = 5,    /* flag: no request, only the reply is wanted */
+};
+
+/* Where notifications were lost, pspd sends a NLMSG_OVERRUN message with this sequence number. */
+#define SOFTPSP_OVERRUN_SEQ 0x50534f56
 
 /* Bits of softpsp subscribe's groups. */
 #define SOFTPSP_GROUP_MGMT 0x1
