@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl assoc: the secured connections. Their keys are not shown, by no option.
-#include <algorithm>
+#include <arpa/inet.h>
+#include <array>
+#include <charconv>
 #include <fmt/format.h>
 
 #include <psp/device/state_table.h>
+#include <psp/wire/version_text.hh>
 
 #include "command.hh"
 #include "devices.hh"
@@ -14,7 +17,8 @@ namespace psp::ctl {
 namespace {
 
 constexpr std::string_view kHelp =
-    R"(Usage: pspctl assoc show [dev IFNAME | dev id N] [state rx|tx|full]
+    R"(Usage: pspctl assoc show [dev IFNAME | dev id N] [state rx|tx|full] [stale]
+              [version V] [local ADDR] [peer ADDR] [port N] [sport N] [dport N]
 
 show   per connection: addresses and ports, state, TCP state, device, version, SPIs,
        generation of the device key (stale: that key is gone, nothing gets through),
@@ -24,32 +28,100 @@ state  rx    has an Rx key; receives clear and PSP, sends clear
        tx    has a Tx key too; sends PSP; the peer may not have switched yet
        full  both sides speak PSP; nothing in clear is accepted any more
 
+All that is said must fit. sport is the local port, dport the peer's, port either.
 Only pspd can tell; the kernel's own family has no such request. Keys are never shown.
+
+Examples:
+       pspctl assoc show state full dport 443
+       pspctl -j assoc show dev eth0 stale
 )";
 
 struct Filter {
   std::optional<DeviceSelector> device;
   std::optional<unsigned> state;
+  std::optional<Version> version;
+  std::optional<std::string> local, peer;  // as inet_ntop writes them
+  std::optional<std::uint16_t> port, sport, dport;
+  bool stale = false;
+
+  bool fits(const AssocInfo& assoc) const {
+    return (!state || assoc.state == *state) && (!version || assoc.version == *version) &&
+           (!local || assoc.local_address == *local) && (!peer || assoc.peer_address == *peer) &&
+           (!sport || assoc.local_port == *sport) && (!dport || assoc.peer_port == *dport) &&
+           (!port || assoc.local_port == *port || assoc.peer_port == *port) &&
+           (!stale || assoc.stale);
+  }
 };
+
+Outcome<unsigned> read_state(const std::string& word) {
+  for (unsigned state = PSP_STATE_RX; state < PSP_STATES; ++state)
+    if (word == psp_state_name(state)) return state;
+  return usage_error(fmt::format("\"{}\" is no state (rx, tx, full)", word));
+}
+
+Outcome<Version> read_version(const std::string& word) {
+  if (const auto version = parse_version(word)) return *version;
+  return usage_error(fmt::format("\"{}\" is no PSP version ({})", word, kVersionWords));
+}
+
+Outcome<std::string> read_address(const std::string& word) {
+  const bool brackets = word.size() > 2 && word.front() == '[' && word.back() == ']';
+  const std::string bare = brackets ? word.substr(1, word.size() - 2) : word;
+  for (const int family : {AF_INET, AF_INET6}) {
+    in6_addr address{};
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    if (inet_pton(family, bare.c_str(), &address) == 1 &&
+        inet_ntop(family, &address, text.data(), text.size()) != nullptr)
+      return text.data();
+  }
+  return usage_error(fmt::format("\"{}\" is no address", word));
+}
+
+Outcome<std::uint16_t> read_port(const std::string& word) {
+  std::uint16_t port = 0;
+  const char* end = word.data() + word.size();
+  const auto parsed = std::from_chars(word.data(), end, port);
+  if (parsed.ec == std::errc{} && parsed.ptr == end && port != 0) return port;
+  return usage_error(fmt::format("\"{}\" is no port", word));
+}
+
+// take_value reads the word behind `key` into `value`.
+template <typename T>
+Outcome<void> take_value(Words& words, std::string_view key, Outcome<T> (*read)(const std::string&),
+                         std::optional<T>& value) {
+  const auto word = words.take(fmt::format("value behind \"{}\"", key));
+  if (!word) return std::unexpected(word.error());
+  auto parsed = read(*word);
+  if (!parsed) return std::unexpected(parsed.error());
+  value = std::move(*parsed);
+  return {};
+}
+
+Outcome<void> take_condition(Words& words, Filter& filter) {
+  if (words.accept("stale")) {
+    filter.stale = true;
+    return {};
+  }
+  if (words.peek() == "dev") {
+    auto device = take_device(words);
+    if (!device) return std::unexpected(device.error());
+    filter.device = std::move(*device);
+    return {};
+  }
+  if (words.accept("state")) return take_value(words, "state", read_state, filter.state);
+  if (words.accept("version")) return take_value(words, "version", read_version, filter.version);
+  if (words.accept("local")) return take_value(words, "local", read_address, filter.local);
+  if (words.accept("peer")) return take_value(words, "peer", read_address, filter.peer);
+  if (words.accept("port")) return take_value(words, "port", read_port, filter.port);
+  if (words.accept("sport")) return take_value(words, "sport", read_port, filter.sport);
+  if (words.accept("dport")) return take_value(words, "dport", read_port, filter.dport);
+  return words.expect_end();
+}
 
 Outcome<Filter> take_filter(Words& words) {
   Filter filter;
-  while (!words.done()) {
-    if (words.accept("state")) {
-      const auto word = words.take("rx, tx or full behind \"state\"");
-      if (!word) return std::unexpected(word.error());
-      for (unsigned state = PSP_STATE_RX; state < PSP_STATES; ++state)
-        if (*word == psp_state_name(state)) filter.state = state;
-      if (!filter.state)
-        return usage_error(fmt::format("\"{}\" is no state (rx, tx, full)", *word));
-    } else if (words.peek() == "dev") {
-      auto device = take_device(words);
-      if (!device) return std::unexpected(device.error());
-      filter.device = std::move(*device);
-    } else {
-      if (auto end = words.expect_end(); !end) return std::unexpected(end.error());
-    }
-  }
+  while (!words.done())
+    if (auto taken = take_condition(words, filter); !taken) return std::unexpected(taken.error());
   return filter;
 }
 
@@ -110,7 +182,7 @@ Outcome<void> show(Context& context) {
   if (!associations) return refused("assoc show", associations.error());
   for (const AssocInfo& assoc : *associations) {
     if (dev_id && assoc.dev_id != *dev_id) continue;
-    if (filter->state && assoc.state != *filter->state) continue;
+    if (!filter->fits(assoc)) continue;
     print_association(context, assoc);
   }
   context.out.finish();
@@ -119,6 +191,6 @@ Outcome<void> show(Context& context) {
 
 }  // namespace
 
-Noun assoc_noun() { return {"assoc", kHelp, true, {{"show", show}}}; }
+Noun assoc_noun() { return {"assoc", kHelp, true, {{"show", show, "list"}}}; }
 
 }  // namespace psp::ctl

@@ -3,42 +3,53 @@
 // From argv to a command and from its outcome to an exit status.
 #include "command.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
+
+#include "netns.hh"
 
 namespace psp::ctl {
 
 namespace {
 
 constexpr std::string_view kHelp =
-    R"(Usage: pspctl [OPTIONS] NOUN [VERB] [ARGUMENTS]    (alone: dev show)
-
-  dev show                      PSP devices and the versions that they accept
-  dev set eth0 psp-versions-ena all      accept PSP packets of these versions
-  key rotate eth0               make a new device key; twice, and old connections die
-  assoc show                    secured connections
-  stats show                    counters, with -s also why packets were dropped
+    R"(Usage: pspctl [OPTIONS] NOUN [VERB] [ARGUMENTS]      (alone: dev show)
+  dev show|set|assoc|disassoc [DEV ...]   PSP devices and the versions that they accept
+  key rotate DEV                a new device key; twice, and old connections die
+  assoc show [FILTER]           secured connections
+  stats show [DEV]              counters, with -s also why packets were dropped
   monitor                       changes as they happen, one a line
   doctor [--peer HOST]          what works here, what does not, and what to do
+  netlink OP --json TEXT        any operation of the psp family (--dump, --show-keys)
+A device is a netdev's name or "id N". "pspctl NOUN help" says more. Nouns and verbs may
+be abbreviated, as with ip(8): "pspctl d s" is "pspctl dev show".
 
-  A device is a netdev's name or "id N". "pspctl NOUN help" says more.
-
-  -j, --json          a JSON array; keys are the attribute names of the kernel
-  -p, --pretty        JSON over several lines
-  -s, --statistics    more numbers         -d, --details    more facts
-  -t, --timestamp     time of each event   -V, --version    -h, --help
-  --socket ADDR       where pspd listens ("@name" is abstract); default $PSP_SOCKET,
-                      else @softpsp. Skips the kernel's own family.
+  -j, --json  a JSON array        -p, --pretty   over several lines
+  -s, --statistics  more numbers  -d, --details  more facts   -o, --oneline  one a line
+  -t, --timestamp  time of each event            -c, --color[=auto|always|never]
+  -n, --netns NAME  in that network namespace    -V, --version   -h, --help
+  --socket ADDR  where pspd listens ("@name" is abstract); default $PSP_SOCKET,
+                 else @softpsp. Skips the kernel's own family.
 
 Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted.
-See pspctl(8); psp(7) for the protocol.
 )";
 
 const std::vector<Noun>& nouns() {
   static const std::vector<Noun> table = {dev_noun(),   key_noun(),     assoc_noun(),
                                           stats_noun(), monitor_noun(), doctor_noun()};
   return table;
+}
+
+// choose is the entry that `word` names or, as with ip(8), begins; the first one if several do.
+template <typename Entry>
+const Entry* choose(const std::vector<Entry>& table, std::string_view word) {
+  const auto exact = std::ranges::find(table, word, &Entry::name);
+  if (exact != table.end()) return &*exact;
+  const auto begun = std::ranges::find_if(
+      table, [&](const Entry& entry) { return !word.empty() && entry.name.starts_with(word); });
+  return begun == table.end() ? nullptr : &*begun;
 }
 
 void print(std::FILE* file, std::string_view words) {
@@ -48,21 +59,27 @@ void print(std::FILE* file, std::string_view words) {
 Outcome<const Noun*> find_noun(Words& words) {
   auto word = words.take("NOUN");
   if (!word) return std::unexpected(word.error());
-  for (const Noun& noun : nouns())
-    if (noun.name == *word) return &noun;
+  if (const Noun* noun = choose(nouns(), *word)) return noun;
   return usage_error(fmt::format("\"{}\" is no noun of pspctl; see pspctl --help", *word));
 }
 
+Tail tail_of(std::string_view word) {
+  const Noun* noun = choose(nouns(), word);
+  return noun == nullptr ? Tail::kWords : noun->tail;
+}
+
 Outcome<Handler> find_verb(const Noun& noun, Words& words) {
-  for (const Verb& verb : noun.verbs)
-    if (verb.name.empty() || words.accept(verb.name)) return verb.handler;
+  if (noun.verbs.front().name.empty()) return noun.verbs.front().handler;
   if (words.done() && noun.alone) return noun.verbs.front().handler;
   std::string verbs;
   for (const Verb& verb : noun.verbs)
     verbs += fmt::format("{}{}", verbs.empty() ? "" : ", ", verb.name);
   if (words.done()) return usage_error(fmt::format("{}: VERB is missing ({})", noun.name, verbs));
-  return usage_error(
-      fmt::format("{}: \"{}\" is no verb of it ({})", noun.name, words.peek(), verbs));
+  const auto word = words.take("VERB");
+  if (const Verb* verb = choose(noun.verbs, *word)) return verb->handler;
+  for (const Verb& verb : noun.verbs)
+    if (!verb.alias.empty() && verb.alias.starts_with(*word)) return verb.handler;
+  return usage_error(fmt::format("{}: \"{}\" is no verb of it ({})", noun.name, *word, verbs));
 }
 
 Outcome<void> execute(const Options& options, const Environment& environment) {
@@ -79,16 +96,22 @@ Outcome<void> execute(const Options& options, const Environment& environment) {
   if (options.words.empty()) words = Words({"dev", "show"});
   auto noun = find_noun(words);
   if (!noun) return std::unexpected(noun.error());
-  if (help_word || options.help || words.accept("help")) {
+  const bool ours = (*noun)->tail != Tail::kProgram;
+  if (help_word || options.help || (ours && words.accept("help"))) {
     print(environment.out, (*noun)->help);
     return {};
   }
   if (options.peer && (*noun)->name != "doctor") return usage_error("--peer is for doctor only");
   auto handler = find_verb(**noun, words);
   if (!handler) return std::unexpected(handler.error());
+  if (options.netns)
+    if (auto entered = enter_netns(*options.netns); !entered) return entered;
+  const bool colour = options.colour == ColourWhen::kAuto ? environment.colour
+                                                          : options.colour == ColourWhen::kAlways;
   const Emitter::Style style{.json = options.json,
                              .pretty = options.pretty,
-                             .colour = environment.colour && !options.json};
+                             .colour = colour && !options.json,
+                             .oneline = options.oneline};
   Context context{options, environment, std::move(words), Emitter(environment.out, style)};
   return (*handler)(context);
 }
@@ -110,7 +133,7 @@ Outcome<std::optional<DaemonInfo>> Context::daemon_info(Client& client) const {
 }
 
 ExitStatus run(const std::vector<std::string>& arguments, const Environment& environment) {
-  const auto options = parse_options(arguments);
+  const auto options = parse_options(arguments, tail_of);
   Outcome<void> outcome =
       options ? execute(*options, environment) : Outcome<void>(std::unexpected(options.error()));
   if (outcome && (std::fflush(environment.out) != 0 || std::ferror(environment.out) != 0))

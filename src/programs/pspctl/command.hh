@@ -20,9 +20,10 @@ namespace psp::ctl {
 
 // Environment is the world outside, so that tests can be one.
 struct Environment {
+  std::FILE* in = stdin;
   std::FILE* out = stdout;
   std::FILE* err = stderr;
-  bool colour = false;
+  bool colour = false;  // what --color=auto means here
   std::function<std::chrono::system_clock::time_point()> now = std::chrono::system_clock::now;
 };
 
@@ -45,14 +46,17 @@ using Handler = Outcome<void> (*)(Context&);
 struct Verb {
   std::string_view name;
   Handler handler;
+  std::string_view alias = {};
 };
 
-// Noun is one kind of object. The first verb is what a noun alone means, if `alone` is set.
+// Noun is one kind of object. The first verb is what a noun alone means, if `alone` is set. Words
+// may be abbreviated; the first that fits is meant, so that new nouns and verbs go to the end.
 struct Noun {
   std::string_view name;
   std::string_view help;
   bool alone;
   std::vector<Verb> verbs;  // one with an empty name: the noun is its own verb
+  Tail tail = Tail::kWords;
 };
 
 // One file per noun.
@@ -62,6 +66,7 @@ Noun assoc_noun();
 Noun stats_noun();
 Noun monitor_noun();
 Noun doctor_noun();
+Noun netlink_noun();
 
 // run is pspctl: arguments without argv[0] in, exit status out.
 ExitStatus run(const std::vector<std::string>& arguments, const Environment& environment);

@@ -96,6 +96,6 @@ Outcome<void> set(Context& context) {
 
 }  // namespace
 
-Noun dev_noun() { return {"dev", kHelp, true, {{"show", show}, {"set", set}}}; }
+Noun dev_noun() { return {"dev", kHelp, true, {{"show", show, "list"}, {"set", set}}}; }
 
 }  // namespace psp::ctl

@@ -3,6 +3,8 @@
 // The two ways out of pspctl: text and JSON.
 #include "emitter.hh"
 
+#include <algorithm>
+
 namespace psp::ctl {
 
 namespace {
@@ -41,7 +43,10 @@ Emitter::Scope Emitter::object(std::string_view key) {
 void Emitter::close() {
   auto [key, value] = std::move(open_.back());
   open_.pop_back();
-  if (!style_.json) return;
+  if (!style_.json) {
+    if (open_.empty()) end_line();
+    return;
+  }
   if (open_.empty())
     elements_.push_back(std::move(value));
   else
@@ -68,7 +73,32 @@ void Emitter::write(std::string_view words, Colour colour) {
     coloured = fmt::format("{}{}\x1b[0m", escape_of(colour), words);
     words = coloured;
   }
-  std::fwrite(words.data(), 1, words.size(), file_);  // errors: ferror, at the end
+  if (style_.oneline && !open_.empty())
+    line_ += words;
+  else
+    std::fwrite(words.data(), 1, words.size(), file_);  // errors: ferror, at the end
+}
+
+void Emitter::end_line() {
+  if (line_.empty()) return;
+  const bool whole = line_.back() == '\n';
+  if (whole) line_.pop_back();
+  std::ranges::replace(line_, '\n', '\\');
+  if (whole) line_ += '\n';
+  std::fwrite(line_.data(), 1, line_.size(), file_);
+  line_.clear();
+}
+
+std::string Emitter::printable(std::string_view words) {
+  std::string clean;
+  for (const char octet : words) {
+    const auto code = static_cast<unsigned char>(octet);
+    if (code < 0x20 || code == 0x7f)
+      clean += fmt::format("\\{:03o}", code);
+    else
+      clean += octet;
+  }
+  return clean;
 }
 
 void Emitter::end_event() {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,7 @@ class Emitter {
     bool json = false;
     bool pretty = false;  // JSON over several lines
     bool colour = false;
+    bool oneline = false;  // text: each element on one line, "\\" where a line ended, as ip(8)
   };
 
   // Writes to `file`, which stays the caller's.
@@ -54,6 +56,8 @@ class Emitter {
              Colour colour = Colour::kNone) {
     if (style_.json)
       set(key, value);
+    else if constexpr (std::is_convertible_v<const T&, std::string_view>)
+      write(fmt::format(fmt::runtime(text), printable(value)), colour);
     else
       write(fmt::format(text, value), colour);
   }
@@ -69,6 +73,10 @@ class Emitter {
     if (!style_.json) write(words, colour);
   }
 
+  // printable is `words` with octets that would act on a terminal written as "\033". Interface
+  // names may hold any.
+  static std::string printable(std::string_view words);
+
   bool json() const { return style_.json; }
 
   // end_event ends one event of a stream: a line, written at once. For programs a line holds one
@@ -80,10 +88,12 @@ class Emitter {
  private:
   void close();
   void write(std::string_view words, Colour colour);
+  void end_line();
 
   std::FILE* file_;
   Style style_;
   bool streamed_ = false;
+  std::string line_;  // with oneline, the text of the open element
   std::vector<std::pair<std::string, nlohmann::ordered_json>> open_;  // innermost last
   nlohmann::ordered_json elements_ = nlohmann::ordered_json::array();
 };

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl monitor: notifications of the family as they come, one a line, written at once.
+#include <array>
 #include <charconv>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <poll.h>
 
 #include "command.hh"
 #include "devices.hh"
@@ -89,6 +91,20 @@ void print_event(Context& context, const Notification& event) {
   out.end_event();
 }
 
+// await_event waits for a notification; nothing if nobody reads our output any more.
+Outcome<std::optional<Notification>> await_event(Context& context, Client& client) {
+  while (true) {
+    auto event = client.next_notification(std::chrono::milliseconds(0));
+    if (!event) return refused("monitor", event.error());
+    if (*event) return std::move(*event);
+    // Output that is no descriptor is -1, which poll() skips.
+    std::array<pollfd, 2> waits = {
+        {{client.notification_fd(), POLLIN, 0}, {fileno(context.environment.out), 0, 0}}};
+    poll(waits.data(), waits.size(), -1);
+    if ((waits[1].revents & (POLLERR | POLLHUP)) != 0) return std::nullopt;
+  }
+}
+
 Outcome<void> monitor(Context& context) {
   const auto request = take_request(context.words);
   if (!request) return std::unexpected(request.error());
@@ -97,9 +113,9 @@ Outcome<void> monitor(Context& context) {
   if (auto joined = client->subscribe(request->mgmt, request->use); !joined)
     return refused("monitor", joined.error());
   for (std::uint64_t seen = 0; request->count == 0 || seen < request->count;) {
-    const auto event = client->next_notification(std::chrono::hours(1));
-    if (!event) return refused("monitor", event.error());
-    if (!*event) continue;
+    const auto event = await_event(context, *client);
+    if (!event) return std::unexpected(event.error());
+    if (!*event) return {};
     print_event(context, **event);
     if (std::ferror(context.environment.out) != 0) return {};  // the caller says so
     ++seen;

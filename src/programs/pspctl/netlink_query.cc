@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rtnetlink by libmnl: a route, the tc filters of a netdev.
+// rtnetlink by libmnl: routes, netdevs, namespace numbers, the tc filters of a netdev.
 #include "netlink_query.hh"
 
 #include <array>
 #include <cerrno>
 #include <functional>
 #include <libmnl/libmnl.h>
+#include <linux/if.h>
+#include <linux/net_namespace.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
@@ -68,7 +70,78 @@ void note_program(const nlmsghdr* message, std::vector<std::string>& names) {
   if (const nlattr* name = find(options, TCA_BPF_NAME)) names.emplace_back(mnl_attr_get_str(name));
 }
 
+// Request is a buffer with the message that is being put into it.
+struct Request {
+  template <typename Header>
+  Header* start(std::uint16_t type, std::uint16_t flags) {
+    message = mnl_nlmsg_put_header(octets.data());
+    message->nlmsg_type = type;
+    message->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
+    return static_cast<Header*>(mnl_nlmsg_put_extra_header(message, sizeof(Header)));
+  }
+  alignas(nlmsghdr) std::array<char, 256> octets{};
+  nlmsghdr* message = nullptr;
+};
+
+// get_link asks for one netdev; `request` already says which.
+int get_link(Request& request, std::optional<std::int32_t> nsid, const Visitor& visit) {
+  if (nsid)
+    mnl_attr_put_u32(request.message, IFLA_TARGET_NETNSID, static_cast<std::uint32_t>(*nsid));
+  return query(request.message, visit);
+}
+
 }  // namespace
+
+std::expected<std::int32_t, int> netns_id(int fd) {
+  Request request;
+  request.start<rtgenmsg>(RTM_GETNSID, 0)->rtgen_family = AF_UNSPEC;
+  mnl_attr_put_u32(request.message, NETNSA_FD, static_cast<std::uint32_t>(fd));
+  std::int32_t nsid = -1;
+  const int error = query(request.message, [&](const nlmsghdr* message) {
+    Attributes attributes;
+    mnl_attr_parse(message, sizeof(rtgenmsg), collect, &attributes);
+    if (const nlattr* attribute = find(attributes, NETNSA_NSID))
+      nsid = static_cast<std::int32_t>(mnl_attr_get_u32(attribute));
+  });
+  if (error != 0) return std::unexpected(error);
+  return nsid;
+}
+
+int assign_netns_id(int fd) {
+  Request request;
+  request.start<rtgenmsg>(RTM_NEWNSID, NLM_F_ACK)->rtgen_family = AF_UNSPEC;
+  mnl_attr_put_u32(request.message, NETNSA_FD, static_cast<std::uint32_t>(fd));
+  mnl_attr_put_u32(request.message, NETNSA_NSID, UINT32_MAX);  // -1: any free one
+  return query(request.message, {[](const nlmsghdr*) {}});
+}
+
+std::expected<std::uint32_t, int> link_index(const std::string& name,
+                                             std::optional<std::int32_t> nsid) {
+  if (name.empty() || name.size() >= IFNAMSIZ) return std::unexpected(ENODEV);
+  Request request;
+  request.start<ifinfomsg>(RTM_GETLINK, 0)->ifi_family = AF_UNSPEC;
+  mnl_attr_put_strz(request.message, IFLA_IFNAME, name.c_str());
+  std::uint32_t ifindex = 0;
+  const int error = get_link(request, nsid, [&](const nlmsghdr* message) {
+    ifindex = static_cast<std::uint32_t>(
+        static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index);
+  });
+  if (error != 0) return std::unexpected(error);
+  return ifindex;
+}
+
+std::expected<std::string, int> link_name(std::uint32_t ifindex, std::optional<std::int32_t> nsid) {
+  Request request;
+  request.start<ifinfomsg>(RTM_GETLINK, 0)->ifi_index = static_cast<int>(ifindex);
+  std::string name;
+  const int error = get_link(request, nsid, [&](const nlmsghdr* message) {
+    Attributes attributes;
+    mnl_attr_parse(message, sizeof(ifinfomsg), collect, &attributes);
+    if (const nlattr* attribute = find(attributes, IFLA_IFNAME)) name = mnl_attr_get_str(attribute);
+  });
+  if (error != 0) return std::unexpected(error);
+  return name;
+}
 
 std::expected<std::uint32_t, int> route_ifindex(const sockaddr_storage& address) {
   alignas(nlmsghdr) std::array<char, 256> octets{};

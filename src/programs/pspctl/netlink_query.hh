@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The few questions that doctor puts to the kernel by rtnetlink.
+// The few questions that pspctl puts to the kernel by rtnetlink.
 #pragma once
 
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <sys/socket.h>
 #include <vector>
@@ -17,5 +18,16 @@ std::expected<std::uint32_t, int> route_ifindex(const sockaddr_storage& address)
 // tc_programs lists the names of the BPF programs that tc runs on a netdev, at clsact's ingress and
 // egress; empty also if that cannot be told.
 std::vector<std::string> tc_programs(std::uint32_t ifindex);
+
+// netns_id is the number by which our network namespace knows the one behind `fd`, -1 if it has
+// none. assign_netns_id gives it one, and returns 0 or an errno.
+std::expected<std::int32_t, int> netns_id(int fd);
+int assign_netns_id(int fd);
+
+// link_index and link_name find a netdev by name or index, in the namespace known by that number.
+// Errors: errno.
+std::expected<std::uint32_t, int> link_index(const std::string& name,
+                                             std::optional<std::int32_t> nsid);
+std::expected<std::string, int> link_name(std::uint32_t ifindex, std::optional<std::int32_t> nsid);
 
 }  // namespace psp::ctl

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line: options anywhere, and the words between them, which are noun, verb and objects.
+// The command line in the manner of ip(8): options anywhere, short ones in one word ("-jp"), long
+// ones with one dash or two, and the words between them, which are noun, verb and objects.
 #pragma once
 
 #include <optional>
@@ -12,21 +13,37 @@
 
 namespace psp::ctl {
 
+enum class ColourWhen { kAuto, kAlways, kNever };
+
 struct Options {
   bool json = false;
   bool pretty = false;
   bool statistics = false;
   bool details = false;
   bool timestamps = false;
+  bool oneline = false;
   bool help = false;
   bool version = false;
+  ColourWhen colour = ColourWhen::kAuto;
+  std::optional<std::string> netns;
   std::optional<std::string> socket;
-  std::optional<std::string> peer;  // doctor only
-  std::vector<std::string> words;
+  std::optional<std::string> peer;     // doctor only
+  std::optional<std::string> request;  // netlink only: its --json
+  bool dump = false;                   // netlink only
+  bool show_keys = false;              // netlink only
+  std::vector<std::string> words;      // the noun as typed, and what is behind it
 };
 
-// parse_options reads argv without argv[0]. Errors: kUsage.
-Outcome<Options> parse_options(const std::vector<std::string>& arguments);
+// Tail is how the arguments behind a noun are read.
+enum class Tail {
+  kWords,    // options anywhere between the words
+  kNetlink,  // the same, but --json takes the attributes
+  kProgram,  // another program and its arguments: nothing is an option of ours
+};
+using TailOf = Tail (*)(std::string_view noun);
+
+// parse_options reads argv without argv[0]; `tail_of` knows the nouns. Errors: kUsage.
+Outcome<Options> parse_options(const std::vector<std::string>& arguments, TailOf tail_of);
 
 // Words hands out the words of a command one by one.
 class Words {

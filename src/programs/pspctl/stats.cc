@@ -51,6 +51,6 @@ Outcome<void> show(Context& context) {
 
 }  // namespace
 
-Noun stats_noun() { return {"stats", kHelp, true, {{"show", show}}}; }
+Noun stats_noun() { return {"stats", kHelp, true, {{"show", show, "list"}}}; }
 
 }  // namespace psp::ctl
