@@ -114,7 +114,7 @@ void tx_begin(benchmark::State& state, const crypto::Backend* backend) {
 class AnySocket final : public SocketOps {
  public:
   Result<SocketInfo> examine(int fd) override {
-    return SocketInfo{static_cast<std::uint64_t>(fd), 1, true};
+    return SocketInfo{static_cast<std::uint64_t>(fd), 0, 1, true};
   }
   Result<void> rx_attach(int, const Association&) override { return {}; }
   Result<void> tx_attach(int, const Association&) override { return {}; }
@@ -127,7 +127,7 @@ void rotate(benchmark::State& state, const crypto::Backend* backend) {
     auto bed = std::make_unique<Bed>(*backend);
     AnySocket sockets;
     auto core = std::make_unique<Core>(sockets);
-    const auto id = core->add_device(1, "bench0", VersionSet::all(), bed->driver).value();
+    const auto id = core->add_device({0, 1}, "bench0", VersionSet::all(), bed->driver).value();
     for (std::int64_t fd = 0; fd < state.range(0); ++fd)
       (void)core->rx_assoc({.fd = static_cast<int>(fd),
                             .dev_id = std::nullopt,

@@ -50,7 +50,8 @@ std::expected<void, std::string> HostDevice::start(const HostDeviceOptions& opti
         std::make_unique<Worker>(tap_.fd(number), software_.make_engine(),
                                  WorkerOptions{netdev_.name, number, options.busy_poll_us, tx}));
 
-  auto id = context_.core.add_device(netdev_.ifindex, netdev_.name, VersionSet::all(), *this);
+  auto id = context_.core.add_device({context_.sockets.netns_cookie(), netdev_.ifindex},
+                                     netdev_.name, VersionSet::all(), *this);
   if (!id) return std::unexpected(fmt::format("{}: the device cannot be registered", netdev_.name));
   id_ = *id;
   context_.sockets.bind_device(id_, {netdev_.ifindex, tap_.ifindex(), &software_});

@@ -106,6 +106,7 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
   get_option(fd, SO_COOKIE, info.cookie);
   auto seen = view(fd);
   if (!seen) return std::unexpected(seen.error());
+  info.netns = netns;
   info.established = seen->tcp_state == kTcpEstablished;
   info.route_ifindex = seen->route_ifindex;
   return info;

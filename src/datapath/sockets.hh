@@ -37,6 +37,9 @@ class KernelSockets final : public device::SocketOps {
   device::Result<void> rx_attach(int fd, const device::Association& association) override;
   device::Result<void> tx_attach(int fd, const device::Association& association) override;
 
+  // netns_cookie is that of the namespace that pspd was started in.
+  std::uint64_t netns_cookie() const { return netns_cookie_; }
+
   // forget drops what was kept for the packets that a connection sends after its socket has gone.
   void forget(std::uint64_t cookie);
 

@@ -6,6 +6,7 @@
 //
 // Associations of a device hang on one of three lists, as in the kernel: active (under the active
 // device key), previous (one rotation old), stale. A rotation moves whole lists.
+#include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <list>
@@ -22,6 +23,10 @@ Listener& silent_listener() {
 }
 
 }  // namespace
+
+bool Device::present_in(std::uint64_t netns) const {
+  return std::ranges::any_of(associated, [netns](NetdevKey key) { return key.netns == netns; });
+}
 
 struct Core::Record {
   Device device;
@@ -47,9 +52,22 @@ struct Core::Target {
   int fd;
   SocketInfo socket;
   Record* record;
+  NetdevKey netdev;
 };
 
-Core::Core(SocketOps& sockets) : sockets_(sockets), listener_(&silent_listener()) {}
+namespace {
+
+// netdev_in is the device's netdev in that namespace, the main one if it has none there.
+NetdevKey netdev_in(const Device& device, std::uint64_t netns) {
+  if (device.netdev.netns == netns) return device.netdev;
+  const auto found = std::ranges::find(device.associated, netns, &NetdevKey::netns);
+  return found != device.associated.end() ? *found : device.netdev;
+}
+
+}  // namespace
+
+Core::Core(SocketOps& sockets, NetdevOps* netdevs)
+    : sockets_(sockets), netdevs_(netdevs), listener_(&silent_listener()) {}
 
 Core::~Core() = default;
 
@@ -57,10 +75,10 @@ void Core::set_listener(Listener* listener) {
   listener_ = listener != nullptr ? listener : &silent_listener();
 }
 
-Result<std::uint16_t> Core::add_device(std::uint32_t ifindex, std::string ifname, VersionSet cap,
+Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, VersionSet cap,
                                        Driver& driver) {
   if (cap.bits == 0 || !VersionSet::all().contains(cap)) return fail(EINVAL);
-  if (find_record_by_ifindex(ifindex) != nullptr) return fail(EEXIST);
+  if (find_record_by_netdev(netdev) != nullptr) return fail(EEXIST);
   constexpr std::size_t kIds = std::numeric_limits<std::uint16_t>::max();  // 1..65535
   if (records_.size() >= kIds) return fail(ENOSPC);
   do {
@@ -69,12 +87,12 @@ Result<std::uint16_t> Core::add_device(std::uint32_t ifindex, std::string ifname
 
   auto record = std::make_unique<Record>();
   record->device = {.id = last_id_,
-                    .ifindex = ifindex,
+                    .netdev = netdev,
                     .ifname = std::move(ifname),
                     .versions_cap = cap,
                     .driver = &driver};
   const Device& device = record->device;
-  by_ifindex_.emplace(ifindex, record.get());
+  by_netdev_.emplace(netdev, record.get());
   records_.emplace(last_id_, std::move(record));
   listener_->device_added(device);
   return device.id;
@@ -90,7 +108,11 @@ void Core::remove_device(std::uint16_t id) {
         record->device.driver->tx_key_del(association.tx_handle);
         association.tx_handle = 0;
       }
-  by_ifindex_.erase(record->device.ifindex);
+  by_netdev_.erase(record->device.netdev);
+  for (const NetdevKey netdev : std::exchange(record->device.associated, {})) {
+    by_netdev_.erase(netdev);
+    netdevs_->detach(record->device, netdev);
+  }
   record->registered = false;
   record->device.driver = nullptr;
   drop_record_if_unused(*record);
@@ -102,32 +124,48 @@ Core::Record* Core::find_record(std::uint32_t id) {
   return it != records_.end() && it->second->registered ? it->second.get() : nullptr;
 }
 
-Core::Record* Core::find_record_by_ifindex(std::uint32_t ifindex) {
-  const auto it = by_ifindex_.find(ifindex);
-  return it != by_ifindex_.end() ? it->second : nullptr;
+Core::Record* Core::find_record_by_netdev(NetdevKey netdev) {
+  const auto it = by_netdev_.find(netdev);
+  return it != by_netdev_.end() ? it->second : nullptr;
+}
+
+Result<Core::Record*> Core::find_visible(std::uint32_t id, Caller caller) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  if (caller && !record->device.visible_in(*caller)) return fail(ENOENT);
+  return record;
+}
+
+// find_owned is for what only the main namespace may do.
+Result<Core::Record*> Core::find_owned(std::uint32_t id, Caller caller) {
+  Record* record = find_record(id);
+  if (record == nullptr) return fail(ENODEV);
+  if (caller && record->device.netdev.netns != *caller) return fail(ENOENT);
+  return record;
 }
 
 void Core::drop_record_if_unused(Record& record) {
   if (!record.registered && record.unused()) records_.erase(record.device.id);
 }
 
-Result<Device*> Core::find_device(std::uint32_t id) {
-  Record* record = find_record(id);
-  if (record == nullptr) return fail(ENODEV);
-  return &record->device;
+Result<Device*> Core::find_device(std::uint32_t id, Caller caller) {
+  const Result<Record*> record = find_visible(id, caller);
+  if (!record) return std::unexpected(record.error());
+  return &(*record)->device;
 }
 
-std::vector<const Device*> Core::devices() const {
+std::vector<const Device*> Core::devices(Caller caller) const {
   std::vector<const Device*> devices;
   for (const auto& [id, record] : records_)
-    if (record->registered) devices.push_back(&record->device);
+    if (record->registered && (!caller || record->device.visible_in(*caller)))
+      devices.push_back(&record->device);
   return devices;
 }
 
-Result<void> Core::set_versions(std::uint32_t id, std::optional<VersionSet> ena) {
-  Record* record = find_record(id);
-  if (record == nullptr) return fail(ENODEV);
-  Device& device = record->device;
+Result<void> Core::set_versions(std::uint32_t id, std::optional<VersionSet> ena, Caller caller) {
+  const Result<Record*> record = find_owned(id, caller);
+  if (!record) return std::unexpected(record.error());
+  Device& device = (*record)->device;
   if (!ena) return fail(EINVAL, "No settings present");
   if (!device.versions_cap.contains(*ena))
     return fail(EINVAL, "Requested PSP versions not supported by the device");
@@ -141,9 +179,10 @@ Result<void> Core::set_versions(std::uint32_t id, std::optional<VersionSet> ena)
   return {};
 }
 
-Result<const Device*> Core::key_rotate(std::uint32_t id) {
-  Record* record = find_record(id);
-  if (record == nullptr) return fail(ENODEV);
+Result<const Device*> Core::key_rotate(std::uint32_t id, Caller caller) {
+  const Result<Record*> found = find_owned(id, caller);
+  if (!found) return std::unexpected(found.error());
+  Record* record = *found;
   Device& device = record->device;
   device.generation = (device.generation + 1) & kGenerationMask;
   const Result<std::uint8_t> taken = device.driver->key_rotate(device.generation);
@@ -162,32 +201,106 @@ Result<const Device*> Core::key_rotate(std::uint32_t id) {
   return &device;
 }
 
-Result<DeviceStats> Core::stats(std::uint32_t id) {
-  Record* record = find_record(id);
-  if (record == nullptr) return fail(ENODEV);
-  const Device& device = record->device;
+Result<DeviceStats> Core::stats(std::uint32_t id, Caller caller) {
+  const Result<Record*> record = find_visible(id, caller);
+  if (!record) return std::unexpected(record.error());
+  const Device& device = (*record)->device;
   const Result<DriverStats> driver = device.driver->get_stats();
   if (!driver) return std::unexpected(driver.error());
   return DeviceStats{device.key_rotations, device.stale_events, *driver};
 }
 
-Result<Core::Target> Core::find_target(const AssocRequest& request) {
+// find_netdev is the netdev that a dev-assoc or dev-disassoc is about; whether there is such a one
+// is not looked at.
+Result<NetdevKey> Core::find_netdev(const Record& record, std::uint64_t caller_netns,
+                                    std::optional<std::uint32_t> ifindex,
+                                    std::optional<std::int32_t> nsid) {
+  if (!ifindex) return fail_missing(Field::kIfindex);
+  if (!nsid) return NetdevKey{caller_netns, *ifindex};
+  if (record.device.netdev.netns != caller_netns) return fail(EPERM, "", Field::kNsid);
+  const Result<std::uint64_t> netns = netdevs_->netns_of(caller_netns, *nsid);
+  if (!netns) return fail(netns.error().sys_errno, netns.error().text, Field::kNsid);
+  return NetdevKey{*netns, *ifindex};
+}
+
+Result<void> Core::dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
+                             std::optional<std::uint32_t> ifindex,
+                             std::optional<std::int32_t> nsid) {
+  if (netdevs_ == nullptr) return fail(EOPNOTSUPP);
+  const Result<Record*> record = find_visible(id, caller_netns);
+  if (!record) return std::unexpected(record.error());
+  Device& device = (*record)->device;
+  if (device.associated.size() >= kAssociatedMax)
+    return fail(ENOSPC, "Maximum number of associated devices reached");
+  const Result<NetdevKey> netdev = find_netdev(**record, caller_netns, ifindex, nsid);
+  if (!netdev) return std::unexpected(netdev.error());
+  if (find_record_by_netdev(*netdev) != nullptr)
+    return fail(EBUSY, "Device already associated with a PSP device");
+  if (auto attached = netdevs_->attach(device, *netdev); !attached) return attached;
+
+  by_netdev_.emplace(*netdev, *record);
+  device.associated.push_back(*netdev);
+  listener_->device_changed(device);
+  return {};
+}
+
+Result<void> Core::dev_disassoc(std::uint64_t caller_netns, std::uint32_t id,
+                                std::optional<std::uint32_t> ifindex,
+                                std::optional<std::int32_t> nsid) {
+  if (netdevs_ == nullptr) return fail(EOPNOTSUPP);
+  const Result<Record*> record = find_visible(id, caller_netns);
+  if (!record) return std::unexpected(record.error());
+  const Result<NetdevKey> netdev = find_netdev(**record, caller_netns, ifindex, nsid);
+  if (!netdev) return std::unexpected(netdev.error());
+  if (std::ranges::find((*record)->device.associated, *netdev) ==
+      (*record)->device.associated.end())
+    return fail(ENODEV, "", Field::kIfindex);
+  disassociate(**record, *netdev);
+  return {};
+}
+
+// disassociate tells everybody but the namespace that loses the device; that one hears device_left.
+void Core::disassociate(Record& record, NetdevKey netdev) {
+  std::erase(record.device.associated, netdev);
+  by_netdev_.erase(netdev);
+  netdevs_->detach(record.device, netdev);
+  listener_->device_changed(record.device);
+  if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);
+}
+
+void Core::netdev_gone(NetdevKey netdev) {
+  Record* record = find_record_by_netdev(netdev);
+  if (record != nullptr && record->device.netdev != netdev) disassociate(*record, netdev);
+}
+
+std::int32_t Core::nsid_of(std::uint64_t caller_netns, std::uint64_t netns) const {
+  return netdevs_ != nullptr ? netdevs_->nsid_of(caller_netns, netns) : -1;
+}
+
+// fit tells whether the socket's TCP state allows an association.
+bool Core::fit(const SocketInfo& socket) const {
+  return socket.established || compat_ == Compat::kLinux618;
+}
+
+Result<Core::Target> Core::find_target(const AssocRequest& request, Caller caller) {
   if (!request.fd) return fail_missing(Field::kSockFd);
   if (*request.fd < 0) return fail(EBADF);
   const Result<SocketInfo> socket = sockets_.examine(*request.fd);
   if (!socket) return std::unexpected(socket.error());
 
-  // The route decides; a device named in the request can only confirm it, or stand in for it.
-  if (Record* routed =
-          socket->route_ifindex != 0 ? find_record_by_ifindex(socket->route_ifindex) : nullptr) {
+  // The route decides; a device named in the request can only confirm it, or stand in for it. One
+  // that the caller may not see is no device.
+  const NetdevKey route{socket->netns, socket->route_ifindex};
+  Record* routed = route.ifindex != 0 ? find_record_by_netdev(route) : nullptr;
+  if (routed != nullptr && (!caller || routed->device.visible_in(*caller))) {
     if (request.dev_id && *request.dev_id != routed->device.id)
       return fail(EINVAL, "Device id vs socket mismatch", Field::kDevId);
-    return Target{*request.fd, *socket, routed};
+    return Target{*request.fd, *socket, routed, route};
   }
   if (!request.dev_id) return fail_missing(Field::kDevId);
-  Record* named = find_record(*request.dev_id);
-  if (named == nullptr) return fail(ENODEV);
-  return Target{*request.fd, *socket, named};
+  const Result<Record*> named = find_visible(*request.dev_id, caller);
+  if (!named) return std::unexpected(named.error());
+  return Target{*request.fd, *socket, *named, netdev_in((*named)->device, socket->netns)};
 }
 
 // check_version looks at what the device can do, not at what is enabled: that is for reception
@@ -198,8 +311,8 @@ Result<Version> Core::check_version(const Record& record, const AssocRequest& re
   return *request.version;
 }
 
-Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request) {
-  const Result<Target> target = find_target(request);
+Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) {
+  const Result<Target> target = find_target(request, caller);
   if (!target) return std::unexpected(target.error());
   if (!request.version) return fail_missing(Field::kVersion);
   const Result<Version> version = check_version(*target->record, request);
@@ -210,13 +323,14 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request) {
   if (!rx_key) return std::unexpected(rx_key.error());
 
   const std::uint64_t cookie = target->socket.cookie;
-  if (!target->socket.established)
+  if (!fit(target->socket))
     return fail(ENOTCONN, "Socket must be in established state", Field::kSockFd);
   if (associations_.contains(cookie))
     return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
 
   const Association association{.cookie = cookie,
                                 .dev_id = device.id,
+                                .netdev = target->netdev,
                                 .version = *version,
                                 .generation = device.generation,
                                 .rx_spi = rx_key->spi};
@@ -254,7 +368,7 @@ Result<TxKey> parse_tx_key(const AssocRequest::Keys& keys, Version version) {
 }  // namespace
 
 Result<Association*> Core::check_tx_socket(const Target& target, Version version) {
-  if (!target.socket.established) return fail(ENOTCONN, "Socket must be in established state");
+  if (!fit(target.socket)) return fail(ENOTCONN, "Socket must be in established state");
   const auto it = associations_.find(target.socket.cookie);
   if (it == associations_.end()) return fail(EINVAL, "Socket has no Rx key");
   if (it->second.record != target.record) return fail(EINVAL, "Rx key from different device");
@@ -265,8 +379,8 @@ Result<Association*> Core::check_tx_socket(const Target& target, Version version
   return &association;
 }
 
-Result<void> Core::tx_assoc(const AssocRequest& request) {
-  const Result<Target> target = find_target(request);
+Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
+  const Result<Target> target = find_target(request, caller);
   if (!target) return std::unexpected(target.error());
   if (!request.version) return fail_missing(Field::kVersion);
   if (!request.tx_key) return fail_missing(Field::kTxKey);

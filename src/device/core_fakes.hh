@@ -104,6 +104,36 @@ class ModelSockets final : public SocketOps {
   std::optional<Error> refuse_rx;
 };
 
+// FakeNetdevs is a host with some namespaces: nsid n means the cookie 100 + n, wherever asked.
+class FakeNetdevs final : public NetdevOps {
+ public:
+  Result<std::uint64_t> netns_of(std::uint64_t caller, std::int32_t nsid) override {
+    asked_in.push_back(caller);
+    if (nsid < 0 || nsid > 9) return fail(EINVAL);
+    return 100 + static_cast<std::uint64_t>(nsid);
+  }
+  std::int32_t nsid_of(std::uint64_t caller, std::uint64_t netns) override {
+    return caller == netns ? -1 : static_cast<std::int32_t>(netns) - 100;
+  }
+  Result<void> attach(const Device& device, NetdevKey netdev) override {
+    if (absent.contains(netdev)) return fail(ENODEV, "", Field::kIfindex);
+    if (refuse_attach) return std::unexpected(*refuse_attach);
+    if (!attached.emplace(netdev, device.id).second) ++mistakes;
+    return {};
+  }
+  void detach(const Device& device, NetdevKey netdev) override {
+    const auto it = attached.find(netdev);
+    if (it == attached.end() || it->second != device.id) ++mistakes;
+    attached.erase(netdev);
+  }
+
+  std::map<NetdevKey, std::uint16_t> attached;
+  std::set<NetdevKey> absent;
+  std::optional<Error> refuse_attach;
+  std::vector<std::uint64_t> asked_in;
+  int mistakes = 0;  // attached twice, or detached without having been attached
+};
+
 // LogListener writes one line for each notification.
 class LogListener final : public Listener {
  public:
@@ -111,7 +141,11 @@ class LogListener final : public Listener {
   void device_removed(const Device& d) override { note("del", d); }
   void device_changed(const Device& d) override {
     lines.push_back("change " + std::to_string(d.id) + " ena " +
-                    std::to_string(d.config.versions_ena.bits));
+                    std::to_string(d.config.versions_ena.bits) +
+                    (d.associated.empty() ? "" : " with " + std::to_string(d.associated.size())));
+  }
+  void device_left(const Device& d, std::uint64_t netns) override {
+    lines.push_back("left " + std::to_string(d.id) + " in " + std::to_string(netns));
   }
   void key_rotated(const Device& d) override { note("rotate", d); }
   void association_stale(const Association& a) override {

@@ -30,7 +30,7 @@ struct Model {
 
 struct System {
   System() {
-    core.add_device(1, "eth0", VersionSet::all(), driver);
+    core.add_device({0, 1}, "eth0", VersionSet::all(), driver);
     for (int fd = 0; fd < kSockets; ++fd) fresh_socket(fd);
   }
   // A new socket behind the descriptor, with a new cookie as every socket has.

@@ -41,7 +41,7 @@ class CoreTest : public testing::Test {
  protected:
   CoreTest() {
     core.set_listener(&log);
-    dev = core.add_device(kIfindex, "eth0", VersionSet{0b0011}, driver).value();
+    dev = core.add_device({0, kIfindex}, "eth0", VersionSet{0b0011}, driver).value();
     add_socket(kFd, kCookie);
     log.take();
   }
@@ -69,7 +69,8 @@ class CoreTest : public testing::Test {
   FakeDriver driver;
   ModelSockets sockets;
   LogListener log;
-  Core core{sockets};
+  FakeNetdevs netdevs;
+  Core core{sockets, &netdevs};
   std::uint16_t dev = 0;
 };
 
@@ -131,7 +132,7 @@ TEST_F(CoreTest, RxAssocRefusesInTheKernelsOrder) {
 }
 
 TEST_F(CoreTest, TxAssocRefusesInTheKernelsOrder) {
-  const auto other = core.add_device(8, "eth1", VersionSet::all(), driver).value();
+  const auto other = core.add_device({0, 8}, "eth1", VersionSet::all(), driver).value();
   AssocRequest other_rx = request();
   ASSERT_TRUE(core.rx_assoc(other_rx));
   add_socket(4, 2000, 0);
@@ -340,7 +341,7 @@ TEST_F(CoreTest, ReleasedAssociationsDoNotGoStale) {
 }
 
 TEST_F(CoreTest, RotationLeavesOtherDevicesAlone) {
-  const auto other = core.add_device(8, "eth1", VersionSet::all(), driver).value();
+  const auto other = core.add_device({0, 8}, "eth1", VersionSet::all(), driver).value();
   ASSERT_TRUE(core.rx_assoc(request()));
   ASSERT_TRUE(core.key_rotate(other));
   ASSERT_TRUE(core.key_rotate(other));
@@ -437,9 +438,9 @@ TEST_F(CoreTest, StatsAreTheCoresAndTheDrivers) {
 }
 
 TEST_F(CoreTest, AddDeviceRefusals) {
-  EXPECT_EQ(core.add_device(8, "x", VersionSet{0}, driver).error(), error(EINVAL));
-  EXPECT_EQ(core.add_device(8, "x", VersionSet{0x10}, driver).error(), error(EINVAL));
-  EXPECT_EQ(core.add_device(kIfindex, "x", VersionSet{1}, driver).error(), error(EEXIST));
+  EXPECT_EQ(core.add_device({0, 8}, "x", VersionSet{0}, driver).error(), error(EINVAL));
+  EXPECT_EQ(core.add_device({0, 8}, "x", VersionSet{0x10}, driver).error(), error(EINVAL));
+  EXPECT_EQ(core.add_device({0, kIfindex}, "x", VersionSet{1}, driver).error(), error(EEXIST));
   EXPECT_THAT(log.take(), IsEmpty());
 }
 
@@ -448,7 +449,7 @@ TEST_F(CoreTest, DeviceStartsWithReceptionOff) {
   EXPECT_EQ(device.config.versions_ena.bits, 0u);
   EXPECT_EQ(device.versions_cap.bits, 0b0011u);
   EXPECT_EQ(device.generation, 0u);
-  EXPECT_EQ(device.ifindex, kIfindex);
+  EXPECT_EQ(device.netdev, (NetdevKey{0, kIfindex}));
   EXPECT_EQ(device.ifname, "eth0");
 }
 
@@ -458,7 +459,7 @@ TEST_F(CoreTest, IdsAreCyclicAndNotReusedWhileAssociationsRemain) {
   std::uint16_t last = dev;
   bool wrapped = false;
   for (int i = 0; i < 65536; ++i) {
-    const auto id = core.add_device(kIfindex, "eth0", VersionSet{1}, driver).value();
+    const auto id = core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver).value();
     ASSERT_NE(id, 0u);
     ASSERT_NE(id, dev) << "an association still carries this id";
     if (id < last) wrapped = true;
@@ -470,7 +471,7 @@ TEST_F(CoreTest, IdsAreCyclicAndNotReusedWhileAssociationsRemain) {
   core.release(kCookie);
   std::set<std::uint16_t> seen;
   for (int i = 0; i < 65535; ++i) {
-    const auto id = core.add_device(kIfindex, "eth0", VersionSet{1}, driver).value();
+    const auto id = core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver).value();
     seen.insert(id);
     core.remove_device(id);
   }
@@ -481,7 +482,7 @@ TEST_F(CoreTest, IdsAreCyclicAndNotReusedWhileAssociationsRemain) {
 TEST_F(CoreTest, AllIdsInUseIsAnError) {
   for (std::uint32_t id = 1; id <= 65535; ++id) {  // a removed device keeps its id by association
     if (id != dev) {
-      const auto added = core.add_device(kIfindex, "eth0", VersionSet{1}, driver);
+      const auto added = core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver);
       ASSERT_EQ(added.value(), id);
     }
     sockets.sockets[kFd].info.cookie = kCookie + id;
@@ -489,9 +490,9 @@ TEST_F(CoreTest, AllIdsInUseIsAnError) {
     ASSERT_TRUE(core.rx_assoc(request()));
     core.remove_device(static_cast<std::uint16_t>(id));
   }
-  EXPECT_EQ(core.add_device(kIfindex, "eth0", VersionSet{1}, driver).error(), error(ENOSPC));
+  EXPECT_EQ(core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver).error(), error(ENOSPC));
   core.release(kCookie + 100);
-  const auto id = core.add_device(kIfindex, "eth0", VersionSet{1}, driver);
+  const auto id = core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver);
   ASSERT_TRUE(id);
   EXPECT_EQ(*id, 100u);
 }
@@ -511,7 +512,7 @@ TEST_F(CoreTest, RemovedDeviceKeepsItsSocketsBlocked) {
   EXPECT_EQ(assoc()->tx_handle, 0u);
   EXPECT_EQ(core.key_rotate(dev).error(), error(ENODEV));
 
-  const auto next = core.add_device(kIfindex, "eth0", VersionSet::all(), driver).value();
+  const auto next = core.add_device({0, kIfindex}, "eth0", VersionSet::all(), driver).value();
   EXPECT_NE(next, dev);
   EXPECT_EQ(core.rx_assoc(request(4)).error(),
             error(EBUSY, "Socket already has PSP state", Field::kSockFd));
@@ -523,8 +524,8 @@ TEST_F(CoreTest, RemovedDeviceKeepsItsSocketsBlocked) {
 }
 
 TEST_F(CoreTest, ListsDevicesById) {
-  const auto second = core.add_device(8, "eth1", VersionSet{1}, driver).value();
-  const auto third = core.add_device(9, "eth2", VersionSet{1}, driver).value();
+  const auto second = core.add_device({0, 8}, "eth1", VersionSet{1}, driver).value();
+  const auto third = core.add_device({0, 9}, "eth2", VersionSet{1}, driver).value();
   core.remove_device(second);
   std::vector<std::uint16_t> ids;
   for (const Device* device : core.devices()) ids.push_back(device->id);
@@ -551,6 +552,221 @@ TEST_F(CoreTest, WorksWithoutAListener) {
   EXPECT_TRUE(core.set_versions(dev, VersionSet{1}));
   core.remove_device(dev);
   EXPECT_THAT(log.take(), IsEmpty());
+}
+
+// ---- namespaces: the device is in namespace 0, associated netdevs are in 101 and so on ----------
+
+constexpr std::uint64_t kMain = 0, kPod = 101, kOther = 102, kStranger = 109;
+
+TEST_F(CoreTest, DevicesAreVisibleWhereTheyHaveANetdev) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  for (const std::uint64_t netns : {kMain, kPod}) {
+    EXPECT_TRUE(core.find_device(dev, netns)) << netns;
+    EXPECT_TRUE(core.stats(dev, netns)) << netns;
+    EXPECT_EQ(core.devices(netns).size(), 1u) << netns;
+  }
+  EXPECT_EQ(core.find_device(dev, kStranger).error(), error(ENOENT));
+  EXPECT_EQ(core.stats(dev, kStranger).error(), error(ENOENT));
+  EXPECT_THAT(core.devices(kStranger), IsEmpty());
+  EXPECT_EQ(core.find_device(99, kStranger).error(), error(ENODEV)) << "unknown comes first";
+  EXPECT_TRUE(core.find_device(dev)) << "pspd itself sees all";
+}
+
+TEST_F(CoreTest, OnlyTheMainNamespaceChangesADevice) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  log.take();
+  for (const std::uint64_t netns : {kPod, kStranger}) {
+    EXPECT_EQ(core.set_versions(dev, VersionSet{1}, netns).error(), error(ENOENT)) << netns;
+    EXPECT_EQ(core.set_versions(dev, std::nullopt, netns).error(), error(ENOENT)) << netns;
+    EXPECT_EQ(core.key_rotate(dev, netns).error(), error(ENOENT)) << netns;
+    EXPECT_EQ(core.key_rotate(99, netns).error(), error(ENODEV)) << netns;
+  }
+  EXPECT_THAT(log.take(), IsEmpty());
+  EXPECT_TRUE(core.set_versions(dev, VersionSet{1}, kMain));
+  EXPECT_TRUE(core.key_rotate(dev, kMain));
+}
+
+TEST_F(CoreTest, DevAssocRefusesInTheKernelsOrder) {
+  core.add_device({0, 8}, "eth1", VersionSet{1}, driver).value();
+  for (std::uint32_t i = 0; i < kAssociatedMax - 1; ++i)
+    ASSERT_TRUE(core.dev_assoc(kMain, dev, 1000 + i, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 999, 2));
+  netdevs.absent.insert({kPod, 50});
+  netdevs.refuse_attach = error(ENOMEM, "no TAP");
+  std::uint64_t caller = kStranger;
+  std::uint32_t id = 99;
+  std::optional<std::uint32_t> ifindex;
+  std::optional<std::int32_t> nsid;
+  const std::vector<Fault> faults{
+      {"no such device", error(ENODEV), [&] { id = dev; }},
+      {"not visible", error(ENOENT), [&] { caller = kPod; }},
+      {"128 already", error(ENOSPC, "Maximum number of associated devices reached"),
+       [&] { ASSERT_TRUE(core.dev_disassoc(kMain, dev, 1000, 1)); }},
+      {"no ifindex", missing(Field::kIfindex),
+       [&] {
+         ifindex = 8;
+         nsid = 77;
+       }},
+      {"nsid by a caller elsewhere", error(EPERM, "", Field::kNsid), [&] { caller = kMain; }},
+      {"no such nsid", error(EINVAL, "", Field::kNsid), [&] { nsid.reset(); }},
+      {"has a device of its own", error(EBUSY, "Device already associated with a PSP device"),
+       [&] {
+         ifindex = 1001;
+         nsid = 1;
+       }},
+      {"is associated", error(EBUSY, "Device already associated with a PSP device"),
+       [&] { ifindex = 50; }},
+      {"no such netdev", error(ENODEV, "", Field::kIfindex), [&] { ifindex = 51; }},
+      {"cannot be attached", error(ENOMEM, "no TAP"), [&] { netdevs.refuse_attach.reset(); }},
+  };
+  repair_one_by_one(faults, [&] { return core.dev_assoc(caller, id, ifindex, nsid); });
+  EXPECT_EQ(core.find_device(dev).value()->associated.back(), (NetdevKey{kPod, 51}));
+  EXPECT_EQ(core.find_device(dev).value()->associated.size(), kAssociatedMax);
+  EXPECT_EQ(netdevs.attached.size(), kAssociatedMax);
+  EXPECT_EQ(netdevs.mistakes, 0);
+  EXPECT_EQ(netdevs.asked_in.back(), kMain) << "nsids are numbers of the caller's namespace";
+}
+
+TEST_F(CoreTest, DevDisassocRefusesInTheKernelsOrder) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, 2));
+  std::uint64_t caller = kStranger;
+  std::uint32_t id = 99;
+  std::optional<std::uint32_t> ifindex;
+  std::optional<std::int32_t> nsid;
+  const std::vector<Fault> faults{
+      {"no such device", error(ENODEV), [&] { id = dev; }},
+      {"not visible", error(ENOENT), [&] { caller = kPod; }},
+      {"no ifindex", missing(Field::kIfindex),
+       [&] {
+         ifindex = 60;
+         nsid = 77;
+       }},
+      {"nsid by a caller elsewhere", error(EPERM, "", Field::kNsid), [&] { caller = kMain; }},
+      {"no such nsid", error(EINVAL, "", Field::kNsid), [&] { nsid = 1; }},
+      {"that ifindex, other namespace", error(ENODEV, "", Field::kIfindex), [&] { ifindex = 50; }},
+  };
+  repair_one_by_one(faults, [&] { return core.dev_disassoc(caller, id, ifindex, nsid); });
+  EXPECT_EQ(core.dev_disassoc(caller, id, ifindex, nsid).error(),
+            error(ENODEV, "", Field::kIfindex))
+      << "twice";
+  EXPECT_EQ(core.dev_disassoc(kMain, dev, kIfindex, {}).error(), error(ENODEV, "", Field::kIfindex))
+      << "the main netdev is no associated one";
+  EXPECT_THAT(core.find_device(dev).value()->associated, ElementsAre(NetdevKey{kOther, 60}));
+  EXPECT_EQ(netdevs.mistakes, 0);
+}
+
+TEST_F(CoreTest, WithoutNetdevOpsThereAreNoAssociatedNetdevs) {
+  Core alone(sockets);
+  const auto id = alone.add_device({0, 7}, "eth0", VersionSet{1}, driver).value();
+  EXPECT_EQ(alone.dev_assoc(0, id, 50, 1).error(), error(EOPNOTSUPP));
+  EXPECT_EQ(alone.dev_disassoc(0, id, 50, 1).error(), error(EOPNOTSUPP));
+  EXPECT_EQ(alone.nsid_of(0, 1), -1);
+}
+
+TEST_F(CoreTest, WithoutNsidTheCallersNamespaceIsMeant) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, {}));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kPod, dev, 51, {}));
+  EXPECT_THAT(core.find_device(dev).value()->associated,
+              ElementsAre(NetdevKey{kMain, 50}, NetdevKey{kPod, 50}, NetdevKey{kPod, 51}));
+}
+
+TEST_F(CoreTest, TheLastNetdevTakesTheDeviceAwayFromItsNamespace) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 51, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, {}));
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 1", "change 1 ena 0 with 2",
+                                      "change 1 ena 0 with 3"));
+  ASSERT_TRUE(core.dev_disassoc(kPod, dev, 50, {}));
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 2"));
+  core.netdev_gone({kPod, 51});
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 1", "left 1 in 101"));
+  EXPECT_EQ(core.find_device(dev, kPod).error(), error(ENOENT));
+  ASSERT_TRUE(core.dev_disassoc(kMain, dev, 60, {}));
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0")) << "the main namespace never loses it";
+  EXPECT_THAT(netdevs.attached, IsEmpty());
+  EXPECT_EQ(netdevs.mistakes, 0);
+}
+
+TEST_F(CoreTest, NetdevGoneIsForAssociatedNetdevsOnly) {
+  core.netdev_gone({kMain, kIfindex});
+  core.netdev_gone({kPod, 50});
+  EXPECT_TRUE(core.find_device(dev));
+  EXPECT_THAT(log.take(), IsEmpty());
+  EXPECT_EQ(netdevs.mistakes, 0);
+}
+
+TEST_F(CoreTest, RemovedDeviceLetsItsNetdevsGo) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, 2));
+  log.take();
+  core.remove_device(dev);
+  EXPECT_THAT(log.take(), ElementsAre("del 1"));
+  EXPECT_THAT(netdevs.attached, IsEmpty());
+  EXPECT_EQ(netdevs.mistakes, 0);
+  const auto next = core.add_device({0, 9}, "eth2", VersionSet{1}, driver).value();
+  EXPECT_TRUE(core.dev_assoc(kMain, next, 50, 1)) << "free for another device";
+}
+
+TEST_F(CoreTest, TheSameIfindexInTwoNamespacesIsTwoNetdevs) {
+  const auto other = core.add_device({kPod, kIfindex}, "eth0", VersionSet::all(), driver).value();
+  sockets.sockets[kFd].info.netns = kPod;
+  const auto reply = core.rx_assoc(request());
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(reply->dev_id, other);
+  add_socket(4, 2000);
+  EXPECT_EQ(core.rx_assoc(request(4))->dev_id, dev);
+}
+
+TEST_F(CoreTest, ASocketBehindAnAssociatedNetdevUsesTheDevice) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  sockets.sockets[kFd].info.netns = kPod;
+  sockets.sockets[kFd].info.route_ifindex = 50;
+  const auto reply = core.rx_assoc(request(), kPod);
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(reply->dev_id, dev);
+  EXPECT_EQ(assoc()->netdev, (NetdevKey{kPod, 50}));
+  ASSERT_TRUE(core.tx_assoc(tx_request(), kPod));
+  ASSERT_TRUE(core.dev_disassoc(kMain, dev, 50, 1));
+  ASSERT_NE(assoc(), nullptr) << "the socket stays blocked, not clear";
+}
+
+TEST_F(CoreTest, ADeviceThatTheCallerDoesNotSeeIsNoDevice) {
+  EXPECT_EQ(core.rx_assoc(request(), kStranger).error(), missing(Field::kDevId));
+  AssocRequest r = tx_request();
+  r.dev_id = dev;
+  EXPECT_EQ(core.rx_assoc(r, kStranger).error(), error(ENOENT));
+  EXPECT_EQ(core.tx_assoc(r, kStranger).error(), error(ENOENT));
+  r.dev_id = 99;
+  EXPECT_EQ(core.rx_assoc(r, kStranger).error(), error(ENODEV));
+  EXPECT_TRUE(core.rx_assoc(request(), kMain));
+}
+
+TEST_F(CoreTest, WithoutRouteTheNetdevIsOneOfTheSocketsNamespace) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  const auto netdev_of = [&](std::uint64_t netns, std::uint64_t cookie) {
+    add_socket(9, cookie, 0);
+    sockets.sockets[9].info.netns = netns;
+    AssocRequest r = request(9);
+    r.dev_id = dev;
+    EXPECT_TRUE(core.rx_assoc(r));
+    return assoc(cookie)->netdev;
+  };
+  EXPECT_EQ(netdev_of(kMain, 1), (NetdevKey{kMain, kIfindex}));
+  EXPECT_EQ(netdev_of(kPod, 2), (NetdevKey{kPod, 50}));
+  EXPECT_EQ(netdev_of(kOther, 3), (NetdevKey{kMain, kIfindex}));
+}
+
+TEST_F(CoreTest, TheFirstReleaseTakesAnyTcpState) {
+  sockets.sockets[kFd].info.established = false;
+  EXPECT_EQ(core.rx_assoc(request()).error().sys_errno, ENOTCONN);
+  core.set_compat(Compat::kLinux618);
+  EXPECT_TRUE(core.rx_assoc(request()));
+  EXPECT_TRUE(core.tx_assoc(tx_request()));
+  core.set_compat(Compat::kNewest);
+  EXPECT_EQ(core.tx_assoc(tx_request()).error(),
+            error(ENOTCONN, "Socket must be in established state"));
 }
 
 }  // namespace

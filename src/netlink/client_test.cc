@@ -95,12 +95,12 @@ class Daemon {
         listener_(listen_at(name_)),
         stop_(::eventfd(0, EFD_CLOEXEC)) {
     core.set_listener(&server);
-    server.set_multicast([this](std::uint32_t group, const Datagram& datagram) {
+    server.set_multicast([this](std::uint32_t group, std::uint64_t, const Datagram& datagram) {
       for (auto& peer : peers_)
         if ((peer->caller.groups & group) != 0)
           ::send(peer->fd.get(), datagram.data(), datagram.size(), MSG_NOSIGNAL);
     });
-    (void)core.add_device(7, "eth0", VersionSet::all(), driver);
+    (void)core.add_device({0, 7}, "eth0", VersionSet::all(), driver);
     inspector.info.version = "0.1.0";
     thread_ = std::thread([this] { run(); });
   }

@@ -30,6 +30,7 @@ std::size_t exact_length(Policy::Kind kind) {
     case Policy::Kind::kU16:
       return 2;
     case Policy::Kind::kU32:
+    case Policy::Kind::kS32:
       return 4;
     default:
       return 0;
@@ -86,6 +87,7 @@ int check_attribute(const nlattr* attribute, const Policy& policy, Strictness st
                               nullptr, ack);
     case Policy::Kind::kU16:
     case Policy::Kind::kU32:
+    case Policy::Kind::kS32:
       if (size < exact)
         return refuse(ack, -ERANGE, "Attribute failed policy validation", attribute, &policy);
       return policy.limit == Policy::Limit::kNone ? 0 : check_value(attribute, policy, ack);
@@ -113,6 +115,12 @@ void put_policy(Writer& writer, const Policy& policy) {
       type = wide ? NL_ATTR_TYPE_U32 : NL_ATTR_TYPE_U16;
       break;
     }
+    case Policy::Kind::kS32:  // none of ours has limits
+      writer.put_u64(NL_POLICY_TYPE_ATTR_MIN_VALUE_S,
+                     static_cast<std::uint64_t>(std::int64_t{INT32_MIN}));
+      writer.put_u64(NL_POLICY_TYPE_ATTR_MAX_VALUE_S, INT32_MAX);
+      type = NL_ATTR_TYPE_S32;
+      break;
     case Policy::Kind::kBinary:
       type = NL_ATTR_TYPE_BINARY;
       break;
@@ -239,8 +247,10 @@ std::span<const std::uint8_t> message_attributes(const nlmsghdr* message) {
   return {reinterpret_cast<const std::uint8_t*>(message) + kHeaders, message->nlmsg_len - kHeaders};
 }
 
-void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck& ack) {
-  const bool whole = error != 0 && request->nlmsg_len <= kMaxDatagram - kExtAckRoom;
+void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck& said, bool ext_ack,
+               bool cap_ack) {
+  const ExtAck ack = ext_ack ? said : ExtAck{};
+  const bool whole = error != 0 && !cap_ack && request->nlmsg_len <= kMaxDatagram - kExtAckRoom;
   const bool text = ack.text[0] != '\0';
   const bool attributes =
       text ||

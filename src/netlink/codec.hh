@@ -91,7 +91,7 @@ struct PolicySet;
 
 // Policy is what an attribute must be like.
 struct Policy {
-  enum class Kind : std::uint8_t { kUnset, kU16, kU32, kBinary, kNested, kNulString };
+  enum class Kind : std::uint8_t { kUnset, kU16, kU32, kS32, kBinary, kNested, kNulString };
   enum class Limit : std::uint8_t { kNone, kRange, kMask };
   Kind kind = Kind::kUnset;
   Limit limit = Limit::kNone;
@@ -135,9 +135,11 @@ inline bool message_ok(const nlmsghdr* message, std::size_t left) {
 // message_attributes are the octets behind the generic netlink header.
 std::span<const std::uint8_t> message_attributes(const nlmsghdr* message);
 
-// put_error writes a NLMSG_ERROR message (error 0: an ack) about `request` as the kernel does with
-// NETLINK_EXT_ACK on and NETLINK_CAP_ACK off. A request that would not fit is capped.
-void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck& ack);
+// put_error writes a NLMSG_ERROR message (error 0: an ack) about `request` as the kernel does for a
+// socket with these settings of NETLINK_EXT_ACK and NETLINK_CAP_ACK. A request that would not fit
+// is capped.
+void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck& ack,
+               bool ext_ack = true, bool cap_ack = false);
 
 // Reading replies, whose senders are trusted but may be newer: a wrong length reads as zero.
 std::uint32_t get_u32(const nlattr* attribute);

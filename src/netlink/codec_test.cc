@@ -70,6 +70,30 @@ TEST(Writer, FillsADatagramToTheLastOctet) {
   EXPECT_FALSE(writer.end());
 }
 
+TEST(PutError, ASocketWithoutExtAckHearsTheErrnoOnly) {
+  const auto request = testing::message(0x30, 1, [](Writer& writer) { writer.put_u32(1, 7); });
+  const auto* header = reinterpret_cast<const nlmsghdr*>(request.data());
+  Writer writer;
+  put_error(writer, header, -EINVAL, {.text = "no", .missing_type = 2}, /*ext_ack=*/false);
+  EXPECT_EQ(testing::hex(writer.take()),
+            "30000000020000000900000000000000"
+            "eaffffff" +
+                testing::hex(request));
+}
+
+TEST(PutError, ASocketWithCapAckGetsTheHeaderAlone) {
+  const auto request = testing::message(0x30, 1, [](Writer& writer) { writer.put_u32(1, 7); });
+  const auto* header = reinterpret_cast<const nlmsghdr*>(request.data());
+  Writer writer;
+  put_error(writer, header, -EINVAL, {.text = "no", .missing_type = 2}, true, /*cap_ack=*/true);
+  EXPECT_EQ(testing::hex(writer.take()),
+            "34000000020000030900000000000000"  // NLM_F_CAPPED, NLM_F_ACK_TLVS
+            "eaffffff" +
+                testing::hex(request).substr(0, 32) +
+                "070001006e6f0000"
+                "0800050002000000");
+}
+
 TEST(PutError, CapsARequestThatWouldNotFit) {
   auto request = testing::message(0x30, 1, [](Writer& writer) {
     writer.put_octets(1, std::vector<std::uint8_t>(kMaxDatagram - 24));

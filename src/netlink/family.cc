@@ -22,6 +22,10 @@ constexpr Policy kDevSetRows[] = {
     kUnset, kId, kUnset, kUnset, {.kind = Kind::kU32, .limit = Limit::kMask, .max = 0xf}};
 constexpr PolicySet kDevSet = {kDevSetRows};
 
+constexpr Policy kDevAssocRows[] = {
+    kUnset, kId, kAny32, kUnset, kUnset, kUnset, {.kind = Kind::kS32}};
+constexpr PolicySet kDevAssoc = {kDevAssocRows};
+
 constexpr Policy kKeysRows[] = {kUnset, {.kind = Kind::kBinary}, kAny32};
 constexpr PolicySet kKeys = {kKeysRows};
 
@@ -51,11 +55,21 @@ constexpr Operation kNlctrlOperations[] = {
 };
 constexpr Operation kPspOperations[] = {
     {.cmd = PSPNL_CMD_DEV_GET, .has_do = true, .has_dump = true, .do_policy = &kDevId},
-    {.cmd = PSPNL_CMD_DEV_SET, .net_admin = true, .has_do = true, .do_policy = &kDevSet},
-    {.cmd = PSPNL_CMD_KEY_ROTATE, .net_admin = true, .has_do = true, .do_policy = &kDevId},
+    {.cmd = PSPNL_CMD_DEV_SET,
+     .net_admin = true,
+     .open_in_618 = true,
+     .has_do = true,
+     .do_policy = &kDevSet},
+    {.cmd = PSPNL_CMD_KEY_ROTATE,
+     .net_admin = true,
+     .open_in_618 = true,
+     .has_do = true,
+     .do_policy = &kDevId},
     {.cmd = PSPNL_CMD_RX_ASSOC, .has_do = true, .do_policy = &kRxAssoc},
     {.cmd = PSPNL_CMD_TX_ASSOC, .has_do = true, .do_policy = &kTxAssoc},
     {.cmd = PSPNL_CMD_GET_STATS, .has_do = true, .has_dump = true, .do_policy = &kDevId},
+    {.cmd = PSPNL_CMD_DEV_ASSOC, .net_admin = true, .has_do = true, .do_policy = &kDevAssoc},
+    {.cmd = PSPNL_CMD_DEV_DISASSOC, .net_admin = true, .has_do = true, .do_policy = &kDevAssoc},
 };
 constexpr Operation kSoftpspOperations[] = {
     {.cmd = SOFTPSP_CMD_ASSOC_GET, .has_dump = true},

@@ -11,17 +11,20 @@
 
 namespace psp::netlink {
 
-// Family numbers are ours to choose, as the kernel's are its own: clients resolve names by nlctrl.
-inline constexpr std::uint16_t kPspFamilyId = 0x30;
-inline constexpr std::uint16_t kSoftpspFamilyId = 0x31;
-inline constexpr std::uint32_t kMgmtGroupId = 0x10;
-inline constexpr std::uint32_t kUseGroupId = 0x11;
+// Family and group numbers are ours to choose, as the kernel's are its own: clients resolve names
+// by nlctrl. These lie outside of what a kernel hands out, so that one netlink socket can carry
+// both.
+inline constexpr std::uint16_t kPspFamilyId = 0x5053;
+inline constexpr std::uint16_t kSoftpspFamilyId = 0x5054;
+inline constexpr std::uint32_t kMgmtGroupId = 0x50530001;
+inline constexpr std::uint32_t kUseGroupId = 0x50530002;
 
 enum class FamilyName : std::uint8_t { kNlctrl, kPsp, kSoftpsp };
 
 struct Operation {
   std::uint8_t cmd = 0;
-  bool net_admin = false;  // GENL_ADMIN_PERM
+  bool net_admin = false;    // GENL_ADMIN_PERM
+  bool open_in_618 = false;  // the first release did not ask for net_admin
   bool has_do = false;
   bool has_dump = false;
   const PolicySet* do_policy = nullptr;    // required with has_do

@@ -5,6 +5,7 @@
 //
 //   message header -> family -> length -> reserved bits -> command -> capability -> attributes
 //   -> the operation -> reply -> ack or error
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -94,11 +95,36 @@ class Dump {
   Writer writer_;
 };
 
-void put_device(Writer& writer, const device::Device& device) {
+// put_device shows the device as the namespace `netns` may see it: an associated one sees its own
+// netdevs only.
+void put_device(Writer& writer, const device::Core& core, const device::Device& device,
+                std::uint64_t netns) {
+  const bool main = device.netdev.netns == netns;
   writer.put_u32(PSPNL_DEV_ID, device.id);
-  writer.put_u32(PSPNL_DEV_IFINDEX, device.ifindex);
+  if (main) writer.put_u32(PSPNL_DEV_IFINDEX, device.netdev.ifindex);
   writer.put_u32(PSPNL_DEV_PSP_VERSIONS_CAP, device.versions_cap.bits);
   writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, device.config.versions_ena.bits);
+  if (!main) writer.put_flag(PSPNL_DEV_BY_ASSOCIATION);
+  for (const device::NetdevKey netdev : device.associated) {
+    if (!main && netdev.netns != netns) continue;
+    const std::int32_t nsid = main ? core.nsid_of(netns, netdev.netns) : -1;
+    nlattr* nest = writer.nest(PSPNL_DEV_ASSOC_LIST);
+    writer.put_u32(PSPNL_ASSOC_DEV_INFO_IFINDEX, netdev.ifindex);
+    writer.put_u32(PSPNL_ASSOC_DEV_INFO_NSID, static_cast<std::uint32_t>(nsid));
+    writer.end_nest(nest);
+  }
+}
+
+// for_each_namespace visits every namespace that sees the device once, the main one last, as the
+// kernel does.
+template <typename Visit>
+void for_each_namespace(const device::Device& device, Visit&& visit) {
+  const auto& all = device.associated;
+  for (auto it = all.begin(); it != all.end(); ++it) {
+    const auto same = [&](const device::NetdevKey& other) { return other.netns == it->netns; };
+    if (it->netns != device.netdev.netns && std::none_of(all.begin(), it, same)) visit(it->netns);
+  }
+  visit(device.netdev.netns);
 }
 
 void put_stats(Writer& writer, std::uint32_t id, const device::DeviceStats& stats) {
@@ -205,6 +231,12 @@ int refuse(Request& request, const device::Error& error) {
     case Field::kId:
       type = PSPNL_DEV_ID;
       break;
+    case Field::kIfindex:
+      type = PSPNL_DEV_IFINDEX;
+      break;
+    case Field::kNsid:
+      type = PSPNL_DEV_NSID;
+      break;
     case Field::kVersionsEna:
       type = PSPNL_DEV_PSP_VERSIONS_ENA;
       break;
@@ -247,9 +279,13 @@ int refuse(Request& request, const device::Error& error) {
 struct Server::Impl {
   device::Core& core;
   Inspector* inspector;
-  std::function<void(std::uint32_t, const Datagram&)> multicast{};
+  Multicast multicast{};
   bool dump_running = false;  // in this datagram, as the kernel allows one dump at a time
 
+  // excused: the first release asked for no capability.
+  bool excused(const Operation& operation) const {
+    return operation.open_in_618 && core.compat() == device::Compat::kLinux618;
+  }
   int handle_message(Request&);
   int handle_do(Request&);
   int handle_dump(Request&);
@@ -262,6 +298,7 @@ struct Server::Impl {
   int rx_assoc(Request&);
   int tx_assoc(Request&);
   int get_stats(Request&);
+  int dev_assoc(Request&);
   int info_get(Request&);
   int subscribe(Request&);
 
@@ -275,15 +312,19 @@ struct Server::Impl {
     return 0;
   }
   template <typename Fill>
-  void notify(std::uint32_t group, std::uint8_t cmd, Fill&& fill) {
+  void notify(std::uint32_t group, std::uint64_t netns, std::uint8_t cmd, Fill&& fill) {
     if (!multicast) return;
     Writer writer;
     writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
     fill(writer);
-    if (writer.end()) multicast(group, writer.take());
+    if (writer.end()) multicast(group, netns, writer.take());
+  }
+  void notify_device(std::uint8_t cmd, const device::Device& device, std::uint64_t netns) {
+    notify(SOFTPSP_GROUP_MGMT, netns, cmd,
+           [&](Writer& writer) { put_device(writer, core, device, netns); });
   }
   void notify_device(std::uint8_t cmd, const device::Device& device) {
-    notify(SOFTPSP_GROUP_MGMT, cmd, [&](Writer& writer) { put_device(writer, device); });
+    for_each_namespace(device, [&](std::uint64_t netns) { notify_device(cmd, device, netns); });
   }
 };
 
@@ -328,7 +369,7 @@ int Server::Impl::handle_message(Request& request) {
   const bool dump = wants_dump(request.header);
   const Operation* operation = find_operation(request.family, request.cmd(), dump);
   if (operation == nullptr) return -EOPNOTSUPP;
-  if (operation->net_admin && !request.caller.net_admin) return -EPERM;
+  if (operation->net_admin && !request.caller.net_admin && !excused(*operation)) return -EPERM;
   if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy) {
     // Dumps are checked strictly even where requests are not.
     const auto attributes = message_attributes(request.header);
@@ -360,6 +401,9 @@ int Server::Impl::handle_do(Request& request) {
           return tx_assoc(request);
         case PSPNL_CMD_GET_STATS:
           return get_stats(request);
+        case PSPNL_CMD_DEV_ASSOC:
+        case PSPNL_CMD_DEV_DISASSOC:
+          return dev_assoc(request);
         default:
           break;
       }
@@ -400,9 +444,9 @@ int Server::Impl::fill_dump(Request& request, Dump& dump) {
         row([&](Writer& writer) { put_info_device(writer, device); });
     }
   } else {
-    for (const device::Device* device : core.devices()) {
+    for (const device::Device* device : core.devices(request.caller.netns)) {
       if (request.cmd() == PSPNL_CMD_DEV_GET) {
-        row([&](Writer& writer) { put_device(writer, *device); });
+        row([&](Writer& writer) { put_device(writer, core, *device, request.caller.netns); });
       } else if (const auto stats = core.stats(device->id)) {
         row([&](Writer& writer) { put_stats(writer, device->id, *stats); });
       } else {
@@ -435,9 +479,10 @@ int Server::Impl::get_family(Request& request) {
 
 int Server::Impl::dev_get(Request& request) {
   if (!request.require(PSPNL_DEV_ID)) return -EINVAL;
-  const auto device = core.find_device(get_u32(request.find(PSPNL_DEV_ID)));
+  const auto device = core.find_device(get_u32(request.find(PSPNL_DEV_ID)), request.caller.netns);
   if (!device) return refuse(request, device.error());
-  return reply(request, [&](Writer& writer) { put_device(writer, **device); });
+  return reply(request,
+               [&](Writer& writer) { put_device(writer, core, **device, request.caller.netns); });
 }
 
 int Server::Impl::dev_set(Request& request) {
@@ -445,14 +490,15 @@ int Server::Impl::dev_set(Request& request) {
   std::optional<VersionSet> ena;
   if (const nlattr* bits = request.find(PSPNL_DEV_PSP_VERSIONS_ENA))
     ena = VersionSet{get_u32(bits)};
-  const auto done = core.set_versions(get_u32(request.find(PSPNL_DEV_ID)), ena);
+  const auto done =
+      core.set_versions(get_u32(request.find(PSPNL_DEV_ID)), ena, request.caller.netns);
   if (!done) return refuse(request, done.error());
   return reply(request, [](Writer&) {});
 }
 
 int Server::Impl::key_rotate(Request& request) {
   if (!request.require(PSPNL_DEV_ID)) return -EINVAL;
-  const auto device = core.key_rotate(get_u32(request.find(PSPNL_DEV_ID)));
+  const auto device = core.key_rotate(get_u32(request.find(PSPNL_DEV_ID)), request.caller.netns);
   if (!device) return refuse(request, device.error());
   return reply(request, [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, (*device)->id); });
 }
@@ -472,7 +518,7 @@ device::AssocRequest assoc_request(const Request& request) {
 }  // namespace
 
 int Server::Impl::rx_assoc(Request& request) {
-  const auto done = core.rx_assoc(assoc_request(request));
+  const auto done = core.rx_assoc(assoc_request(request), request.caller.netns);
   if (!done) return refuse(request, done.error());
   return reply(request, [&](Writer& writer) {
     writer.put_u32(PSPNL_ASSOC_DEV_ID, done->dev_id);
@@ -490,7 +536,7 @@ int Server::Impl::tx_assoc(Request& request) {
     if (const nlattr* spi = nested(nest, PSPNL_KEYS_SPI)) assoc.tx_key->spi = get_u32(spi);
     if (const nlattr* key = nested(nest, PSPNL_KEYS_KEY)) assoc.tx_key->key = get_octets(key);
   }
-  const auto done = core.tx_assoc(assoc);
+  const auto done = core.tx_assoc(assoc, request.caller.netns);
   if (!done) return refuse(request, done.error());
   return reply(request, [](Writer&) {});
 }
@@ -498,9 +544,25 @@ int Server::Impl::tx_assoc(Request& request) {
 int Server::Impl::get_stats(Request& request) {
   if (!request.require(PSPNL_STATS_DEV_ID)) return -EINVAL;
   const std::uint32_t id = get_u32(request.find(PSPNL_STATS_DEV_ID));
-  const auto stats = core.stats(id);
+  const auto stats = core.stats(id, request.caller.netns);
   if (!stats) return refuse(request, stats.error());
   return reply(request, [&](Writer& writer) { put_stats(writer, id, *stats); });
+}
+
+int Server::Impl::dev_assoc(Request& request) {
+  if (!request.require(PSPNL_DEV_ID)) return -EINVAL;
+  std::optional<std::uint32_t> ifindex;
+  std::optional<std::int32_t> nsid;
+  if (const nlattr* attribute = request.find(PSPNL_DEV_IFINDEX)) ifindex = get_u32(attribute);
+  if (const nlattr* attribute = request.find(PSPNL_DEV_NSID))
+    nsid = static_cast<std::int32_t>(get_u32(attribute));
+  const std::uint32_t id = get_u32(request.find(PSPNL_DEV_ID));
+  const std::uint64_t netns = request.caller.netns;
+  const auto done = request.cmd() == PSPNL_CMD_DEV_ASSOC
+                        ? core.dev_assoc(netns, id, ifindex, nsid)
+                        : core.dev_disassoc(netns, id, ifindex, nsid);
+  if (!done) return refuse(request, done.error());
+  return reply(request, [](Writer&) {});
 }
 
 int Server::Impl::info_get(Request& request) {
@@ -545,16 +607,14 @@ void Server::handle(Caller& caller, std::span<const std::uint8_t> request, int f
     }
     if (error != -EINTR && (error != 0 || (header->nlmsg_flags & NLM_F_ACK) != 0)) {
       Writer writer;
-      put_error(writer, header, error, ack);
+      put_error(writer, header, error, ack, caller.ext_ack, caller.cap_ack);
       out.push_back(writer.take());
     }
     at += std::min<std::size_t>(NLMSG_ALIGN(header->nlmsg_len), copy.size() - at);
   }
 }
 
-void Server::set_multicast(std::function<void(std::uint32_t, const Datagram&)> send) {
-  impl_->multicast = std::move(send);
-}
+void Server::set_multicast(Multicast send) { impl_->multicast = std::move(send); }
 
 void Server::device_added(const device::Device& device) {
   impl_->notify_device(PSPNL_CMD_DEV_ADD_NTF, device);
@@ -568,9 +628,15 @@ void Server::device_changed(const device::Device& device) {
   impl_->notify_device(PSPNL_CMD_DEV_CHANGE_NTF, device);
 }
 
+void Server::device_left(const device::Device& device, std::uint64_t netns) {
+  impl_->notify_device(PSPNL_CMD_DEV_DEL_NTF, device, netns);
+}
+
 void Server::key_rotated(const device::Device& device) {
-  impl_->notify(SOFTPSP_GROUP_USE, PSPNL_CMD_KEY_ROTATE_NTF,
-                [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, device.id); });
+  for_each_namespace(device, [&](std::uint64_t netns) {
+    impl_->notify(SOFTPSP_GROUP_USE, netns, PSPNL_CMD_KEY_ROTATE_NTF,
+                  [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, device.id); });
+  });
 }
 
 void wipe(std::span<std::uint8_t> octets) { explicit_bzero(octets.data(), octets.size()); }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <utility>
 
 #include <psp/netlink/server.hh>
 
@@ -109,7 +110,7 @@ TEST(Server, DevGetRepliesWithTheDeviceSet) {
   const auto out = world.ask(with_id(PSPNL_CMD_DEV_GET, 1));
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(hex(out[0]),
-            "34000000300000000900000000000000"  // nlmsghdr: 52 octets, psp, flags 0, seq 9
+            "34000000535000000900000000000000"  // nlmsghdr: 52 octets, psp, flags 0, seq 9
             "01010000"                          // dev-get, version 1
             "0800010001000000"                  // id 1
             "0800020007000000"                  // ifindex 7
@@ -124,23 +125,23 @@ TEST(Server, AckFollowsTheReplyIfAskedFor) {
   EXPECT_EQ(hex(out[1]),
             "24000000020000010900000000000000"  // NLMSG_ERROR, NLM_F_CAPPED
             "00000000"
-            "1c000000300005000900000000000000");  // the request's header
+            "1c000000535005000900000000000000");  // the request's header
 }
 
 TEST(Server, DumpEndsWithDoneInTheSameDatagram) {
   World world;
   testing::FakeDriver second;
-  ASSERT_TRUE(world.core.add_device(9, "eth1", {0x3}, second));
+  ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", {0x3}, second));
   const auto out = world.ask(psp_request(PSPNL_CMD_DEV_GET, kDump | NLM_F_ACK));
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(hex(out[0]),
-            "34000000300000000900000000000000"
+            "34000000535000000900000000000000"
             "01010000"
             "0800010001000000"
             "0800020007000000"
             "080003000f000000"
             "0800040000000000"
-            "34000000300000000900000000000000"
+            "34000000535000000900000000000000"
             "01010000"
             "0800010002000000"
             "0800020009000000"
@@ -153,17 +154,17 @@ TEST(Server, DumpEndsWithDoneInTheSameDatagram) {
 TEST(Server, DevSetNotifiesThenRepliesWithNothing) {
   World world;
   const auto request = unhex(
-      "24000000300001000900000000000000"
+      "24000000535001000900000000000000"
       "04010000"
       "0800010001000000"
       "0800040003000000");
   const auto out = world.ask(request);
   ASSERT_EQ(out.size(), 1u);
-  EXPECT_EQ(hex(out[0]), "1400000030000000090000000000000004010000");
+  EXPECT_EQ(hex(out[0]), "1400000053500000090000000000000004010000");
   ASSERT_EQ(world.notifications.size(), 1u);
-  EXPECT_EQ(world.notifications[0].first, 1u);  // mgmt
-  EXPECT_EQ(hex(world.notifications[0].second),
-            "34000000300000000000000000000000"
+  EXPECT_EQ(world.notifications[0].group, 1u);  // mgmt
+  EXPECT_EQ(hex(world.notifications[0].datagram),
+            "34000000535000000000000000000000"
             "05010000"
             "0800010001000000"
             "0800020007000000"
@@ -177,33 +178,33 @@ TEST(Server, KeyRotateNotifiesUseAndRepliesWithTheId) {
   World world;
   const auto out = world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
   ASSERT_EQ(out.size(), 1u);
-  EXPECT_EQ(hex(out[0]), "1c000000300000000900000000000000060100000800010001000000");
+  EXPECT_EQ(hex(out[0]), "1c000000535000000900000000000000060100000800010001000000");
   ASSERT_EQ(world.notifications.size(), 1u);
-  EXPECT_EQ(world.notifications[0].first, 2u);  // use
-  EXPECT_EQ(hex(world.notifications[0].second),
-            "1c000000300000000000000000000000070100000800010001000000");
+  EXPECT_EQ(world.notifications[0].group, 2u);  // use
+  EXPECT_EQ(hex(world.notifications[0].datagram),
+            "1c000000535000000000000000000000070100000800010001000000");
 }
 
 TEST(Server, DevicesThatComeAndGoAreNotified) {
   World world;
   world.core.remove_device(1);
-  ASSERT_TRUE(world.core.add_device(8, "eth1", {0x1}, world.driver));
+  ASSERT_TRUE(world.core.add_device({0, 8}, "eth1", {0x1}, world.driver));
   ASSERT_EQ(world.notifications.size(), 2u);
-  EXPECT_EQ(hex(world.notifications[0].second).substr(32, 24), "030100000800010001000000");
-  EXPECT_EQ(hex(world.notifications[1].second).substr(32, 24), "020100000800010002000000");
+  EXPECT_EQ(hex(world.notifications[0].datagram).substr(32, 24), "030100000800010001000000");
+  EXPECT_EQ(hex(world.notifications[1].datagram).substr(32, 24), "020100000800010002000000");
 }
 
 TEST(Server, RxAssocRepliesWithSpiThenKey) {
   World world;
   const auto request = unhex(
-      "24000000300001000900000000000000"
+      "24000000535001000900000000000000"
       "08010000"
       "0800020001000000"    // version 1
       "0800050003000000");  // sock-fd 3
   const auto out = world.ask(request, 40);
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(hex(out[0]),
-            "4c000000300000000900000000000000"
+            "4c000000535000000900000000000000"
             "08010000"
             "0800010001000000"  // dev-id
             "30000380"          // rx-key
@@ -215,7 +216,7 @@ TEST(Server, TxAssocTakesSpiAndKeyInAnyOrder) {
   World world;
   ASSERT_EQ(world.ask(Assoc{}.message(PSPNL_CMD_RX_ASSOC), 40).size(), 1u);
   const auto request = unhex(
-      "44000000300001000900000000000000"
+      "44000000535001000900000000000000"
       "09010000"
       "0800020000000000"
       "20000480"  // tx-key: key before spi
@@ -224,7 +225,7 @@ TEST(Server, TxAssocTakesSpiAndKeyInAnyOrder) {
       "0800050003000000");
   const auto out = world.ask(request, 40);
   ASSERT_EQ(out.size(), 1u);
-  EXPECT_EQ(hex(out[0]), "1400000030000000090000000000000009010000");
+  EXPECT_EQ(hex(out[0]), "1400000053500000090000000000000009010000");
   EXPECT_EQ(world.driver.tx_spi, 0x80000005u);
   EXPECT_EQ(world.driver.tx_key, std::vector<std::uint8_t>(16, 0xaa));
 }
@@ -241,7 +242,7 @@ TEST(Server, GetStatsWidensCountersByValue) {
                         .tx_error = 8};
   world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
   const std::string stats =
-      "70000000300000000900000000000000"
+      "70000000535000000900000000000000"
       "0a010000"
       "0800010001000000"
       "0800020001000000"
@@ -265,20 +266,22 @@ TEST(Server, GetStatsWidensCountersByValue) {
 TEST(Server, NlctrlDescribesPspByNameAndNumber) {
   World world;
   const std::string description =
-      "e8000000100000000900000000000000"
+      "10010000100000000900000000000000"
       "01020000"
-      "080002007073700006000100300000000800030001000000"
+      "080002007073700006000100535000000800030001000000"
       "08000400000000000800050000000000"
-      "7c000600"  // ops: number, flags
+      "a4000600"  // ops: number, flags
       "1400010008000100010000000800 02000e000000"
       "1400020008000100040000000800 02000b000000"
       "1400030008000100060000000800 02000b000000"
       "1400040008000100080000000800 02000a000000"
       "1400050008000100090000000800 02000a000000"
       "14000600080001000a0000000800 02000e000000"
+      "14000700080001000b0000000800 02000b000000"
+      "14000800080001000c0000000800 02000b000000"
       "30000700"  // groups
-      "1800010008000200100000000900 01006d676d7400000000"
-      "1400020008000200110000000800 010075736500";
+      "1800010008000200010053500900 01006d676d7400000000"
+      "1400020008000200020053500800 010075736500";
   const auto by_name = world.ask(message(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, [](Writer& writer) {
     writer.put_string(CTRL_ATTR_FAMILY_NAME, "psp");
   }));
@@ -487,7 +490,7 @@ TEST(ErrorTable, TxAssocKey) {
 TEST(ErrorTable, TxAssocState) {
   World world;
   testing::FakeDriver other;
-  ASSERT_TRUE(world.core.add_device(9, "eth1", VersionSet::all(), other));
+  ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", VersionSet::all(), other));
   world.sockets.sockets[43] = {.cookie = 4, .established = false};
   const auto tx = Assoc{}.message(PSPNL_CMD_TX_ASSOC);
   expect_refusal(world, {.what = "not established",
@@ -537,12 +540,195 @@ TEST(ErrorTable, PermissionComesBeforeTheAttributes) {
 
 TEST(ErrorTable, CommandsThatAreNotServed) {
   World world;
-  for (const std::uint8_t cmd : {0, PSPNL_CMD_DEV_ADD_NTF + 0, PSPNL_CMD_KEY_ROTATE_NTF + 0,
-                                 PSPNL_CMD_DEV_ASSOC + 0, PSPNL_CMD_DEV_DISASSOC + 0, 13, 255})
+  for (const std::uint8_t cmd :
+       {0, PSPNL_CMD_DEV_ADD_NTF + 0, PSPNL_CMD_KEY_ROTATE_NTF + 0, 13, 255})
     expect_refusal(world, {.what = "command", .request = with_id(cmd, 1), .error = EOPNOTSUPP});
   for (const std::uint8_t cmd : {PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE, PSPNL_CMD_RX_ASSOC})
     expect_refusal(world,
                    {.what = "dump", .request = psp_request(cmd, kDump), .error = EOPNOTSUPP});
+}
+
+// ---- namespaces -------------------------------------------------------------------------------
+
+std::vector<std::uint8_t> dev_assoc(std::uint8_t cmd, std::optional<std::uint32_t> ifindex,
+                                    std::optional<std::int32_t> nsid, std::uint32_t id = 1) {
+  return psp_request(cmd, [&](Writer& writer) {
+    writer.put_u32(PSPNL_DEV_ID, id);
+    if (ifindex) writer.put_u32(PSPNL_DEV_IFINDEX, *ifindex);
+    if (nsid) writer.put_u32(PSPNL_DEV_NSID, static_cast<std::uint32_t>(*nsid));
+  });
+}
+
+TEST(Namespaces, DevAssocIsAnsweredWithNothingAndToldToBothNamespaces) {
+  World world;
+  const auto out = world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]), "140000005350000009000000000000000b010000");
+  EXPECT_THAT(world.netdevs.attached, ::testing::ElementsAre(device::NetdevKey{3, 50}));
+  ASSERT_EQ(world.notifications.size(), 2u);
+  EXPECT_EQ(world.notifications[0].netns, 3u);
+  EXPECT_EQ(hex(world.notifications[0].datagram),
+            "44000000535000000000000000000000"
+            "05010000"
+            "0800010001000000"
+            "080003000f000000"
+            "0800040000000000"
+            "04000700"  // by-association; no ifindex
+            "14000580"
+            "0800010032000000"
+            "08000200ffffffff");
+  EXPECT_EQ(world.notifications[1].netns, 0u);
+  EXPECT_EQ(hex(world.notifications[1].datagram),
+            "48000000535000000000000000000000"
+            "05010000"
+            "0800010001000000"
+            "0800020007000000"
+            "080003000f000000"
+            "0800040000000000"
+            "14000580"
+            "0800010032000000"
+            "0800020003000000");
+  world.notifications.clear();
+  const auto gone = world.ask(dev_assoc(PSPNL_CMD_DEV_DISASSOC, 50, 3));
+  ASSERT_EQ(gone.size(), 1u);
+  EXPECT_EQ(hex(gone[0]), "140000005350000009000000000000000c010000");
+  ASSERT_EQ(world.notifications.size(), 2u);
+  EXPECT_EQ(world.notifications[0].netns, 0u);
+  EXPECT_EQ(hex(world.notifications[0].datagram).substr(32, 8), "05010000");
+  EXPECT_EQ(world.notifications[0].datagram.size(), 52u) << "without the netdev";
+  EXPECT_EQ(world.notifications[1].netns, 3u);
+  EXPECT_EQ(hex(world.notifications[1].datagram),
+            "30000000535000000000000000000000"
+            "03010000"
+            "0800010001000000"
+            "080003000f000000"
+            "0800040000000000"
+            "04000700");
+}
+
+TEST(Namespaces, EveryNamespaceHearsOnceAndTheMainOneLast) {
+  World world;
+  for (const int nsid : {2, 3, 2}) {
+    const auto ifindex = static_cast<std::uint32_t>(20 + world.netdevs.attached.size());
+    ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, ifindex, nsid)).size(), 1u);
+  }
+  const auto heard = [&] {
+    std::vector<std::pair<std::uint32_t, std::uint64_t>> who;
+    for (const auto& one : std::exchange(world.notifications, {}))
+      who.emplace_back(one.group, one.netns);
+    return who;
+  };
+  heard();
+  using ::testing::ElementsAre;
+  using ::testing::Pair;
+  world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
+  EXPECT_THAT(heard(), ElementsAre(Pair(2, 2), Pair(2, 3), Pair(2, 0)));
+  ASSERT_TRUE(world.core.set_versions(1, VersionSet{1}));
+  EXPECT_THAT(heard(), ElementsAre(Pair(1, 2), Pair(1, 3), Pair(1, 0)));
+  world.core.netdev_gone({2, 20});
+  EXPECT_THAT(heard(), ElementsAre(Pair(1, 3), Pair(1, 2), Pair(1, 0))) << "one is left there";
+  world.core.remove_device(1);
+  EXPECT_THAT(heard(), ElementsAre(Pair(1, 3), Pair(1, 2), Pair(1, 0)));
+}
+
+TEST(Namespaces, ADumpHoldsWhatTheCallerMaySee) {
+  World world;
+  testing::FakeDriver other;
+  ASSERT_TRUE(world.core.add_device({5, 7}, "eth0", {0x3}, other));
+  const auto dump = psp_request(PSPNL_CMD_DEV_GET, kDump);
+  const auto stats = psp_request(PSPNL_CMD_GET_STATS, kDump);
+  const std::string done = "1400000003000200090000000000000000000000";
+  world.caller.netns = 5;
+  EXPECT_EQ(hex(world.ask(dump).at(0)).substr(40, 32), "08000100020000000800020007000000");
+  EXPECT_EQ(hex(world.ask(dump).at(0)).substr(104), done);
+  EXPECT_EQ(hex(world.ask(stats).at(0)).substr(40, 16), "0800010002000000");
+  world.caller.netns = 6;
+  EXPECT_EQ(hex(world.ask(dump).at(0)), done);
+  EXPECT_EQ(hex(world.ask(stats).at(0)), done);
+}
+
+TEST(Namespaces, WhoSeesADeviceDoesNotOwnIt) {
+  World world;
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+  world.caller.netns = 3;
+  EXPECT_EQ(hex(world.ask(with_id(PSPNL_CMD_DEV_GET, 1)).at(0)),
+            "44000000535000000900000000000000"
+            "01010000"
+            "0800010001000000080003000f000000080004000000000004000700"
+            "14000580080001003200000008000200ffffffff");
+  EXPECT_EQ(world.ask(with_id(PSPNL_CMD_GET_STATS, 1)).at(0).size(), 108u);
+  for (const std::uint8_t cmd : {PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE})
+    expect_refusal(world, {.what = "not owned", .request = with_id(cmd, 1), .error = ENOENT});
+  world.caller.netns = 4;
+  for (const std::uint8_t cmd : {PSPNL_CMD_DEV_GET, PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE,
+                                 PSPNL_CMD_GET_STATS, PSPNL_CMD_DEV_ASSOC, PSPNL_CMD_DEV_DISASSOC})
+    expect_refusal(world, {.what = "not seen", .request = with_id(cmd, 1), .error = ENOENT});
+  expect_refusal(world, {.what = "dev-id of another namespace",
+                         .request = Assoc{.dev_id = 1}.message(PSPNL_CMD_RX_ASSOC),
+                         .error = ENOENT});
+  expect_refusal(world, {.what = "a device that is not seen is none",
+                         .request = Assoc{}.message(PSPNL_CMD_RX_ASSOC),
+                         .error = EINVAL,
+                         .missing_type = PSPNL_ASSOC_DEV_ID});
+}
+
+TEST(ErrorTable, DevAssoc) {
+  World world;
+  for (const std::uint8_t cmd : {PSPNL_CMD_DEV_ASSOC, PSPNL_CMD_DEV_DISASSOC}) {
+    expect_refusal(
+        world, {.what = "no id", .request = psp_request(cmd), .error = EINVAL, .missing_type = 1});
+    expect_refusal(world,
+                   {.what = "no device", .request = dev_assoc(cmd, 50, 3, 2), .error = ENODEV});
+    expect_refusal(world, {.what = "no ifindex",
+                           .request = dev_assoc(cmd, {}, 77),
+                           .error = EINVAL,
+                           .missing_type = 2});
+    expect_refusal(world, {.what = "no such nsid",
+                           .request = dev_assoc(cmd, 50, 77),
+                           .error = EINVAL,
+                           .bad_offset = 36});
+    expect_refusal(world, {.what = "no such netdev",
+                           .request = dev_assoc(cmd, 1000, 3),
+                           .error = ENODEV,
+                           .bad_offset = 28});
+    world.caller.net_admin = false;
+    expect_refusal(world,
+                   {.what = "no capability", .request = dev_assoc(cmd, 50, 3), .error = EPERM});
+    world.caller.net_admin = true;
+  }
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+  for (const auto& [ifindex, nsid] : {std::pair<std::uint32_t, std::optional<int>>{50, 3}, {7, {}}})
+    expect_refusal(world, {.what = "has one",
+                           .request = dev_assoc(PSPNL_CMD_DEV_ASSOC, ifindex, nsid),
+                           .error = EBUSY,
+                           .text = "Device already associated with a PSP device"});
+  world.caller.netns = 3;
+  expect_refusal(world, {.what = "nsid from elsewhere",
+                         .request = dev_assoc(PSPNL_CMD_DEV_ASSOC, 51, 3),
+                         .error = EPERM,
+                         .bad_offset = 36});
+  world.caller.netns = 0;
+  for (std::uint32_t ifindex = 100; ifindex < 227; ++ifindex)
+    ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, ifindex, 3)).size(), 1u);
+  expect_refusal(world, {.what = "128 already",
+                         .request = dev_assoc(PSPNL_CMD_DEV_ASSOC, 300, 3),
+                         .error = ENOSPC,
+                         .text = "Maximum number of associated devices reached"});
+}
+
+TEST(Compatibility, TheFirstReleaseAskedForNoCapability) {
+  World world;
+  world.caller.net_admin = false;
+  world.core.set_compat(device::Compat::kLinux618);
+  EXPECT_EQ(refusal(world.ask(with_id(PSPNL_CMD_DEV_SET, 1)), with_id(PSPNL_CMD_DEV_SET, 1)).text,
+            "No settings present");
+  EXPECT_EQ(hex(world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1)).at(0)).substr(32, 8), "06010000");
+  expect_refusal(
+      world,
+      {.what = "always asked", .request = dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3), .error = EPERM});
+  world.sockets.sockets[40].established = false;
+  EXPECT_EQ(hex(world.ask(Assoc{}.message(PSPNL_CMD_RX_ASSOC), 40).at(0)).substr(32, 8),
+            "08010000");
 }
 
 // ---- policies ---------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ class ModelSockets final : public device::SocketOps {
  public:
   struct Socket {
     std::uint64_t cookie = 1;
+    std::uint64_t netns = 0;
     std::uint32_t route_ifindex = 7;
     bool tcp = true;
     bool established = true;
@@ -40,6 +41,7 @@ class ModelSockets final : public device::SocketOps {
       return device::fail(EOPNOTSUPP, "Unsupported socket family and type", device::Field::kSockFd);
     device::SocketInfo info;
     info.cookie = it->second.cookie;
+    info.netns = it->second.netns;
     info.route_ifindex = it->second.route_ifindex;
     info.established = it->second.established;
     return info;
@@ -49,6 +51,28 @@ class ModelSockets final : public device::SocketOps {
     if (sockets[fd].clear_queued)
       return device::fail(EBUSY, "Socket has incompatible segments already in the recv queue");
     return {};
+  }
+};
+
+// FakeNetdevs is a host where nsid n of every namespace means the namespace n, 0 to 9. Netdevs have
+// ifindexes below 1000.
+class FakeNetdevs final : public device::NetdevOps {
+ public:
+  std::vector<device::NetdevKey> attached;
+  device::Result<std::uint64_t> netns_of(std::uint64_t, std::int32_t nsid) override {
+    if (nsid < 0 || nsid > 9) return device::fail(EINVAL);
+    return static_cast<std::uint64_t>(nsid);
+  }
+  std::int32_t nsid_of(std::uint64_t caller, std::uint64_t netns) override {
+    return caller == netns ? -1 : static_cast<std::int32_t>(netns);
+  }
+  device::Result<void> attach(const device::Device&, device::NetdevKey netdev) override {
+    if (netdev.ifindex >= 1000) return device::fail(ENODEV, "", device::Field::kIfindex);
+    attached.push_back(netdev);
+    return {};
+  }
+  void detach(const device::Device&, device::NetdevKey netdev) override {
+    std::erase(attached, netdev);
   }
 };
 
@@ -106,18 +130,25 @@ struct World {
   ModelSockets sockets;
   FakeDriver driver;
   ModelInspector inspector;
-  device::Core core{sockets};
+  FakeNetdevs netdevs;
+  device::Core core{sockets, &netdevs};
   Server server{core, &inspector};
   Caller caller{.net_admin = true};
-  std::vector<std::pair<std::uint32_t, Datagram>> notifications;
+  struct Notified {
+    std::uint32_t group;
+    std::uint64_t netns;
+    Datagram datagram;
+  };
+  std::vector<Notified> notifications;
 
   explicit World(VersionSet cap = VersionSet::all()) {
     sockets.sockets[40] = {};
     core.set_listener(&server);
-    server.set_multicast([this](std::uint32_t group, const Datagram& datagram) {
-      notifications.emplace_back(group, datagram);
-    });
-    (void)core.add_device(7, "eth0", cap, driver);
+    server.set_multicast(
+        [this](std::uint32_t group, std::uint64_t netns, const Datagram& datagram) {
+          notifications.push_back({group, netns, datagram});
+        });
+    (void)core.add_device({0, 7}, "eth0", cap, driver);
     notifications.clear();
   }
   std::vector<Datagram> ask(std::span<const std::uint8_t> request, int fd = -1) {

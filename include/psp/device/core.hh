@@ -5,6 +5,7 @@
 // its order of checks. Pure: sockets, drivers and listeners are given.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -21,9 +22,17 @@
 
 namespace psp::device {
 
+// NetdevKey names a network device: ifindexes of two network namespaces may be the same number.
+struct NetdevKey {
+  std::uint64_t netns = 0;  // the namespace's cookie (SO_NETNS_COOKIE)
+  std::uint32_t ifindex = 0;
+  friend auto operator<=>(const NetdevKey&, const NetdevKey&) = default;
+};
+
 // SocketInfo is what the core must know of a socket before it decides.
 struct SocketInfo {
   std::uint64_t cookie = 0;         // SO_COOKIE: identifies the socket for its whole life
+  std::uint64_t netns = 0;          // cookie of the socket's network namespace
   std::uint32_t route_ifindex = 0;  // netdev of the socket's cached route, 0 if it has none
   bool established = false;         // TCP_ESTABLISHED at that moment; the attach calls look again
 };
@@ -32,6 +41,8 @@ struct SocketInfo {
 struct Association {
   std::uint64_t cookie = 0;
   std::uint16_t dev_id = 0;
+  NetdevKey netdev{};  // the device's that the socket's route led to at rx-assoc, else the one in
+                       // the socket's namespace, else the main one
   Version version = Version::kAesGcm128;
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
@@ -78,14 +89,49 @@ struct AssocRequest {
 // Device is one registered PSP device (the kernel's psp_dev).
 struct Device {
   std::uint16_t id = 0;
-  std::uint32_t ifindex = 0;
-  std::string ifname;
+  NetdevKey netdev{};                   // the main one, whose driver this is
+  std::vector<NetdevKey> associated{};  // by dev-assoc, in the order of their coming
+  std::string ifname;                 // of the main netdev when it was registered
   VersionSet versions_cap;
   DeviceConfig config{};
   std::uint8_t generation = 0;
   std::uint64_t key_rotations = 0;
   std::uint64_t stale_events = 0;
   Driver* driver = nullptr;  // outlives the device's registration
+
+  // present_in tells whether the device has an associated netdev in that namespace.
+  bool present_in(std::uint64_t netns) const;
+  // visible_in tells whether callers in that namespace see the device: its main netdev's, and
+  // those where it is present by association.
+  bool visible_in(std::uint64_t netns) const { return netdev.netns == netns || present_in(netns); }
+};
+
+// NetdevOps is what dev-assoc needs to know of and do to the host; the daemon implements it, tests
+// fake it. Thread: the control thread only.
+class NetdevOps {
+ public:
+  virtual ~NetdevOps() = default;
+
+  // netns_of is the namespace that `nsid` means in the namespace `caller_netns`. Errors: EINVAL if
+  // it means none.
+  virtual Result<std::uint64_t> netns_of(std::uint64_t caller_netns, std::int32_t nsid) = 0;
+
+  // nsid_of is the number of `netns` in the namespace `caller_netns`: -1 if it is the same one or
+  // has no number there.
+  virtual std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) = 0;
+
+  // attach makes the netdev use the device, which does not have it in its list yet. Errors: ENODEV
+  // (kIfindex) if there is no such netdev, else the errno of what failed.
+  virtual Result<void> attach(const Device& device, NetdevKey netdev) = 0;
+
+  // detach undoes attach. The netdev may be gone already; it is not in the device's list any more.
+  virtual void detach(const Device& device, NetdevKey netdev) = 0;
+};
+
+// Compat is the release of the kernel whose rules hold where they differ.
+enum class Compat : std::uint8_t {
+  kNewest,   // associations on established sockets only; dev-set and key-rotate need CAP_NET_ADMIN
+  kLinux618  // the first release: any TCP state, no capability
 };
 
 // RxAssocReply is the answer to rx-assoc.
@@ -100,14 +146,20 @@ struct DeviceStats {
   DriverStats driver;
 };
 
-// Listener hears what the family would notify. Called on the control thread, inside the call that
-// caused it, in the kernel's order.
+// kAssociatedMax is how many netdevs may be associated with one device.
+inline constexpr std::size_t kAssociatedMax = 128;
+
+// Listener hears what the family would notify, for every namespace that sees the device. Called on
+// the control thread, inside the call that caused it, in the kernel's order.
 class Listener {
  public:
   virtual ~Listener() = default;
   virtual void device_added(const Device&) {}
   virtual void device_removed(const Device&) {}
   virtual void device_changed(const Device&) {}
+  // device_left tells that the device has lost its last netdev in a namespace other than its own,
+  // after device_changed for the others.
+  virtual void device_left(const Device&, std::uint64_t /*netns*/) {}
   virtual void key_rotated(const Device&) {}
   // association_stale tells of each association that a rotation has just made stale, before
   // key_rotated. The kernel has no such message; it is for whoever keeps a copy of associations.
@@ -115,10 +167,15 @@ class Listener {
 };
 
 // Core is the registry and the rules. Thread: the control thread only.
+//
+// `caller` is the network namespace of whoever asks; none is pspd itself, which may do all that a
+// caller in the device's main namespace may.
 class Core {
  public:
-  // `sockets` outlives the core.
-  explicit Core(SocketOps& sockets);
+  using Caller = std::optional<std::uint64_t>;
+
+  // `sockets` and `netdevs` outlive the core. No `netdevs`: dev-assoc is EOPNOTSUPP.
+  explicit Core(SocketOps& sockets, NetdevOps* netdevs = nullptr);
   ~Core();
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
@@ -126,31 +183,52 @@ class Core {
   // set_listener: null for none.
   void set_listener(Listener* listener);
 
+  void set_compat(Compat compat) { compat_ = compat; }
+  Compat compat() const { return compat_; }
+
   // add_device registers a device; ids are cyclic, 1..65535, not reused while associations remain.
   // Errors: EINVAL if the driver offers no version or an unknown one; EEXIST if the netdev has a
   // device already (one netdev, one device); ENOSPC if all ids are in use.
-  Result<std::uint16_t> add_device(std::uint32_t ifindex, std::string ifname, VersionSet cap,
+  Result<std::uint16_t> add_device(NetdevKey netdev, std::string ifname, VersionSet cap,
                                    Driver& driver);
   // remove_device unregisters: notification first; its associations keep blocking their sockets,
-  // their Tx keys are deleted.
+  // their Tx keys are deleted, its associated netdevs are detached. Idempotent.
   void remove_device(std::uint16_t id);
 
-  // find_device: ENODEV if there is none of that id.
-  Result<Device*> find_device(std::uint32_t id);
-  std::vector<const Device*> devices() const;  // by id
+  // find_device: ENODEV if there is none of that id, ENOENT if the caller may not see it.
+  Result<Device*> find_device(std::uint32_t id, Caller caller = {});
+  std::vector<const Device*> devices(Caller caller = {}) const;  // that it may see, by id
 
   // set_versions is dev-set; no value means that the message carries no setting. Errors: ENODEV,
-  // EINVAL with the kernel's texts, the driver's. Always notifies on success.
-  Result<void> set_versions(std::uint32_t id, std::optional<VersionSet> ena);
+  // ENOENT (for callers in associated namespaces too), EINVAL with the kernel's texts, the
+  // driver's. Always notifies on success.
+  Result<void> set_versions(std::uint32_t id, std::optional<VersionSet> ena, Caller caller = {});
   // key_rotate returns the device. Associations under the previous device key become stale, those
-  // under the active one survive until the next rotation. Errors: ENODEV, the driver's; the
-  // generation proposed to a driver that failed counts as used, as in the kernel.
-  Result<const Device*> key_rotate(std::uint32_t id);
+  // under the active one survive until the next rotation. Errors: ENODEV, ENOENT as above, the
+  // driver's; the generation proposed to a driver that failed counts as used, as in the kernel.
+  Result<const Device*> key_rotate(std::uint32_t id, Caller caller = {});
   // rx_assoc and tx_assoc check in the order of the kernel; the table is in docs/protocol.md. A
   // refused rx_assoc may have used up an SPI.
-  Result<RxAssocReply> rx_assoc(const AssocRequest& request);
-  Result<void> tx_assoc(const AssocRequest& request);
-  Result<DeviceStats> stats(std::uint32_t id);
+  Result<RxAssocReply> rx_assoc(const AssocRequest& request, Caller caller = {});
+  Result<void> tx_assoc(const AssocRequest& request, Caller caller = {});
+  Result<DeviceStats> stats(std::uint32_t id, Caller caller = {});
+
+  // dev_assoc lets a netdev use the device of another one: its sockets are secured by that device.
+  // `nsid` says where the netdev is, as the caller numbers it; none: in the caller's own namespace.
+  // Errors, in this order: ENODEV, ENOENT; ENOSPC "Maximum number of associated devices reached";
+  // ifindex missing; EPERM (kNsid) if a caller outside of the main namespace names one; EINVAL
+  // (kNsid); ENODEV (kIfindex); EBUSY "Device already associated with a PSP device"; attach's.
+  Result<void> dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
+                         std::optional<std::uint32_t> ifindex, std::optional<std::int32_t> nsid);
+  // dev_disassoc undoes dev_assoc. Errors: as above but for ENOSPC and EBUSY; ENODEV (kIfindex) if
+  // the netdev is not associated with that device. Sockets keep their associations and are blocked.
+  Result<void> dev_disassoc(std::uint64_t caller_netns, std::uint32_t id,
+                            std::optional<std::uint32_t> ifindex, std::optional<std::int32_t> nsid);
+  // netdev_gone is for an associated netdev that has disappeared from its namespace: as
+  // dev_disassoc, with detach and notifications. Main netdevs go by remove_device.
+  void netdev_gone(NetdevKey netdev);
+  // nsid_of is NetdevOps::nsid_of.
+  std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) const;
 
   // release forgets the association of a socket that is gone and deletes its Tx key. Idempotent.
   void release(std::uint64_t cookie);
@@ -166,17 +244,33 @@ class Core {
   struct Entry;   // where an association is kept
   struct Target;  // what a request is about: socket and device
 
+  struct NetdevHash {
+    std::size_t operator()(const NetdevKey& key) const {
+      return std::hash<std::uint64_t>()(key.netns * 0x9e3779b97f4a7c15u + key.ifindex);
+    }
+  };
+
   Record* find_record(std::uint32_t id);
-  Record* find_record_by_ifindex(std::uint32_t ifindex);
-  Result<Target> find_target(const AssocRequest& request);
+  Record* find_record_by_netdev(NetdevKey netdev);
+  Result<Record*> find_visible(std::uint32_t id, Caller caller);
+  Result<Record*> find_owned(std::uint32_t id, Caller caller);
+  Result<NetdevKey> find_netdev(const Record& record, std::uint64_t caller_netns,
+                                std::optional<std::uint32_t> ifindex,
+                                std::optional<std::int32_t> nsid);
+  void disassociate(Record& record, NetdevKey netdev);
+  bool fit(const SocketInfo& socket) const;
+  Result<Target> find_target(const AssocRequest& request, Caller caller);
   Result<Version> check_version(const Record& record, const AssocRequest& request) const;
   Result<Association*> check_tx_socket(const Target& target, Version version);
   void drop_record_if_unused(Record& record);
 
   SocketOps& sockets_;
+  NetdevOps* netdevs_;  // null: none
   Listener* listener_;  // never null
+  Compat compat_ = Compat::kNewest;
   std::map<std::uint16_t, std::unique_ptr<Record>> records_;
-  std::unordered_map<std::uint32_t, Record*> by_ifindex_;  // registered devices
+  // Registered devices by their netdevs, main and associated.
+  std::unordered_map<NetdevKey, Record*, NetdevHash> by_netdev_;
   std::unordered_map<std::uint64_t, Entry> associations_;  // by cookie
   std::uint16_t last_id_ = 0;
 };

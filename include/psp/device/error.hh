@@ -13,6 +13,8 @@ namespace psp::device {
 enum class Field : std::uint8_t {
   kNone,
   kId,           // dev.id
+  kIfindex,      // dev.ifindex
+  kNsid,         // dev.nsid
   kVersionsEna,  // dev.psp-versions-ena
   kDevId,        // assoc.dev-id
   kVersion,      // assoc.version

@@ -26,6 +26,9 @@ namespace psp::netlink {
 struct Caller {
   bool net_admin = false;    // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
   std::uint32_t groups = 0;  // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
+  std::uint64_t netns = 0;   // cookie of its network namespace
+  bool ext_ack = true;       // NETLINK_EXT_ACK: errors say more than an errno
+  bool cap_ack = false;      // NETLINK_CAP_ACK: errors quote no more than the request's header
 };
 
 using Datagram = std::vector<std::uint8_t>;
@@ -58,12 +61,16 @@ class Server final : public device::Listener {
   void handle(Caller& caller, std::span<const std::uint8_t> request, int fd,
               std::vector<Datagram>& out);
 
-  // set_multicast sets where notifications go: called with the group's bit and the message.
-  void set_multicast(std::function<void(std::uint32_t group_bit, const Datagram&)> send);
+  // set_multicast sets where notifications go: called with the group's bit, the namespace whose
+  // members are meant and the message, once for each namespace that sees the device.
+  using Multicast =
+      std::function<void(std::uint32_t group_bit, std::uint64_t netns, const Datagram&)>;
+  void set_multicast(Multicast send);
 
   void device_added(const device::Device&) override;
   void device_removed(const device::Device&) override;
   void device_changed(const device::Device&) override;
+  void device_left(const device::Device&, std::uint64_t netns) override;
   void key_rotated(const device::Device&) override;
 
  private:

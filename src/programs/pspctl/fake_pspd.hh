@@ -43,11 +43,12 @@ class FakePspd final : public netlink::Inspector {
   void start() {
     server_ = std::make_unique<netlink::Server>(core, with_inspector ? this : nullptr);
     core.set_listener(server_.get());
-    server_->set_multicast([this](std::uint32_t bit, const netlink::Datagram& message) {
-      for (const auto& one : connections_)
-        if ((one->caller.groups & bit) != 0)
-          send(one->fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
-    });
+    server_->set_multicast(
+        [this](std::uint32_t bit, std::uint64_t, const netlink::Datagram& message) {
+          for (const auto& one : connections_)
+            if ((one->caller.groups & bit) != 0)
+              send(one->fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
+        });
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
     std::copy(address.begin() + 1, address.end(), name.sun_path + 1);

@@ -51,8 +51,8 @@ Result call(std::vector<std::string> arguments) {
 class Pspctl : public ::testing::Test {
  protected:
   Pspctl() {
-    pspd.core.add_device(1, "lo", VersionSet::all(), pspd.driver).value();
-    pspd.core.add_device(424242, "gone0", VersionSet{0x3}, pspd.second_driver).value();
+    pspd.core.add_device({0, 1}, "lo", VersionSet::all(), pspd.driver).value();
+    pspd.core.add_device({0, 424242}, "gone0", VersionSet{0x3}, pspd.second_driver).value();
     pspd.core.set_versions(1, VersionSet{0x3}).value();
     pspd.driver.counters = {.rx_packets = 5,
                             .rx_bytes = 1ull << 40,

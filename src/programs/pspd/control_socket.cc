@@ -85,9 +85,10 @@ ControlSocket::ControlSocket(EventLoop& loop, netlink::Server& server, UniqueFd 
       path_(std::move(path)),
       request_(std::make_unique<std::uint8_t[]>(kRequestMax)) {
   accept_ = loop_.on_readable(listener_.get(), [this] { accept(); });
-  server_.set_multicast([this](std::uint32_t group_bit, const netlink::Datagram& message) {
-    multicast(group_bit, message);
-  });
+  server_.set_multicast(
+      [this](std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message) {
+        multicast(group_bit, netns, message);
+      });
 }
 
 ControlSocket::~ControlSocket() {
@@ -121,6 +122,9 @@ void ControlSocket::accept() {
   Client& client = clients_.emplace_back();
   client.fd = std::move(fd);
   client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
+  // An accepted socket belongs to the namespace of the socket that connected.
+  socklen_t length = sizeof client.caller.netns;
+  ::getsockopt(client.fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, &client.caller.netns, &length);
   client.readable = loop_.on_readable(client.fd.get(), [this, &client] { serve(client); });
 }
 
@@ -180,9 +184,10 @@ bool ControlSocket::flush(Client& client) {
   return true;
 }
 
-void ControlSocket::multicast(std::uint32_t group_bit, const netlink::Datagram& message) {
+void ControlSocket::multicast(std::uint32_t group_bit, std::uint64_t netns,
+                              const netlink::Datagram& message) {
   for (Client& client : clients_)
-    if (!client.gone && client.caller.groups & group_bit)
+    if (!client.gone && client.caller.netns == netns && client.caller.groups & group_bit)
       (void)::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 

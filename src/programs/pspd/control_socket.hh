@@ -45,7 +45,7 @@ class ControlSocket {
   void serve(Client& client);
   bool flush(Client& client);
   void drop(Client& client);
-  void multicast(std::uint32_t group_bit, const netlink::Datagram& message);
+  void multicast(std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message);
 
   EventLoop& loop_;
   netlink::Server& server_;

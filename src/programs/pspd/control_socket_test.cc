@@ -27,7 +27,10 @@ class ControlSocketTest : public testing::Test {
     address_ = fmt::format("@softpsp-test-{}-{}", ::getpid(),
                            testing::UnitTest::GetInstance()->current_test_info()->name());
     core_.set_listener(&server_);
-    ASSERT_TRUE(core_.add_device(7, "eth0", VersionSet::all(), driver_));
+    const UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    socklen_t length = sizeof netns_;
+    ASSERT_EQ(::getsockopt(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, &netns_, &length), 0);
+    ASSERT_TRUE(core_.add_device({netns_, 7}, "eth0", VersionSet::all(), driver_));
     auto control = ControlSocket::listen(loop_, server_, address_);
     ASSERT_TRUE(control) << control.error();
     control_ = std::move(*control);
@@ -64,6 +67,7 @@ class ControlSocketTest : public testing::Test {
   }
 
   std::string address_;
+  std::uint64_t netns_ = 0;
   device::FakeDriver driver_;
   device::ModelSockets sockets_;
   device::Core core_{sockets_};
