@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "message.h"
+
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+#include <string.h>
+
+#include <psp/netlink/uapi.h>
+
+enum { kBatchMax = 256 * 1024 }; /* no netlink socket takes more at once */
+
+struct attributes {
+  const unsigned char* at;
+  size_t left;
+};
+
+/* next_attribute steps to the next attribute as nla_parse does; NULL at the end. */
+static const unsigned char* next_attribute(struct attributes* rest, struct nlattr* header) {
+  const unsigned char* at = rest->at;
+  if (rest->left < NLA_HDRLEN) return NULL;
+  memcpy(header, at, sizeof *header);
+  if (header->nla_len < NLA_HDRLEN || header->nla_len > rest->left) return NULL;
+  const size_t step = NLA_ALIGN(header->nla_len);
+  const size_t taken = step < rest->left ? step : rest->left;
+  rest->at += taken;
+  rest->left -= taken;
+  header->nla_type &= NLA_TYPE_MASK;
+  return at + NLA_HDRLEN;
+}
+
+static struct attributes attributes_of(const void* message, size_t size) {
+  return (struct attributes){(const unsigned char*)message + NLMSG_HDRLEN + GENL_HDRLEN,
+                             size - NLMSG_HDRLEN - GENL_HDRLEN};
+}
+
+static bool is_psp(const unsigned char* name, size_t size) {
+  static const char psp[] = PSPNL_FAMILY_NAME;
+  return size >= sizeof psp - 1 && memcmp(name, psp, sizeof psp - 1) == 0 &&
+         (size == sizeof psp - 1 || name[sizeof psp - 1] == '\0');
+}
+
+/* names_psp: a request to nlctrl asks for `psp`. As in the kernel the name has the last word. */
+static bool names_psp(const void* message, size_t size) {
+  struct attributes rest = attributes_of(message, size);
+  struct nlattr header;
+  bool by_id = false, by_name = false, named = false;
+  for (const unsigned char* value; (value = next_attribute(&rest, &header)) != NULL;) {
+    const size_t length = header.nla_len - NLA_HDRLEN;
+    uint16_t id;
+    if (header.nla_type == CTRL_ATTR_FAMILY_NAME) {
+      named = true;
+      by_name = is_psp(value, length);
+    } else if (header.nla_type == CTRL_ATTR_FAMILY_ID && length >= sizeof id) {
+      memcpy(&id, value, sizeof id);
+      by_id = id == SOFTPSP_ID_PSP;
+    }
+  }
+  return named ? by_name : by_id;
+}
+
+static enum psp_route route_of(const void* message, const struct nlmsghdr* header) {
+  if (header->nlmsg_type == SOFTPSP_ID_PSP) return PSP_ROUTE_DAEMON;
+  if (header->nlmsg_type != GENL_ID_CTRL || header->nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN)
+    return PSP_ROUTE_KERNEL;
+  const unsigned char cmd = ((const unsigned char*)message)[NLMSG_HDRLEN];
+  const bool dump = (header->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+  if (cmd == CTRL_CMD_GETFAMILY && dump) return PSP_ROUTE_BOTH;
+  if (cmd != CTRL_CMD_GETFAMILY && cmd != CTRL_CMD_GETPOLICY) return PSP_ROUTE_KERNEL;
+  return names_psp(message, header->nlmsg_len) ? PSP_ROUTE_LOOKUP : PSP_ROUTE_KERNEL;
+}
+
+size_t psp_next_message(const void* octets, size_t size, enum psp_route* route) {
+  struct nlmsghdr header;
+  if (size < sizeof header) return 0;
+  memcpy(&header, octets, sizeof header);
+  if (header.nlmsg_len < NLMSG_HDRLEN || header.nlmsg_len > size) return 0;
+  *route = route_of(octets, &header);
+  const size_t step = NLMSG_ALIGN((size_t)header.nlmsg_len);
+  return step < size ? step : size;
+}
+
+bool psp_has_ours(const void* octets, size_t size) {
+  const unsigned char* at = octets;
+  if (size > kBatchMax) return false;
+  for (size_t step; size != 0; at += step, size -= step) {
+    enum psp_route route;
+    step = psp_next_message(at, size, &route);
+    if (step == 0) return false;
+    if (route != PSP_ROUTE_KERNEL) return true;
+  }
+  return false;
+}
+
+bool psp_vector_has_ours(const struct iovec* parts, size_t count) {
+  size_t total = 0;
+  uint32_t length = 0;
+  for (size_t i = 0; i < count; i++) {
+    const unsigned char* from = parts[i].iov_base;
+    for (size_t j = 0; total + j < sizeof length && j < parts[i].iov_len; j++)
+      ((unsigned char*)&length)[total + j] = from[j];
+    total += parts[i].iov_len;
+    if (total > kBatchMax) return false;
+  }
+  if (count == 1) return psp_has_ours(parts[0].iov_base, total);
+  /* Only the first length is looked at: ordinary data in pieces rarely passes. */
+  return length >= NLMSG_HDRLEN && length <= total;
+}
+
+int psp_sock_fd(const void* octets, size_t size) {
+  struct nlmsghdr header;
+  if (size < NLMSG_HDRLEN + GENL_HDRLEN) return -1;
+  memcpy(&header, octets, sizeof header);
+  const unsigned char cmd = ((const unsigned char*)octets)[NLMSG_HDRLEN];
+  if (header.nlmsg_type != SOFTPSP_ID_PSP ||
+      (cmd != PSPNL_CMD_RX_ASSOC && cmd != PSPNL_CMD_TX_ASSOC) || header.nlmsg_len > size ||
+      header.nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN)
+    return -1;
+  struct attributes rest = attributes_of(octets, header.nlmsg_len);
+  struct nlattr attribute;
+  int32_t fd = -1;
+  for (const unsigned char* value; (value = next_attribute(&rest, &attribute)) != NULL;)
+    if (attribute.nla_type == PSPNL_ASSOC_SOCK_FD && attribute.nla_len == NLA_HDRLEN + sizeof fd)
+      memcpy(&fd, value, sizeof fd);
+  return fd < 0 ? -1 : fd;
+}
+
+bool psp_is_overrun(const void* octets, size_t size) {
+  static const struct nlmsghdr sign = {
+      .nlmsg_len = NLMSG_HDRLEN, .nlmsg_type = NLMSG_OVERRUN, .nlmsg_seq = SOFTPSP_OVERRUN_SEQ};
+  return size == sizeof sign && memcmp(octets, &sign, sizeof sign) == 0;
+}
+
+uint32_t psp_notification_group(const void* octets, size_t size) {
+  struct nlmsghdr header;
+  if (size < NLMSG_HDRLEN + GENL_HDRLEN) return 0;
+  memcpy(&header, octets, sizeof header);
+  if (header.nlmsg_type != SOFTPSP_ID_PSP || header.nlmsg_seq != 0 || header.nlmsg_pid != 0)
+    return 0;
+  switch (((const unsigned char*)octets)[NLMSG_HDRLEN]) {
+    case PSPNL_CMD_DEV_ADD_NTF:
+    case PSPNL_CMD_DEV_DEL_NTF:
+    case PSPNL_CMD_DEV_CHANGE_NTF:
+      return SOFTPSP_ID_GROUP_MGMT;
+    case PSPNL_CMD_KEY_ROTATE_NTF:
+      return SOFTPSP_ID_GROUP_USE;
+    default:
+      return 0;
+  }
+}
