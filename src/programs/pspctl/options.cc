@@ -81,7 +81,7 @@ void declare(CLI::App& app, Options& options, Tail tail) {
   app.add_option("-n,--netns", options.netns)->type_size(1);
   app.add_option("--socket", options.socket)->type_size(1);
   app.add_option("--peer", options.peer)->type_size(1);
-  app.add_option("words", options.words);
+  app.allow_extras();  // words; as a positional option CLI11 would take "[x]" for a list
   if (tail != Tail::kNetlink) return;
   app.add_option("--json", options.request)->type_size(1);
   app.add_flag("--dump", options.dump);
@@ -96,6 +96,15 @@ Outcome<void> parse(const std::vector<std::string>& arguments, Options& options,
     app.parse(std::move(reversed));
   } catch (const CLI::ParseError& error) {
     return usage_error(error.what());
+  }
+  bool words_only = false;
+  for (std::string& word : app.remaining()) {
+    if (!words_only && word.size() > 1 && word[0] == '-') {
+      words_only = word == "--";
+      if (words_only) continue;
+      return usage_error(fmt::format("\"{}\" is no option; see pspctl --help", word));
+    }
+    options.words.push_back(std::move(word));
   }
   return {};
 }
