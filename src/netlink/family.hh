@@ -23,8 +23,7 @@ enum class FamilyName : std::uint8_t { kNlctrl, kPsp, kSoftpsp };
 
 struct Operation {
   std::uint8_t cmd = 0;
-  bool net_admin = false;    // GENL_ADMIN_PERM
-  bool open_in_618 = false;  // the first release did not ask for net_admin
+  bool net_admin = false;  // GENL_ADMIN_PERM
   bool has_do = false;
   bool has_dump = false;
   const PolicySet* do_policy = nullptr;    // required with has_do

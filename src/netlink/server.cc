@@ -282,9 +282,12 @@ struct Server::Impl {
   Multicast multicast{};
   bool dump_running = false;  // in this datagram, as the kernel allows one dump at a time
 
-  // excused: the first release asked for no capability.
-  bool excused(const Operation& operation) const {
-    return operation.open_in_618 && core.compat() == device::Compat::kLinux618;
+  // allowed is what GENL_ADMIN_PERM asks. The first release did not ask it of these two.
+  bool allowed(const Request& request, const Operation& operation) const {
+    const bool was_open =
+        operation.cmd == PSPNL_CMD_DEV_SET || operation.cmd == PSPNL_CMD_KEY_ROTATE;
+    return !operation.net_admin || request.caller.net_admin ||
+           (was_open && core.compat() == device::Compat::kLinux618);
   }
   int handle_message(Request&);
   int handle_do(Request&);
@@ -369,7 +372,7 @@ int Server::Impl::handle_message(Request& request) {
   const bool dump = wants_dump(request.header);
   const Operation* operation = find_operation(request.family, request.cmd(), dump);
   if (operation == nullptr) return -EOPNOTSUPP;
-  if (operation->net_admin && !request.caller.net_admin && !excused(*operation)) return -EPERM;
+  if (!allowed(request, *operation)) return -EPERM;
   if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy) {
     // Dumps are checked strictly even where requests are not.
     const auto attributes = message_attributes(request.header);
