@@ -98,4 +98,37 @@ std::expected<std::size_t, Drop> open_packet(Aead& aead, const wire::PspPacket& 
   return ip_header + inner_size;
 }
 
+std::expected<std::size_t, Drop> seal_tunnel_packet(Aead& aead, const wire::EncapOptions& options,
+                                                    const wire::OuterIp& outer,
+                                                    std::span<const std::uint8_t> clear,
+                                                    std::span<std::uint8_t> out) {
+  const auto packet = wire::write_tunnel_outer(clear, options, outer, out);
+  if (!packet) return std::unexpected(packet.error());
+  const std::size_t total = packet->icv_offset + kIcv;
+  seal_datagram(aead, options.version, out.subspan(packet->psp_offset, total - packet->psp_offset),
+                packet->header.size(), clear.first(packet->icv_offset - packet->inner_offset));
+  return total;
+}
+
+std::expected<std::size_t, Drop> open_tunnel_packet(Aead& aead, const wire::PspPacket& packet,
+                                                    std::span<const std::uint8_t> in,
+                                                    std::span<std::uint8_t> out, EcnAtExit ecn) {
+  const auto version = packet.header.version();
+  if (!version) return std::unexpected(Drop::BAD_VERSION);
+  require(packet.icv_offset + kIcv <= in.size() && out.size() >= in.size(),
+          "the packet was parsed and there is room for it");
+  const std::size_t extension = packet.header.size() - kPspBaseHeader;
+  const std::size_t inner_size = packet.icv_offset - packet.inner_offset;
+  const auto datagram = in.subspan(packet.psp_offset, packet.icv_offset + kIcv - packet.psp_offset);
+  if (!open_datagram(aead, *version, packet.header, datagram, out.data()))
+    return std::unexpected(Drop::AUTH_FAIL);
+  if (extension != 0) std::memmove(out.data(), out.data() + extension, inner_size);
+  const auto inner = out.first(inner_size);
+  if (const auto refused = wire::check_inner(inner, packet.header.next_header))
+    return std::unexpected(*refused);
+  if (ecn == EcnAtExit::kMerge)
+    if (const auto refused = wire::merge_ecn(inner, in)) return std::unexpected(*refused);
+  return inner_size;
+}
+
 }  // namespace psp::crypto

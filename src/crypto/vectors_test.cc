@@ -114,6 +114,18 @@ Pair read_pair(const Row& settings, const Backend& backend) {
   return pair;
 }
 
+// options_of is how the reference sealed packet `i` of a file.
+wire::EncapOptions options_of(const Pair& pair, std::size_t i) {
+  wire::EncapOptions options;
+  options.version = pair.version;
+  options.spi = {static_cast<std::uint32_t>(number(pair.settings.at("spi")))};
+  options.iv = number(pair.settings.at("iv_first")) + i;
+  options.crypt_offset = {static_cast<std::uint8_t>(number(pair.settings.at("crypt_off_units")))};
+  if (pair.settings.at("vc") == "vc") options.cookie = 0;
+  options.source_port = reference_source_port(ip_packet(pair.clear[i]));
+  return options;
+}
+
 std::expected<Octets, Drop> opened(Aead& aead, std::span<const std::uint8_t> packet) {
   const auto parsed = wire::parse_packet(packet);
   if (!parsed) return std::unexpected(parsed.error());
@@ -202,16 +214,42 @@ TEST_P(VectorsTest, ProducesEveryTransportFileBitForBit) {
   for_each_pair("transport", [](Pair& pair) {
     for (std::size_t i = 0; i < pair.encrypted.size(); ++i) {
       const auto clear = ip_packet(pair.clear[i]);
-      wire::EncapOptions options;
-      options.version = pair.version;
-      options.spi = {static_cast<std::uint32_t>(number(pair.settings.at("spi")))};
-      options.iv = number(pair.settings.at("iv_first")) + i;
-      options.crypt_offset = {
-          static_cast<std::uint8_t>(number(pair.settings.at("crypt_off_units")))};
-      if (pair.settings.at("vc") == "vc") options.cookie = 0;
-      options.source_port = reference_source_port(clear);
+      const auto options = options_of(pair, i);
       Octets out(wire::sealed_size(clear.size(), options.cookie.has_value()));
       ASSERT_EQ(seal_packet(*pair.aead, options, clear, out), out.size());
+      const auto expected = ip_packet(pair.encrypted[i]);
+      EXPECT_EQ(out, Octets(expected.begin(), expected.end()));
+    }
+  });
+}
+
+TEST_P(VectorsTest, OpensEveryTunnelFileToItsClearTwin) {
+  for_each_pair("tunnel", [](Pair& pair) {
+    for (std::size_t i = 0; i < pair.encrypted.size(); ++i) {
+      const auto in = ip_packet(pair.encrypted[i]);
+      const auto packet = wire::parse_packet(in);
+      ASSERT_TRUE(packet);
+      ASSERT_TRUE(wire::is_tunnel(packet->header.next_header));
+      Octets out(in.size());
+      const auto size = open_tunnel_packet(*pair.aead, *packet, in, out, EcnAtExit::kMerge);
+      ASSERT_TRUE(size);
+      out.resize(*size);
+      const auto clear = ip_packet(pair.clear[i]);
+      EXPECT_EQ(out, Octets(clear.begin(), clear.end()));
+    }
+  });
+}
+
+TEST_P(VectorsTest, ProducesEveryTunnelFileBitForBit) {
+  for_each_pair("tunnel", [](Pair& pair) {
+    for (std::size_t i = 0; i < pair.encrypted.size(); ++i) {
+      const auto clear = ip_packet(pair.clear[i]);
+      const auto options = options_of(pair, i);
+      const auto outer = wire::outer_ip_of(clear, {});
+      ASSERT_TRUE(outer);
+      Octets out(
+          wire::tunnel_size(clear.size(), outer->endpoints.family, options.cookie.has_value()));
+      ASSERT_EQ(seal_tunnel_packet(*pair.aead, options, *outer, clear, out), out.size());
       const auto expected = ip_packet(pair.encrypted[i]);
       EXPECT_EQ(out, Octets(expected.begin(), expected.end()));
     }

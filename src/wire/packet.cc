@@ -5,34 +5,13 @@
 // length, UDP and its port, that the lengths agree, the PSP header. Everything here is pure.
 #include <cstring>
 
-#include <psp/wire/bytes.hh>
 #include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
 
+#include "ip_octets.hh"
 #include "read_header.hh"
 
 namespace psp::wire {
 namespace {
-
-// IPv4 header (RFC 791).
-constexpr std::size_t kIpv4TotalLengthAt = 2;
-constexpr std::size_t kIpv4FragmentAt = 6;
-constexpr std::size_t kIpv4TtlAt = 8;  // one 16-bit word with the protocol
-constexpr std::size_t kIpv4ProtocolAt = 9;
-constexpr std::size_t kIpv4ChecksumAt = 10;
-constexpr std::uint16_t kMoreFragmentsOrOffset = 0x3fff;
-
-// IPv6 header (RFC 8200).
-constexpr std::size_t kIpv6PayloadLengthAt = 4;
-constexpr std::size_t kIpv6NextHeaderAt = 6;
-constexpr std::uint8_t kIpv6FragmentHeader = 44;
-
-// UDP header (RFC 768).
-constexpr std::size_t kUdpDestinationAt = 2;
-constexpr std::size_t kUdpLengthAt = 4;
-constexpr std::size_t kUdpChecksumAt = 6;
-
-constexpr std::size_t kMaxLengthField = 65535;
 
 // The read_* functions fill in their result where it will stay and return why not, or nothing; see
 // read_header.hh for the reason.
@@ -129,23 +108,6 @@ inline void copy_ip_header(std::uint8_t* to, const std::uint8_t* from, std::size
     std::memcpy(to, from, length);
 }
 
-inline void write_udp(std::uint8_t* udp, std::uint16_t source_port, std::size_t length) {
-  store_be(udp, source_port);
-  store_be(udp + kUdpDestinationAt, kUdpPort);
-  store_be(udp + kUdpLengthAt, static_cast<std::uint16_t>(length));
-  store_be(udp + kUdpChecksumAt, std::uint16_t{0});
-}
-
-inline void fill_header(PspHeader& header, const EncapOptions& options, std::uint8_t next_header) {
-  header.next_header = next_header;
-  header.ext_length = options.cookie ? 2 : 1;
-  if (encrypts(options.version)) header.crypt_offset = options.crypt_offset;
-  header.version_number = static_cast<std::uint8_t>(options.version);
-  header.cookie = options.cookie;
-  header.spi = options.spi;
-  header.iv = options.iv;
-}
-
 std::optional<Drop> read_packet(std::span<const std::uint8_t> packet, PspPacket& psp) {
   if (const auto refused = read_ip(packet, psp.ip)) return refused;
   const std::size_t ip_header = psp.ip.header_length;
@@ -167,11 +129,17 @@ std::optional<Drop> read_packet(std::span<const std::uint8_t> packet, PspPacket&
   return std::nullopt;
 }
 
+// is_for_the_path: the IPv6 extension header behind the fixed one is meant for routers, which could
+// not read it any more behind a PSP header.
+inline bool is_for_the_path(const IpHeader& ip) {
+  return ip.family == 6 && (ip.protocol == kIpv6HopByHop || ip.protocol == kIpv6Routing);
+}
+
 std::optional<Drop> write_outer_headers(std::span<const std::uint8_t> clear,
                                         const EncapOptions& options, std::span<std::uint8_t> out,
                                         PspPacket& psp) {
   if (const auto refused = read_ip(clear, psp.ip)) return refused;
-  if (psp.ip.fragment) return Drop::TX_BAD_PACKET;
+  if (psp.ip.fragment || is_for_the_path(psp.ip)) return Drop::TX_BAD_PACKET;
   const std::size_t ip_header = psp.ip.header_length;
   const std::size_t inner_size = psp.ip.total_length - ip_header;
   fill_header(psp.header, options, psp.ip.protocol);

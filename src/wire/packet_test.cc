@@ -348,5 +348,24 @@ RC_GTEST_PROP(PacketProperty, ArbitraryOctetsAreParsedOrDropped, (const Octets& 
   if (const auto ip = parse_ip(octets)) RC_ASSERT(ip->total_length <= octets.size());
 }
 
+TEST(WriteOuter, TakesAnyProtocolButHeadersForRouters) {
+  const auto four = clear_ipv4(20);
+  const auto six = clear_ipv6(20);
+  for (unsigned protocol = 0; protocol < 256; ++protocol) {
+    auto clear = four;
+    set_ip_payload(clear, *parse_ip(four), 20, static_cast<std::uint8_t>(protocol));
+    Octets out(sealed_size(clear.size(), false));
+    const auto packet = write_outer(clear, {}, out);
+    ASSERT_TRUE(packet);
+    EXPECT_EQ(packet->header.next_header, protocol);
+    clear = six;
+    clear[6] = static_cast<std::uint8_t>(protocol);
+    out.resize(sealed_size(clear.size(), false));
+    // Hop-by-hop and routing headers are for routers, a fragment is no packet.
+    const bool wanted = protocol != 0 && protocol != 43 && protocol != 44;
+    EXPECT_EQ(write_outer(clear, {}, out).has_value(), wanted) << protocol;
+  }
+}
+
 }  // namespace
 }  // namespace psp::wire

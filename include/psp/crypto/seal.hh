@@ -14,6 +14,7 @@
 
 #include <psp/crypto/aead.hh>
 #include <psp/wire/packet.hh>
+#include <psp/wire/tunnel.hh>
 
 namespace psp::crypto {
 
@@ -46,5 +47,25 @@ std::expected<std::size_t, Drop> seal_packet(Aead& aead, const wire::EncapOption
 std::expected<std::size_t, Drop> open_packet(Aead& aead, const wire::PspPacket& packet,
                                              std::span<const std::uint8_t> in,
                                              std::span<std::uint8_t> out);
+
+// seal_tunnel_packet is seal_packet in tunnel mode: the whole IP packet `clear` goes into a packet
+// with the outer header `outer` (see wire::outer_ip_of). Errors: wire::write_tunnel_outer's.
+std::expected<std::size_t, Drop> seal_tunnel_packet(Aead& aead, const wire::EncapOptions& options,
+                                                    const wire::OuterIp& outer,
+                                                    std::span<const std::uint8_t> clear,
+                                                    std::span<std::uint8_t> out);
+
+// EcnAtExit is what a tunnel's end does with congestion marks on the outer header.
+enum class EcnAtExit {
+  kMerge,   // RFC 6040
+  kIgnore,  // the reference implementation throws the outer header away
+};
+
+// open_tunnel_packet turns a PSP packet in tunnel mode (wire::is_tunnel of its Next Header) back
+// into the inner IP packet, as open_packet does in transport mode. Errors: AUTH_FAIL, BAD_VERSION,
+// BAD_INNER (no IP packet of that family and length inside), BAD_ECN.
+std::expected<std::size_t, Drop> open_tunnel_packet(Aead& aead, const wire::PspPacket& packet,
+                                                    std::span<const std::uint8_t> in,
+                                                    std::span<std::uint8_t> out, EcnAtExit ecn);
 
 }  // namespace psp::crypto

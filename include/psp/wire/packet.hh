@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// IP packets around PSP, transport mode:  IP | UDP | PSP header | L4 | payload | ICV.
-// Everything here works on octets in memory and is bounds-checked; nothing here has a key.
+// IP packets around PSP, transport mode:  IP | UDP | PSP header | L4 | payload | ICV. Tunnel mode
+// is in tunnel.hh. Everything here works on octets in memory and is bounds-checked; nothing here
+// has a key.
 #pragma once
 
 #include <cstdint>
@@ -69,8 +70,10 @@ constexpr std::size_t sealed_size(std::size_t clear_size, bool with_cookie) {
 // the transport-mode packet for `clear` to the start of `out`. The inner packet and ICV are left to
 // whoever has the key. Returns where they belong; its `ip` is the header as written. The GMAC
 // versions are always sent with crypt offset 0. `out` does not overlap `clear`.
-// Errors: those of parse_ip; TX_BAD_PACKET (a fragment, or no room in `out`), BAD_CRYPT_OFFSET,
-// TX_TOO_BIG (over what an IP length field can say).
+// Any protocol can be inside. IPv4 options stay in front. An IPv6 extension header in first place
+// is the Next Header as any protocol is, but for those that routers read. Errors: those of
+// parse_ip; TX_BAD_PACKET (a fragment, an IPv6 hop-by-hop or routing header, or no room in `out`),
+// BAD_CRYPT_OFFSET, TX_TOO_BIG (over what an IP length field can say).
 std::expected<PspPacket, Drop> write_outer(std::span<const std::uint8_t> clear,
                                            const EncapOptions& options,
                                            std::span<std::uint8_t> out);
