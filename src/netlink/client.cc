@@ -211,6 +211,17 @@ ClientResult<FamilyInfo> resolve(Link& link, const char* name) {
   return info;
 }
 
+AssociatedNetdev read_associated(const nlattr* nest) {
+  AssociatedNetdev netdev;
+  for_each_attribute(get_octets(nest), [&](const nlattr* attribute) {
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == PSPNL_ASSOC_DEV_INFO_IFINDEX) netdev.ifindex = get_u32(attribute);
+    if (type == PSPNL_ASSOC_DEV_INFO_NSID)
+      netdev.nsid = static_cast<std::int32_t>(get_u32(attribute));
+  });
+  return netdev;
+}
+
 DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
   DeviceInfo info;
   for_each_attribute(attributes, [&](const nlattr* attribute) {
@@ -226,6 +237,12 @@ DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
         break;
       case PSPNL_DEV_PSP_VERSIONS_ENA:
         info.versions_ena.bits = get_u32(attribute);
+        break;
+      case PSPNL_DEV_ASSOC_LIST:
+        info.associated.push_back(read_associated(attribute));
+        break;
+      case PSPNL_DEV_BY_ASSOCIATION:
+        info.by_association = true;
         break;
       default:
         break;
@@ -461,6 +478,8 @@ struct Client::Impl {
     return {.what = what, .family = psp.id, .version = PSPNL_FAMILY_VERSION, .cmd = cmd};
   }
   ClientResult<Question> own_question(const char* what, std::uint8_t cmd);
+  ClientResult<void> associate(const char* what, std::uint8_t cmd, std::uint32_t id,
+                               std::uint32_t ifindex, std::optional<std::int32_t> nsid);
   ClientResult<void> subscribe_kernel(Link& link, bool mgmt, bool use);
   ClientResult<void> subscribe_daemon(Link& link, bool mgmt, bool use);
   ClientResult<void> receive_notifications();
@@ -565,6 +584,28 @@ ClientResult<void> Client::set_versions(std::uint32_t id, VersionSet ena) {
 ClientResult<void> Client::key_rotate(std::uint32_t id) {
   return impl_->link.ask(impl_->question("key-rotate", PSPNL_CMD_KEY_ROTATE),
                          [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, id); }, {});
+}
+
+ClientResult<void> Client::Impl::associate(const char* what, std::uint8_t cmd, std::uint32_t id,
+                                           std::uint32_t ifindex,
+                                           std::optional<std::int32_t> nsid) {
+  return link.ask(question(what, cmd),
+                  [&](Writer& writer) {
+                    writer.put_u32(PSPNL_DEV_ID, id);
+                    writer.put_u32(PSPNL_DEV_IFINDEX, ifindex);
+                    if (nsid) writer.put_u32(PSPNL_DEV_NSID, static_cast<std::uint32_t>(*nsid));
+                  },
+                  {});
+}
+
+ClientResult<void> Client::dev_assoc(std::uint32_t id, std::uint32_t ifindex,
+                                     std::optional<std::int32_t> nsid) {
+  return impl_->associate("dev-assoc", PSPNL_CMD_DEV_ASSOC, id, ifindex, nsid);
+}
+
+ClientResult<void> Client::dev_disassoc(std::uint32_t id, std::uint32_t ifindex,
+                                        std::optional<std::int32_t> nsid) {
+  return impl_->associate("dev-disassoc", PSPNL_CMD_DEV_DISASSOC, id, ifindex, nsid);
 }
 
 ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,

@@ -32,11 +32,19 @@ struct ClientError {
 template <typename T>
 using ClientResult = std::expected<T, ClientError>;
 
+// AssociatedNetdev is a netdev that uses the device of another one.
+struct AssociatedNetdev {
+  std::uint32_t ifindex = 0;  // in its own network namespace
+  std::int32_t nsid = -1;     // that namespace as the caller numbers it; -1: the caller's own
+};
+
 struct DeviceInfo {
   std::uint32_t id = 0;
-  std::uint32_t ifindex = 0;
+  std::uint32_t ifindex = 0;  // of the main netdev; 0 if the caller is not in its namespace
   VersionSet versions_cap;
   VersionSet versions_ena;
+  std::vector<AssociatedNetdev> associated;  // in the caller's namespace, if by_association
+  bool by_association = false;  // the caller sees the device only by an associated netdev
 };
 
 struct StatsInfo {
@@ -126,6 +134,12 @@ class Client {
   ClientResult<DeviceInfo> device(std::uint32_t id);
   ClientResult<void> set_versions(std::uint32_t id, VersionSet ena);
   ClientResult<void> key_rotate(std::uint32_t id);
+  // dev_assoc lets another netdev use the device: one in the caller's network namespace, or in the
+  // one that it knows as `nsid`. dev_disassoc takes that back.
+  ClientResult<void> dev_assoc(std::uint32_t id, std::uint32_t ifindex,
+                               std::optional<std::int32_t> nsid = {});
+  ClientResult<void> dev_disassoc(std::uint32_t id, std::uint32_t ifindex,
+                                  std::optional<std::int32_t> nsid = {});
   // fd stays the caller's. dev_id absent: the device of the socket's route.
   ClientResult<RxAssocInfo> rx_assoc(int fd, Version version,
                                      std::optional<std::uint32_t> dev_id = {});
