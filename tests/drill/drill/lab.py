@@ -156,7 +156,7 @@ class Lab:
                 raise RuntimeError("pspd does not start:\n" + self.log.decode(errors="replace"))
 
     def read_log(self, timeout=0):
-        if select.select([self.daemon.stdout], [], [], timeout)[0]:
+        if not self.daemon.stdout.closed and select.select([self.daemon.stdout], [], [], timeout)[0]:
             self.log += self.daemon.stdout.read(1 << 16) or b""
 
     def stop_pspd(self, sig=signal.SIGTERM):

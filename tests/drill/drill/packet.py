@@ -214,7 +214,7 @@ class Segment:
     def octets(self, turn):
         """The TCP segment, without IP."""
         options = options_octets(self.options or [], turn.acked_isn)
-        bits = sum(1 << FLAGS.index(flag) for flag in self.flags if flag != "-")
+        bits = sum(1 << FLAGS.index(flag) for flag in self.flags)
         head = struct.pack("!HHIIBBHHH", turn.sport, turn.dport, (turn.isn + self.seq) % SEQ,
                            (turn.acked_isn + self.ack) % SEQ if self.ack is not None else 0,
                            (20 + len(options)) << 2, bits,
@@ -245,7 +245,7 @@ class Segment:
     def differs(self, seen):
         """What of `self`, an expectation, the packet `seen` does not fulfil; empty if nothing."""
         wrong = []
-        if sorted(self.flags.strip("-")) != sorted(seen.flags):
+        if self.flags != "*" and sorted(self.flags) != sorted(seen.flags):
             wrong.append("flags")
         for name in ("seq", "ack", "win", "urgent", "tos", "ttl", "flow"):
             if getattr(self, name) not in (None, getattr(seen, name)):
@@ -271,7 +271,7 @@ def same_options(wanted, seen):
 
 
 SEGMENT = re.compile(
-    r"(?:(?P<psp>psp)(?:\((?P<how>[^)]*)\))?\s+)?(?P<flags>[FSRP.UEW]+|-)\s+"
+    r"(?:(?P<psp>psp)(?:\((?P<how>[^)]*)\))?\s+)?(?P<flags>[FSRP.UEW]+|-|\*)\s+"
     r"(?P<seq>\*|(?P<start>-?\d+):(?P<end>-?\d+)(?:\((?P<length>\d+)\))?)(?P<rest>.*)$"
 )
 PART = re.compile(
