@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "closer.hh"
 
+#include <atomic>
 #include <memory>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <utility>
 
@@ -23,6 +25,7 @@ struct Closer::Queue {
   std::mutex mutex;
   std::condition_variable filled;
   std::vector<UniqueFd> waiting;
+  std::atomic<std::size_t> left = 0;
   bool stop = false;
 
   void run() {
@@ -33,14 +36,15 @@ struct Closer::Queue {
       if (stop) return;
       now.swap(waiting);
       lock.unlock();
-    }  // closed here, one after the other
+      for (UniqueFd& fd : now) {
+        fd.reset();
+        left--;
+      }
+    }
   }
 };
 
-Closer::Closer() : queue_(std::make_shared<Queue>()) {
-  // Detached: nobody can end a close() that hangs, and the process must be able to end without it.
-  std::thread([queue = queue_] { queue->run(); }).detach();
-}
+Closer::Closer() : queue_(std::make_shared<Queue>()) {}
 
 Closer::~Closer() {
   const std::lock_guard lock(queue_->mutex);
@@ -48,11 +52,41 @@ Closer::~Closer() {
   queue_->filled.notify_one();
 }
 
+// start starts the thread, detached: nobody can end a close() that hangs, and the process must be
+// able to end without it. pspd locks its memory, stacks too, so this one is small.
+bool Closer::start() {
+  constexpr std::size_t kStack = 64 * 1024;
+  auto owned = std::make_unique<std::shared_ptr<Queue>>(queue_);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStack);
+  pthread_t thread;
+  const auto run = [](void* data) -> void* {
+    const std::unique_ptr<std::shared_ptr<Queue>> queue(static_cast<std::shared_ptr<Queue>*>(data));
+    (*queue)->run();
+    return nullptr;
+  };
+  started_ = pthread_create(&thread, &attributes, run, owned.get()) == 0;
+  pthread_attr_destroy(&attributes);
+  if (started_) (void)owned.release();  // the thread's now
+  return started_;
+}
+
 void Closer::take(UniqueFd fd) {
   if (!fd || !may_wait(fd.get())) return;  // closed by its destructor
+  take_later(std::move(fd));
+}
+
+void Closer::take_later(UniqueFd fd) {
+  if (!fd) return;
+  if (!started_ && !start()) return;  // closed here: better late than never
   const std::lock_guard lock(queue_->mutex);
+  queue_->left++;
   queue_->waiting.push_back(std::move(fd));
   queue_->filled.notify_one();
 }
+
+std::size_t Closer::waiting() const { return queue_->left; }
 
 }  // namespace psp

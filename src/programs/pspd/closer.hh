@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Closer closes borrowed descriptors whose close() may wait: a socket with SO_LINGER whose owner
-// has closed its own copy, a file whose file system is another program. The control thread must
-// not.
+// has closed its own copy, a file whose file system is another program, a unix socket in which such
+// descriptors still wait. The control thread must not. Each user of pspd has a Closer: who makes it
+// hang waits alone.
 //
-// Threading: take on the control thread; close() on a thread of its own.
+// Threading: take on the control thread; close() on a thread of its own, which is started when
+// first needed.
 #pragma once
 
 #include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include <psp/base/unique_fd.hh>
@@ -26,10 +27,16 @@ class Closer {
 
   // take closes `fd`: here and now if that cannot wait, else soon.
   void take(UniqueFd fd);
+  // take_later closes `fd` on the thread, whatever it is.
+  void take_later(UniqueFd fd);
+  // waiting is how many descriptors are not closed yet.
+  std::size_t waiting() const;
 
  private:
   struct Queue;
+  bool start();
   std::shared_ptr<Queue> queue_;
+  bool started_ = false;
 };
 
 }  // namespace psp

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control_socket.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <deque>
 #include <fmt/format.h>
+#include <linux/netlink.h>
+#include <list>
+#include <map>
+#include <mutex>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,12 +19,27 @@
 #include <vector>
 
 #include <psp/netlink/credentials.hh>
+#include <psp/netlink/uapi.h>
+
+#include "closer.hh"
+#include "delivery.hh"
+#include "envelope.hh"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 namespace psp {
 namespace {
 
-constexpr std::size_t kDescriptorsMax = 4;  // more than a request can name: the rest is closed
-constexpr auto kRetry = std::chrono::milliseconds(5);
+using namespace std::chrono_literals;
+
+// SCM_MAX_FD: what does not fit into our buffer the kernel would close, and we would wait for it.
+constexpr std::size_t kDescriptorsMax = 253;
+constexpr std::size_t kDescriptorsOfUse = 2;  // more than that is no request
+constexpr auto kRetry = 5ms;
+constexpr auto kRetryMax = 320ms;
+constexpr auto kAcceptPause = 100ms;
 
 struct Address {
   sockaddr_un name{};
@@ -50,49 +71,376 @@ void remove_dead(const Address& address) {
     ::unlink(address.name.sun_path);
 }
 
-// take_descriptors owns every descriptor that came with a message, so that none stays behind.
-std::vector<UniqueFd> take_descriptors(msghdr& message) {
-  std::vector<UniqueFd> fds;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
-       part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+// Received is one datagram and all that came with it.
+struct Received {
+  enum class Kind { kDatagram, kNothing, kEnd, kBroken } kind = Kind::kNothing;
+  std::span<std::uint8_t> octets{};
+  std::vector<UniqueFd> fds{};
+};
+
+// receive owns every descriptor that came with a message, so that none stays behind. It needs
+// SO_PASSCRED: an empty message carries credentials, the end of the connection does not.
+Received receive(int fd, std::span<std::uint8_t> room) {
+  iovec part{room.data(), room.size()};
+  alignas(
+      cmsghdr) char control[CMSG_SPACE(kDescriptorsMax * sizeof(int)) + CMSG_SPACE(sizeof(ucred))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+  Received received;
+  if (n < 0) {
+    if (errno != EAGAIN && errno != EINTR) received.kind = Received::Kind::kBroken;
+    return received;
+  }
+  bool credentials = false;
+  for (cmsghdr* row = CMSG_FIRSTHDR(&message); row != nullptr; row = CMSG_NXTHDR(&message, row)) {
+    if (row->cmsg_level != SOL_SOCKET) continue;
+    if (row->cmsg_type == SCM_CREDENTIALS) credentials = true;
+    if (row->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (row->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; i++) {
-      int fd;
-      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
-      fds.emplace_back(fd);
+      int one;
+      std::memcpy(&one, CMSG_DATA(row) + i * sizeof one, sizeof one);
+      received.fds.emplace_back(one);
     }
   }
-  return fds;
+  // A request that is cut off cannot be answered as netlink would: its sender is no netlink client.
+  const bool whole = n > 0 && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 &&
+                     received.fds.size() <= kDescriptorsOfUse;
+  received.kind = whole                    ? Received::Kind::kDatagram
+                  : n == 0 && !credentials ? Received::Kind::kEnd
+                                           : Received::Kind::kBroken;
+  received.octets = room.first(static_cast<std::size_t>(n));
+  return received;
 }
+
+template <typename T>
+T option(int fd, int level, int name, T fallback) {
+  T value = fallback;
+  socklen_t length = sizeof value;
+  return ::getsockopt(fd, level, name, &value, &length) == 0 ? value : fallback;
+}
+
+// can_ask_later: the kernel tells us even later which process it was that connected.
+bool can_ask_later(int fd) {
+  static const bool can = [fd] {
+    int pidfd = -1;
+    socklen_t length = sizeof pidfd;
+    const bool given = ::getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0;
+    const UniqueFd owned(given ? pidfd : -1);
+    return given || errno != ENOPROTOOPT;
+  }();
+  return can;
+}
+
+// raise_limit: every client is a descriptor, and running out of them concerns everybody.
+void raise_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Account is what one user costs us.
+struct Account {
+  std::size_t clients = 0;
+  Closer closer{};
+};
 
 }  // namespace
 
 struct ControlSocket::Client {
-  UniqueFd fd;
-  netlink::Caller caller;
-  std::deque<netlink::Datagram> answers;
-  EventLoop::Source readable;
-  EventLoop::Source retry;  // while answers wait
-  bool gone = false;
+  UniqueFd fd{};
+  uid_t uid = 0;
+  bool judged = false;  // caller.net_admin was found out at accept
+  netlink::Caller caller{};
+  std::deque<netlink::Datagram> answers{};
+  EventLoop::Source readable{};
+  std::chrono::steady_clock::time_point due{};  // while answers wait
+  std::chrono::milliseconds pause{};
+  std::list<Client>::iterator self{};
 };
 
-ControlSocket::ControlSocket(EventLoop& loop, netlink::Server& server, UniqueFd listener,
-                             std::string path)
-    : loop_(loop),
-      server_(server),
-      listener_(std::move(listener)),
-      path_(std::move(path)),
-      request_(std::make_unique<std::uint8_t[]>(kRequestMax)) {
-  accept_ = loop_.on_readable(listener_.get(), [this] { accept(); });
+class ControlSocket::Hub {
+ public:
+  Hub(EventLoop& loop, netlink::Server& server);
+  ~Hub() { server_.set_multicast({}); }
+  Hub(const Hub&) = delete;
+  Hub& operator=(const Hub&) = delete;
+
+  static std::shared_ptr<Hub> of(EventLoop& loop, netlink::Server& server);
+
+  // welcome takes an accepted connection, or returns it if there is nothing to be done with it now.
+  UniqueFd welcome(UniqueFd fd);
+  EventLoop& loop() { return loop_; }
+
+ private:
+  void serve(Client& client);
+  void listen_to(Client& client);
+  void ask(Client& client, Received& request);
+  netlink::Datagram open(Client& client, const Envelope& envelope, std::span<UniqueFd> fds);
+  int forward(Client& client, std::span<const std::uint8_t> message, const Delivery::Target& target,
+              int netlink_fd, int sock_fd);
+  void judge(Client& client, std::span<const std::uint8_t> messages);
+  bool flush(Client& client);
+  void tick();
+  void drop(Client& client, bool empty = false);
+  void reap();
+  void multicast(std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message);
+
+  EventLoop& loop_;
+  netlink::Server& server_;
+  std::list<Client> clients_;
+  std::vector<std::list<Client>::iterator> gone_;
+  std::vector<Client*> waiting_;
+  std::map<uid_t, Account> accounts_;
+  Delivery delivery_;
+  EventLoop::Source tick_;  // while answers wait
+  std::unique_ptr<std::uint8_t[]> request_ = std::make_unique<std::uint8_t[]>(kRequestMax);
+};
+
+ControlSocket::Hub::Hub(EventLoop& loop, netlink::Server& server)
+    : loop_(loop), server_(server), delivery_(loop) {
+  raise_limit();
   server_.set_multicast(
       [this](std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message) {
         multicast(group_bit, netns, message);
       });
 }
 
+std::shared_ptr<ControlSocket::Hub> ControlSocket::Hub::of(EventLoop& loop,
+                                                           netlink::Server& server) {
+  static std::mutex mutex;  // tests run a daemon in a thread
+  static std::map<std::pair<EventLoop*, netlink::Server*>, std::weak_ptr<Hub>> hubs;
+  const std::lock_guard lock(mutex);
+  std::erase_if(hubs, [](auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<Hub>& known = hubs[{&loop, &server}];
+  std::shared_ptr<Hub> hub = known.lock();
+  if (hub == nullptr) known = hub = std::make_shared<Hub>(loop, server);
+  return hub;
+}
+
+UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
+  reap();
+  const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{});
+  Account& account = accounts_[peer.uid];
+  const std::size_t closing = account.closer.waiting();
+  const bool room = peer.uid == 0 ? clients_.size() < kClientsMax
+                                  : clients_.size() < kClientsMax - kClientsOfRoot &&
+                                        account.clients < kClientsMax / 4;
+  if (!room || closing >= kClosingMax) {
+    // Even closing it may hang: what it has sent may hold descriptors.
+    if (closing < 4 * kClosingMax) account.closer.take_later(std::move(fd));
+    return fd;
+  }
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+  Client& client = clients_.emplace_back();
+  client.self = std::prev(clients_.end());
+  client.fd = std::move(fd);
+  client.uid = peer.uid;
+  account.clients++;
+  // An accepted socket belongs to the namespace of the socket that connected.
+  client.caller.netns = option(client.fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, client.caller.netns);
+  if (!can_ask_later(client.fd.get())) {
+    client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
+    client.judged = true;
+  }
+  listen_to(client);
+  return {};
+}
+
+void ControlSocket::Hub::listen_to(Client& client) {
+  client.readable = loop_.on_readable(client.fd.get(), [this, &client] { serve(client); });
+}
+
+// drop ends a connection; `empty`: nothing can be left in it. Called from the client's own
+// callback: what runs is kept until the next connection comes.
+void ControlSocket::Hub::drop(Client& client, bool empty) {
+  client.readable = {};
+  std::erase(waiting_, &client);
+  for (netlink::Datagram& answer : client.answers) netlink::wipe(answer);
+  client.answers.clear();
+  Account& account = accounts_[client.uid];
+  account.clients--;
+  if (empty)
+    client.fd.reset();
+  else
+    account.closer.take_later(std::move(client.fd));
+  gone_.push_back(client.self);
+}
+
+void ControlSocket::Hub::reap() {
+  for (const auto& client : gone_) clients_.erase(client);
+  gone_.clear();
+  if (accounts_.size() > 1)
+    std::erase_if(accounts_, [](auto& entry) {
+      return entry.second.clients == 0 && entry.second.closer.waiting() == 0;
+    });
+}
+
+void ControlSocket::Hub::serve(Client& client) {
+  Received received = receive(client.fd.get(), {request_.get(), kRequestMax});
+  if (received.kind == Received::Kind::kNothing) return;
+  if (received.kind == Received::Kind::kDatagram) ask(client, received);
+  // Closed before the caller hears: it may close its own and expect a FIN.
+  Closer& closer = accounts_[client.uid].closer;
+  for (UniqueFd& fd : received.fds) closer.take(std::move(fd));
+  netlink::wipe(received.octets);
+  if (received.kind != Received::Kind::kDatagram || closer.waiting() >= kClosingMax)
+    return drop(client, received.kind == Received::Kind::kEnd);
+  if (!flush(client)) return drop(client);
+  if (client.answers.empty()) return;
+  // Answers wait for the client; until they are gone it is not heard.
+  client.readable = {};
+  client.pause = kRetry;
+  client.due = std::chrono::steady_clock::now() + client.pause;
+  waiting_.push_back(&client);
+  if (waiting_.size() == 1) tick_ = loop_.every(kRetry, [this] { tick(); });
+}
+
+// judge finds out whether the caller may do what only CAP_NET_ADMIN may, each time that it asks.
+void ControlSocket::Hub::judge(Client& client, std::span<const std::uint8_t> messages) {
+  if (!client.judged)
+    client.caller.net_admin =
+        needs_net_admin(messages) && netlink::peer_has_net_admin(client.fd.get());
+}
+
+void ControlSocket::Hub::ask(Client& client, Received& request) {
+  if (is_envelope(request.octets)) {
+    const auto envelope = read_envelope(request.octets);
+    client.answers.push_back(envelope ? open(client, *envelope, request.fds)
+                                      : envelope_failed({}, EINVAL));
+    return;
+  }
+  judge(client, request.octets);
+  std::vector<netlink::Datagram> answers;
+  server_.handle(client.caller, request.octets,
+                 request.fds.empty() ? -1 : request.fds.front().get(), answers);
+  for (netlink::Datagram& answer : answers) client.answers.push_back(std::move(answer));
+}
+
+// open does what an envelope asks for and returns the reply to the library.
+netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envelope,
+                                           std::span<UniqueFd> fds) {
+  if (fds.empty()) return envelope_failed(envelope, EBADF);
+  const auto target = delivery_.examine(fds[0].get());
+  if (!target) return envelope_failed(envelope, target.error());
+  int error = 0;
+  switch (envelope.kind) {
+    case Envelope::Kind::kWho:
+      break;
+    case Envelope::Kind::kJoin:
+      if (envelope.group_bit == 0)
+        error = EINVAL;
+      else if (!delivery_.join(*target, envelope.group_bit, client.uid))
+        error = ENOMEM;
+      break;
+    case Envelope::Kind::kLeave:
+      delivery_.leave(*target, envelope.group_bit);
+      break;
+    case Envelope::Kind::kMessage:
+      error = forward(client, envelope.message, *target, fds[0].get(),
+                      fds.size() > 1 ? fds[1].get() : -1);
+  }
+  return error != 0 ? envelope_failed(envelope, error)
+                    : envelope_done(envelope, delivery_.sender_port(*target));
+}
+
+// forward answers one message of a program on its netlink socket. The namespace that counts is that
+// socket's, as in the kernel. Returns an errno for the program's send().
+int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> message,
+                                const Delivery::Target& target, int netlink_fd, int sock_fd) {
+  judge(client, message);
+  netlink::Caller caller = client.caller;
+  caller.netns = target.netns;
+  caller.ext_ack = option(netlink_fd, SOL_NETLINK, NETLINK_EXT_ACK, 0) != 0;
+  caller.cap_ack = option(netlink_fd, SOL_NETLINK, NETLINK_CAP_ACK, 0) != 0;
+  const auto send = [&](netlink::Datagram answer) {
+    address_messages(answer, target.port);
+    delivery_.answer(target, netlink_fd, std::move(answer), client.uid);
+  };
+  std::vector<netlink::Datagram> answers;
+  if (asks_for_all_families(message)) {
+    server_.handle(caller, ask_for_psp(message), -1, answers);
+    for (netlink::Datagram& answer : answers) {
+      address_messages(answer, target.port, NLM_F_MULTI);
+      send(std::move(answer));
+    }
+    return 0;
+  }
+  const bool is_dump = asks_for_dump(message);
+  if (is_dump && delivery_.dumping(target)) {
+    send(busy_error(message, caller));
+    return 0;
+  }
+  server_.handle(caller, message, sock_fd, answers);
+  if (!is_dump) {
+    for (netlink::Datagram& answer : answers) send(std::move(answer));
+    return 0;
+  }
+  std::deque<netlink::Datagram> parts(std::make_move_iterator(answers.begin()),
+                                      std::make_move_iterator(answers.end()));
+  auto rest = [parts = std::move(parts),
+               port = target.port]() mutable -> std::optional<netlink::Datagram> {
+    if (parts.empty()) return std::nullopt;
+    netlink::Datagram part = std::move(parts.front());
+    parts.pop_front();
+    address_messages(part, port);
+    return part;
+  };
+  return delivery_.dump(target, netlink_fd, std::move(rest), client.uid) ? 0 : ENOBUFS;
+}
+
+bool ControlSocket::Hub::flush(Client& client) {
+  while (!client.answers.empty()) {
+    netlink::Datagram& answer = client.answers.front();
+    const ssize_t n = ::send(client.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    if (n < 0) return errno == EAGAIN || errno == EINTR;
+    netlink::wipe(answer);
+    client.answers.pop_front();
+  }
+  return true;
+}
+
+void ControlSocket::Hub::tick() {
+  const auto now = std::chrono::steady_clock::now();
+  const std::vector<Client*> all = waiting_;
+  for (Client* client : all) {
+    if (client->due > now) continue;
+    const std::size_t before = client->answers.size();
+    if (!flush(*client)) {
+      drop(*client);
+    } else if (client->answers.empty()) {
+      std::erase(waiting_, client);
+      listen_to(*client);
+    } else {
+      client->pause = client->answers.size() < before
+                          ? std::chrono::milliseconds(kRetry)
+                          : std::min<std::chrono::milliseconds>(client->pause * 2, kRetryMax);
+      client->due = now + client->pause;
+    }
+  }
+  if (waiting_.empty()) tick_ = {};
+}
+
+void ControlSocket::Hub::multicast(std::uint32_t group_bit, std::uint64_t netns,
+                                   const netlink::Datagram& message) {
+  for (Client& client : clients_)
+    if (client.fd && client.caller.netns == netns && client.caller.groups & group_bit)
+      (void)::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  delivery_.multicast(group_bit, netns, message);
+}
+
+ControlSocket::ControlSocket(std::shared_ptr<Hub> hub, UniqueFd listener, std::string path)
+    : hub_(std::move(hub)), listener_(std::move(listener)), path_(std::move(path)) {
+  accept();
+}
+
 ControlSocket::~ControlSocket() {
-  server_.set_multicast({});
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
@@ -105,90 +453,39 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
   UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd ||
       ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address->name), address->length) != 0 ||
-      ::listen(fd.get(), 128) != 0)
+      ::listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(
         errno == EADDRINUSE
             ? fmt::format("another pspd listens at {}: stop it, or choose another --socket", text)
             : fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
   if (!abstract) ::chmod(text.c_str(), 0666);
   return std::unique_ptr<ControlSocket>(
-      new ControlSocket(loop, server, std::move(fd), abstract ? std::string() : text));
+      new ControlSocket(Hub::of(loop, server), std::move(fd), abstract ? std::string() : text));
 }
 
+// accept takes connections as they come.
 void ControlSocket::accept() {
-  clients_.remove_if([](const Client& client) { return client.gone; });
-  UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd || clients_.size() >= kClientsMax) return;
-  Client& client = clients_.emplace_back();
-  client.fd = std::move(fd);
-  client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
-  // An accepted socket belongs to the namespace of the socket that connected.
-  socklen_t length = sizeof client.caller.netns;
-  ::getsockopt(client.fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, &client.caller.netns, &length);
-  client.readable = loop_.on_readable(client.fd.get(), [this, &client] { serve(client); });
+  pause_ = {};
+  accept_ = hub_->loop().on_readable(listener_.get(), [this] { accept_one(); });
 }
 
-void ControlSocket::drop(Client& client) {
-  // Called from the client's own callback: what runs is kept until the next accept.
-  client.gone = true;
-  client.readable = {};
-  client.retry = {};
-  client.answers.clear();
-  client.fd.reset();
-}
-
-void ControlSocket::serve(Client& client) {
-  iovec part{request_.get(), kRequestMax};
-  alignas(cmsghdr) char control[CMSG_SPACE(kDescriptorsMax * sizeof(int))];
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  const ssize_t n = ::recvmsg(client.fd.get(), &message, MSG_CMSG_CLOEXEC);
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  // A request that is cut off cannot be answered as netlink would: its sender is no netlink client.
-  if (n <= 0 || message.msg_flags & MSG_TRUNC) {
-    if (n > 0)
-      for (UniqueFd& fd : take_descriptors(message)) closer_.take(std::move(fd));
-    return drop(client);
+// accept_one pauses without a descriptor to accept with, and while a user has so many that hang in
+// close() that not even refusing is safe.
+void ControlSocket::accept_one() {
+  UniqueFd fd = std::move(held_);
+  if (!fd)
+    fd = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (fd) {
+    held_ = hub_->welcome(std::move(fd));
+    if (!held_) return;
+  } else if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) {
+    return;
   }
-  std::vector<netlink::Datagram> answers;
-  auto fds = take_descriptors(message);
-  server_.handle(client.caller, {request_.get(), static_cast<std::size_t>(n)},
-                 fds.empty() ? -1 : fds.front().get(), answers);
-  // Closed before the caller hears: it may close its own and expect a FIN.
-  for (UniqueFd& fd : fds) closer_.take(std::move(fd));
-  netlink::wipe({request_.get(), static_cast<std::size_t>(n)});
-  for (auto& answer : answers) client.answers.push_back(std::move(answer));
-  if (!flush(client)) return drop(client);
-  if (client.answers.empty()) return;
-  // Answers wait for the client; until they are gone it is not heard.
-  client.readable = {};
-  client.retry = loop_.every(kRetry, [this, &client] {
-    if (!flush(client)) return drop(client);
-    if (!client.answers.empty()) return;
-    client.retry = {};
-    client.readable = loop_.on_readable(client.fd.get(), [this, &client] { serve(client); });
+  accept_ = {};
+  pause_ = hub_->loop().every(kAcceptPause, [this] {
+    accept();
+    if (held_) accept_one();
   });
-}
-
-bool ControlSocket::flush(Client& client) {
-  while (!client.answers.empty()) {
-    netlink::Datagram& answer = client.answers.front();
-    const ssize_t n = ::send(client.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
-    if (n < 0) return errno == EAGAIN || errno == EINTR;
-    netlink::wipe(answer);
-    client.answers.pop_front();
-  }
-  return true;
-}
-
-void ControlSocket::multicast(std::uint32_t group_bit, std::uint64_t netns,
-                              const netlink::Datagram& message) {
-  for (Client& client : clients_)
-    if (!client.gone && client.caller.netns == netns && client.caller.groups & group_bit)
-      (void)::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 }  // namespace psp

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "event_loop.hh"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <sys/epoll.h>
@@ -71,8 +72,10 @@ EventLoop::Source EventLoop::every(std::chrono::milliseconds period, std::functi
   auto state = std::make_unique<State>();
   state->call = std::move(call);
   state->period_us = static_cast<std::uint64_t>(period.count()) * 1000;
-  const int result = sd_event_add_time_relative(event_, &state->source, CLOCK_MONOTONIC,
-                                                state->period_us, 0, on_time, state.get());
+  // sd-event would join what is up to 250 ms apart: too coarse for the short ones.
+  const std::uint64_t accuracy_us = std::max<std::uint64_t>(state->period_us / 4, 1);
+  const int result = sd_event_add_time_relative(
+      event_, &state->source, CLOCK_MONOTONIC, state->period_us, accuracy_us, on_time, state.get());
   return Source(checked(std::move(state), result));
 }
 

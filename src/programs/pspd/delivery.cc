@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "delivery.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+#include <linux/sockios.h>
+#include <sched.h>
+#include <string_view>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+#include <psp/netlink/uapi.h>
+
+namespace psp {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kTick = 5ms;
+constexpr auto kPauseMax = 320ms;
+constexpr auto kSweep = 1000ms;
+// How old the table of sockets may be for parts of a dump (no secrets) that go to the same port.
+constexpr auto kTableAge = 50ms;
+
+template <typename T>
+bool get_option(int fd, int level, int option, T& value) {
+  socklen_t length = sizeof value;
+  return ::getsockopt(fd, level, option, &value, &length) == 0;
+}
+
+// number_at reads the unsigned number that stands as word `index` of a line.
+std::optional<unsigned long> number_at(std::string_view line, int index) {
+  std::size_t at = 0;
+  for (int word = 0;; word++) {
+    at = line.find_first_not_of(' ', at);
+    if (at == std::string_view::npos) return std::nullopt;
+    const std::size_t end = std::min(line.find(' ', at), line.size());
+    if (word == index) {
+      unsigned long value = 0;
+      const auto parsed = std::from_chars(line.data() + at, line.data() + end, value);
+      if (parsed.ec != std::errc{}) return std::nullopt;
+      return value;
+    }
+    at = end;
+  }
+}
+
+// for_each_line reads a /proc file from its start, line by line.
+template <typename Visit>
+void for_each_line(int fd, Visit&& visit) {
+  if (::lseek(fd, 0, SEEK_SET) != 0) return;
+  std::string text;
+  char buffer[16384];
+  for (ssize_t n; (n = ::read(fd, buffer, sizeof buffer)) > 0;) {
+    text.append(buffer, static_cast<std::size_t>(n));
+    std::size_t start = 0;
+    for (std::size_t end; (end = text.find('\n', start)) != std::string::npos; start = end + 1)
+      visit(std::string_view(text).substr(start, end - start));
+    text.erase(0, start);
+  }
+}
+
+// Enter is a stay of this thread in another network namespace.
+class Enter {
+ public:
+  Enter(int netns, int home) : home_(home), there_(::setns(netns, CLONE_NEWNET) == 0) {}
+  Enter(const Enter&) = delete;
+  Enter& operator=(const Enter&) = delete;
+  ~Enter() {
+    // Anything else that this thread opened from now on would be in the wrong namespace.
+    if (there_ && ::setns(home_, CLONE_NEWNET) != 0) std::abort();
+  }
+  explicit operator bool() const { return there_; }
+
+ private:
+  int home_;
+  bool there_;
+};
+
+}  // namespace
+
+Delivery::Delivery(EventLoop& loop)
+    : loop_(loop), home_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+  const UniqueFd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  (void)get_option(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, home_cookie_);
+}
+
+Delivery::~Delivery() = default;
+
+std::expected<Delivery::Target, int> Delivery::examine(int fd) {
+  int domain = 0, protocol = 0;
+  Target target;
+  if (!get_option(fd, SOL_SOCKET, SO_DOMAIN, domain) || domain != AF_NETLINK ||
+      !get_option(fd, SOL_SOCKET, SO_PROTOCOL, protocol) || protocol != NETLINK_GENERIC ||
+      !get_option(fd, SOL_SOCKET, SO_NETNS_COOKIE, target.netns))
+    return std::unexpected(EINVAL);
+  sockaddr_nl own{};
+  socklen_t length = sizeof own;
+  struct stat status;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 || own.nl_pid == 0 ||
+      ::fstat(fd, &status) != 0)
+    return std::unexpected(EINVAL);
+  target.port = own.nl_pid;
+  target.inode = status.st_ino;
+  int error = 0;
+  if (sender_for(fd, target.netns, error) == nullptr) return std::unexpected(error);
+  return target;
+}
+
+std::uint32_t Delivery::sender_port(const Target& target) const {
+  const auto found = senders_.find(target.netns);
+  return found == senders_.end() ? 0 : found->second.port;
+}
+
+Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) {
+  if (const auto found = senders_.find(netns); found != senders_.end()) return &found->second;
+  error = ENOBUFS;
+  if (senders_.size() >= kSendersMax) return nullptr;
+  Sender sender;
+  const auto open = [&sender] {
+    sender.socket =
+        UniqueFd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_GENERIC));
+    sender.table = UniqueFd(::open("/proc/thread-self/net/netlink", O_RDONLY | O_CLOEXEC));
+  };
+  if (netns == home_cookie_) {
+    open();
+  } else {
+    const UniqueFd there(::ioctl(fd, SIOCGSKNS));
+    const Enter enter(there.get(), home_.get());
+    if (enter) open();
+  }
+  sockaddr_nl own{};
+  own.nl_family = AF_NETLINK;
+  socklen_t length = sizeof own;
+  if (!sender.socket || !sender.table ||
+      ::bind(sender.socket.get(), reinterpret_cast<sockaddr*>(&own), sizeof own) != 0 ||
+      ::getsockname(sender.socket.get(), reinterpret_cast<sockaddr*>(&own), &length) != 0) {
+    error = errno != 0 ? errno : EPERM;
+    return nullptr;
+  }
+  sender.port = own.nl_pid;
+  if (senders_.empty()) sweep_ = loop_.every(kSweep, [this] { sweep(); });
+  return &senders_.emplace(netns, std::move(sender)).first->second;
+}
+
+Delivery::Sent Delivery::send(const Target& target, std::span<const std::uint8_t> message) {
+  const auto sender = senders_.find(target.netns);
+  if (sender == senders_.end()) return Sent::kRefused;
+  sockaddr_nl to{};
+  to.nl_family = AF_NETLINK;
+  to.nl_pid = target.port;
+  for (;;) {
+    if (::sendto(sender->second.socket.get(), message.data(), message.size(),
+                 MSG_DONTWAIT | MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&to),
+                 sizeof to) >= 0)
+      return Sent::kYes;
+    if (errno == EINTR) continue;
+    return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? Sent::kFull : Sent::kRefused;
+  }
+}
+
+// send_held also reaches a socket that is connected to the kernel, which takes nothing from others.
+Delivery::Sent Delivery::send_held(const Target& target, int fd,
+                                   std::span<const std::uint8_t> message) {
+  const Sent sent = send(target, message);
+  if (sent != Sent::kRefused) return sent;
+  const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+  if (::connect(fd, &nobody, sizeof nobody) != 0) return sent;
+  return send(target, message);
+}
+
+// refresh reads which netlink sockets the sender's namespace has now.
+void Delivery::refresh(Sender& sender) {
+  sender.open.clear();
+  // "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode"; Eth is the protocol.
+  for_each_line(sender.table.get(), [&](std::string_view line) {
+    const auto protocol = number_at(line, 1), port = number_at(line, 2), inode = number_at(line, 9);
+    if (protocol && port && inode && *protocol == NETLINK_GENERIC)
+      sender.open.emplace(static_cast<std::uint32_t>(*port), static_cast<ino_t>(*inode));
+  });
+  sender.read = Clock::now();
+}
+
+bool Delivery::listed(const Sender& sender, const Target& target) {
+  const auto [first, last] = sender.open.equal_range(target.port);
+  return std::any_of(first, last, [&](auto& entry) { return entry.second == target.inode; });
+}
+
+bool Delivery::may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
+                       uid_t uid) {
+  if (all >= max || (uid != 0 && counts[uid] >= max / 4)) return false;
+  counts[uid]++;
+  return true;
+}
+
+void Delivery::release(std::map<uid_t, std::size_t>& counts, uid_t uid) {
+  const auto found = counts.find(uid);
+  if (found != counts.end() && --found->second == 0) counts.erase(found);
+}
+
+Delivery::Waiting* Delivery::wait_for(const Target& target, uid_t uid) {
+  const auto found = waiting_.find(target);
+  if (found != waiting_.end()) return &found->second;
+  if (!may_add(waiting_of_, waiting_.size(), kWaitingMax, uid)) return nullptr;
+  Waiting& waiting = waiting_[target];
+  waiting.uid = uid;
+  waiting.pause = kTick;
+  waiting.due = Clock::now() + kTick;
+  // The table may be older than this socket.
+  if (const auto sender = senders_.find(target.netns); sender != senders_.end())
+    sender->second.read = {};
+  if (waiting_.size() == 1) tick_ = loop_.every(kTick, [this] { tick(); });
+  return &waiting;
+}
+
+void Delivery::lose(const Target& target, uid_t uid) {
+  if (Waiting* waiting = wait_for(target, uid)) waiting->lost_some = true;
+}
+
+void Delivery::answer(const Target& target, int fd, netlink::Datagram message, uid_t uid) {
+  if (send_held(target, fd, message) == Sent::kFull) lose(target, uid);
+  netlink::wipe(message);
+}
+
+bool Delivery::dump(const Target& target, int fd, Rest rest, uid_t uid) {
+  while (auto part = rest()) {
+    const Sent sent = send_held(target, fd, *part);
+    if (sent == Sent::kRefused) return true;
+    if (sent == Sent::kYes) continue;
+    Waiting* waiting = wait_for(target, uid);
+    if (waiting == nullptr) return false;
+    waiting->next = std::move(part);
+    waiting->rest = std::move(rest);
+    return true;
+  }
+  return true;
+}
+
+bool Delivery::dumping(const Target& target) const {
+  const auto found = waiting_.find(target);
+  return found != waiting_.end() && found->second.next;
+}
+
+// advance sends what waits. True: nothing waits any more.
+bool Delivery::advance(const Target& target, Waiting& waiting) {
+  const auto sender = senders_.find(target.netns);
+  if (sender == senders_.end()) return true;
+  if (Clock::now() - sender->second.read >= kTableAge) refresh(sender->second);
+  if (!listed(sender->second, target)) return true;
+  bool moved = false;
+  while (waiting.next) {
+    const Sent sent = send(target, *waiting.next);
+    if (sent == Sent::kRefused) return true;
+    if (sent == Sent::kFull) break;
+    moved = true;
+    waiting.next = waiting.rest();
+  }
+  if (!waiting.next && waiting.lost_some) {
+    nlmsghdr sign{};
+    sign.nlmsg_len = sizeof sign;
+    sign.nlmsg_type = NLMSG_OVERRUN;
+    sign.nlmsg_seq = SOFTPSP_OVERRUN_SEQ;
+    waiting.lost_some =
+        send(target, {reinterpret_cast<const std::uint8_t*>(&sign), sizeof sign}) == Sent::kFull;
+  }
+  if (!waiting.next && !waiting.lost_some) return true;
+  waiting.pause = moved ? std::chrono::milliseconds(kTick)
+                        : std::min<std::chrono::milliseconds>(waiting.pause * 2, kPauseMax);
+  waiting.due = Clock::now() + waiting.pause;
+  return false;
+}
+
+void Delivery::tick() {
+  const auto now = Clock::now();
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Waiting& waiting = it->second;
+    if (waiting.due > now || !advance(it->first, waiting)) {
+      ++it;
+      continue;
+    }
+    release(waiting_of_, waiting.uid);
+    it = waiting_.erase(it);
+  }
+  if (waiting_.empty()) tick_ = {};
+}
+
+bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
+  const auto found = members_.find(target);
+  if (found != members_.end()) {
+    found->second.groups |= group_bit;
+    return true;
+  }
+  const auto add = [&] { return may_add(members_of_, members_.size(), kMembersMax, uid); };
+  if (!add()) {
+    sweep_members();
+    if (!add()) return false;
+  }
+  members_[target] = {group_bit, uid};
+  return true;
+}
+
+void Delivery::leave(const Target& target, std::uint32_t group_bit) {
+  const auto found = members_.find(target);
+  if (found == members_.end()) return;
+  found->second.groups &= ~group_bit;
+  if (found->second.groups != 0) return;
+  release(members_of_, found->second.uid);
+  members_.erase(found);
+}
+
+void Delivery::multicast(std::uint32_t group_bit, std::uint64_t netns,
+                         const netlink::Datagram& message) {
+  const auto sender = senders_.find(netns);
+  if (sender == senders_.end()) return;
+  refresh(sender->second);
+  for (auto& [target, member] : members_) {
+    if (target.netns != netns || (member.groups & group_bit) == 0 ||
+        !listed(sender->second, target))
+      continue;
+    if (send(target, message) == Sent::kFull) lose(target, member.uid);
+  }
+}
+
+void Delivery::sweep_members() {
+  for (auto& [netns, sender] : senders_) refresh(sender);
+  std::erase_if(members_, [this](auto& entry) {
+    const auto sender = senders_.find(entry.first.netns);
+    if (sender != senders_.end() && listed(sender->second, entry.first)) return false;
+    release(members_of_, entry.second.uid);
+    return true;
+  });
+}
+
+// sweep forgets sockets that are closed, and leaves namespaces where none is left: our socket would
+// keep them from going away.
+void Delivery::sweep() {
+  if (!members_.empty()) sweep_members();
+  std::erase_if(senders_, [this](auto& entry) {
+    const auto here = [&](auto& other) { return other.first.netns == entry.first; };
+    return entry.first != home_cookie_ && std::none_of(members_.begin(), members_.end(), here) &&
+           std::none_of(waiting_.begin(), waiting_.end(), here);
+  });
+}
+
+}  // namespace psp
