@@ -153,9 +153,7 @@ class App:
     def do_abort_all(self):
         for name in list(self.sockets):
             self.do_abort(name)
-        if self.pspd:
-            self.pspd.close()
-            self.pspd = None
+        self.do_disconnect()
 
     def do_dup(self, name, other):
         self.sockets[other] = self.sockets[name].dup()
@@ -194,6 +192,11 @@ class App:
         cookie = self.sockets[name].getsockopt(socket.SOL_SOCKET, MORE_OPTIONS["SO_COOKIE"], 8)
         known = self.client().association(control.integer(cookie))
         return control.STATES[control.integer(known[9])] if known else "none"
+
+    def do_disconnect(self):
+        if self.pspd:
+            self.pspd.close()
+            self.pspd = None
 
     def do_counters(self):
         return self.client().counters()

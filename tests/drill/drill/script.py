@@ -22,6 +22,7 @@ from .lab import address
 from .packet import Ip, Malformed, Sa, Segment, Turn
 
 PATIENCE_S = 3
+FINISH_S = 0.2
 EARLY_S = 0.01  # clocks of two layers are compared
 LAST_PACKETS = 12
 VERSION_NAMES = "0", "1", "2", "3"
@@ -60,6 +61,12 @@ class Statement:
     verb: str
     rest: str
     only: str  # "4" or "6": only in that family
+
+    @property
+    def goes_on(self):
+        """It need not wait until pspd has done what it has to do."""
+        sealed = re.match(r"(@\w+ )?psp\b", self.rest)
+        return self.verb.startswith("say_expect") or (self.verb == "say_inject" and sealed)
 
 
 class Script:
@@ -184,16 +191,19 @@ class Run:
         self.statement = None
         self.base = None
         self.enabled = True
-        self.sealed_sent = 0  # since the last clear one
+        self.sealed_sent, self.taken_before = 0, 0
 
     def go(self):
         (self.device,) = self.lab.app.call("devices")
         self.base = self.lab.app.call("counters")
+        self.taken_before = self.taken()
         for self.statement in self.script.statements:
             if self.statement.only not in (None, str(self.family)):
                 continue
             if self.statement.verb not in ("say_expect_next", "say_expect_later"):
                 self.wait_until(self.last + (self.statement.delay or 0))
+            if self.sealed_sent and not self.statement.goes_on:
+                self.let_pspd_finish()
             try:
                 getattr(self, self.statement.verb)(self.statement.rest)
                 self.look(0)
@@ -397,23 +407,25 @@ class Run:
         return sa
 
     def send(self, connection, segment, raw, remark=""):
-        if segment.psp is None and self.sealed_sent:
-            self.let_pspd_finish()
         self.sealed_sent += segment.psp is not None
         self.note("<", connection, segment, remark=remark)
         self.lab.wire.send(raw)
 
     def let_pspd_finish(self):
-        """Sealed packets go through pspd: what is sent in clear behind them must not overtake."""
-        deadline = time.time() + 0.1
-        taken = None
-        while time.time() < deadline:
-            before, now = taken, self.lab.app.call("counters")
-            taken = sum(now[name] for name in RECEIVED)
-            if taken == before:
-                break
-            time.sleep(0.003)
+        """Sealed packets go through pspd: what comes behind them must not overtake them."""
+        if self.lab.daemon.poll() is None:
+            deadline = time.time() + FINISH_S
+            while (taken := self.taken()) < self.taken_before + self.sealed_sent:
+                if time.time() > deadline:
+                    break  # it was not for pspd
+                self.look(0.001)
+            self.taken_before = taken
+            self.look(0.002)
         self.sealed_sent = 0
+
+    def taken(self):
+        now = self.lab.app.call("counters")
+        return sum(now[name] for name in RECEIVED)
 
     def inject_icmp(self, text):
         words = text.split()
@@ -499,6 +511,7 @@ class Run:
         ip = Ip.parse(self.saved[words[0]])
         if source:
             ip = self.readdressed(ip, address(self.family, int(source)))
+        self.sealed_sent += 1
         self.lab.wire.send(ip.octets())
         self.recent.append(f"{time.time() - self.start:9.4f} < {rest} (replayed)")
 
@@ -880,9 +893,14 @@ class Run:
         self.say_sh(f"{shlex.quote(path)} {rest}")
 
     def say_kill_pspd(self, rest):
+        self.pspd_goes()
         self.lab.stop_pspd(signal.SIGKILL)
 
+    def pspd_goes(self):
+        self.lab.app.call("disconnect")
+
     def say_stop_pspd(self, rest):
+        self.pspd_goes()
         try:
             status = self.lab.stop_pspd()
         except subprocess.TimeoutExpired as error:
@@ -894,6 +912,7 @@ class Run:
         self.lab.start_pspd()
         (self.device,) = self.lab.app.call("devices")
         self.base = self.lab.app.call("counters")
+        self.taken_before = self.taken()
 
     def say_unwatched(self, rest):
         """unwatched: from here on the host may send in clear what it has to say"""
