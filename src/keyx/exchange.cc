@@ -6,21 +6,23 @@
 // What keeps a connection from hanging for ever: once a side has its Tx key, clear data that still
 // arrives is dropped and never acknowledged. So KEY is the last thing that goes through TLS, and
 // nothing of TLS may follow it: no ticket, no KeyUpdate, no close_notify, no ERROR.
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
-#include <openssl/err.h>
 #include <sys/socket.h>
 #include <utility>
 
 #include <psp/keyx/exchange.hh>
-#include <psp/keyx/tls.hh>
 #include <psp/wire/bytes.hh>
+
+#include "tls_stream.hh"
 
 namespace psp::keyx {
 namespace {
 
-constexpr char kExporterLabel[] = "EXPORTER-softpsp-start";
+constexpr char kMarkLabel[] = "EXPORTER-softpsp-mark";
+constexpr char kStartLabel[] = "EXPORTER-softpsp-start";
 constexpr std::uint8_t kStartMagic[4] = {'P', 'S', 'P', 'S'};
 constexpr std::size_t kStartHeader = 8;  // magic, role, three octets of zero
 
@@ -49,32 +51,14 @@ std::optional<Version> choose_version(VersionSet a, VersionSet b) {
   return std::nullopt;
 }
 
-Exchange::Exchange(SSL* ssl, PspOps& ops, Policy policy)
-    : ssl_(ssl), ops_(ops), policy_(policy), fd_(SSL_get_fd(ssl)), server_(SSL_is_server(ssl)) {
-  // Read-ahead could take octets of the PSP stream into the TLS library.
-  SSL_set_read_ahead(ssl_, 0);
-  SSL_set_mode(ssl_, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-  SSL_set_msg_callback(ssl_, &Exchange::on_tls_message);
-  SSL_set_msg_callback_arg(ssl_, this);
-}
+Exchange::Exchange(SSL* ssl, PspOps& ops, const Policy& policy)
+    : tls_(std::make_unique<TlsStream>(ssl)), ops_(ops), policy_(policy) {}
 
-Exchange::~Exchange() {
-  SSL_set_msg_callback(ssl_, nullptr);
-  SSL_set_msg_callback_arg(ssl_, nullptr);
-}
-
-void Exchange::on_tls_message(int write, int, int content_type, const void*, std::size_t, SSL*,
-                              void* self) {
-  auto* exchange = static_cast<Exchange*>(self);
-  // A server's session tickets come in front of its offer and do no harm there. Later they would:
-  // the library could answer a KeyUpdate behind our KEY.
-  if (exchange != nullptr && write == 0 && content_type == SSL3_RT_HANDSHAKE &&
-      exchange->peer_offered_)
-    exchange->late_handshake_ = true;
-}
+Exchange::~Exchange() = default;
 
 const char* Exchange::waiting_for() const {
   switch (stage_) {
+    case Stage::kBegin:
     case Stage::kSendOffer:
       return "the peer to take our offer";
     case Stage::kReadOffer:
@@ -111,90 +95,72 @@ Step Exchange::step() {
 }
 
 Step Exchange::run_stage() {
-  Step step = Step::kDone;
-  // A stage that sets stage_ itself (a refusal, staying on TLS, a failure) wins over `next`.
-  const auto then = [&](Stage from, Stage next) {
-    if (step == Step::kDone && stage_ == from) stage_ = next;
-    return step;
+  struct Row {
+    Stage stage;
+    Step (Exchange::*run)();
+    Stage next;
   };
-  switch (const Stage from = stage_; from) {
-    case Stage::kSendOffer:
-      step = send_offer();
-      return then(from, Stage::kReadOffer);
-    case Stage::kReadOffer:
-      step = read_offer();
-      return then(from, Stage::kDecide);
-    case Stage::kDecide:
-      step = decide();
-      return then(from, Stage::kSendKey);
-    case Stage::kSendKey:
-      step = flush();
-      return then(from, Stage::kReadKey);
-    case Stage::kReadKey:
-      step = read_key();
-      return then(from, Stage::kTxAssoc);
-    case Stage::kTxAssoc:
-      step = install_tx();
-      return then(from, Stage::kSendStart);
-    case Stage::kSendStart:
-      step = send_start();
-      return then(from, Stage::kReadStart);
-    case Stage::kReadStart:
-      step = read_start();
-      return then(from, Stage::kDone);
-    case Stage::kSendRefusal:
-      // The reason is in error_ already: a failure to tell the peer does not replace it.
-      if (const Error reason = error_; (step = flush()) == Step::kFailed || step == Step::kDone) {
-        error_ = reason;
-        stage_ = Stage::kFailed;
-        return Step::kFailed;
-      }
-      return step;
-    case Stage::kSendTlsRefusal:
-      step = flush();
-      return then(from, Stage::kReadTlsRefusal);
-    case Stage::kReadTlsRefusal:
-      step = read_tls_refusal();
-      return then(from, Stage::kDone);
-    case Stage::kDone:
-    case Stage::kFailed:
-      break;
+  static constexpr Row kRows[] = {
+      {Stage::kBegin, &Exchange::begin, Stage::kSendOffer},
+      {Stage::kSendOffer, &Exchange::send_offer, Stage::kReadOffer},
+      {Stage::kReadOffer, &Exchange::read_offer, Stage::kDecide},
+      {Stage::kDecide, &Exchange::decide, Stage::kSendKey},
+      {Stage::kSendKey, &Exchange::send_key, Stage::kReadKey},
+      {Stage::kReadKey, &Exchange::read_key, Stage::kTxAssoc},
+      {Stage::kTxAssoc, &Exchange::install_tx, Stage::kSendStart},
+      {Stage::kSendStart, &Exchange::send_start, Stage::kReadStart},
+      {Stage::kReadStart, &Exchange::read_start, Stage::kDone},
+      {Stage::kSendRefusal, &Exchange::send_refusal, Stage::kFailed},
+      {Stage::kSendTlsRefusal, &Exchange::send_offer, Stage::kReadTlsRefusal},
+      {Stage::kReadTlsRefusal, &Exchange::read_tls_refusal, Stage::kDone},
+  };
+  for (const Row& row : kRows) {
+    if (row.stage != stage_) continue;
+    const Step step = (this->*row.run)();
+    // A stage that sets stage_ itself (a refusal, staying on TLS, a failure) wins over `next`.
+    if (step == Step::kDone && stage_ == row.stage) stage_ = row.next;
+    return step;
   }
-  return step;
+  return Step::kFailed;
+}
+
+Step Exchange::begin() {
+  if (auto error = tls_->unfit()) return fail(std::move(*error));
+  if (announced(tls_->ssl()) == Announced::kNo) {
+    if (policy_.allow_tls)
+      return stay_on_tls("the other end did not announce PSP in its TLS handshake");
+    return fail(ErrorCode::kNoPsp, "the other end did not announce PSP in its TLS handshake");
+  }
+  if (!make_mark(tls_->server(), mark_own_) || !make_mark(!tls_->server(), mark_peer_))
+    return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
+  const Availability availability = ops_.available(tls_->fd());
+  own_ = {.versions = {availability.versions.bits & policy_.versions.bits},
+          .tls_allowed = policy_.allow_tls,
+          .absence = availability.absence,
+          .reason = availability.reason};
+  if (own_.versions.bits == 0 && availability.versions.bits != 0) {
+    own_.absence = Absence::kPolicy;
+    own_.reason = fmt::format("only {} is allowed, but the device has {} enabled",
+                              names(policy_.versions), names(availability.versions));
+  }
+  queue(serialize(own_));
+  return Step::kDone;
 }
 
 Step Exchange::send_offer() {
-  if (!offered_) {
-    if (SSL_version(ssl_) != TLS1_3_VERSION || !SSL_is_init_finished(ssl_) || fd_ < 0 ||
-        SSL_get_wfd(ssl_) != fd_)
-      return fail(ErrorCode::kUsage,
-                  "the PSP exchange needs a finished TLS 1.3 handshake on one socket");
-    const Availability availability = ops_.available(fd_);
-    own_ = {.versions = {availability.versions.bits & policy_.versions.bits},
-            .tls_allowed = policy_.allow_tls,
-            .absence = availability.absence,
-            .reason = availability.reason};
-    if (own_.versions.bits == 0 && availability.versions.bits != 0) {
-      own_.absence = Absence::kPolicy;
-      own_.reason = fmt::format("only {} is allowed, but the device has {} enabled",
-                                names(policy_.versions), names(availability.versions));
-    }
-    queue(serialize(own_));
-    offered_ = true;
-  }
-  return flush();
+  auto io = tls_->flush();
+  return io.step == Step::kFailed ? fail(std::move(io.error)) : io.step;
 }
 
 Step Exchange::read_offer() {
   if (const Step step = read_message(); step != Step::kDone) return step;
-  auto message = parse(in_.span());
-  in_.wipe();
+  auto message = parse(message_.span());
+  message_.wipe();
   if (!message) return bad_message(message.error());
   if (const auto* error = std::get_if<ErrorMessage>(&*message)) return peer_refused(*error);
   auto* offer = std::get_if<Offer>(&*message);
   if (offer == nullptr) return bad_message({ParseError::Kind::kBadField, "is not an offer"});
   peer_ = std::move(*offer);
-  peer_offered_ = true;
   return Step::kDone;
 }
 
@@ -202,7 +168,7 @@ Step Exchange::decide() {
   const auto version = choose_version(own_.versions, peer_.versions);
   if (!version) return no_common_version();
   version_ = *version;
-  auto rx = ops_.rx_assoc(fd_, version_);
+  auto rx = ops_.rx_assoc(tls_->fd(), version_);
   if (rx && (rx->key.size() != key_size(version_) || !rx->spi.valid()))
     rx = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
   if (!rx) {
@@ -218,9 +184,7 @@ Step Exchange::decide() {
   }
   outcome_.version = version_;
   outcome_.rx_spi = rx->spi;
-  // From here on nothing of ours may follow through TLS, not even when the SSL is freed.
   key_sent_ = true;
-  SSL_set_quiet_shutdown(ssl_, 1);
   queue(serialize(KeyMessage{version_, rx->spi, std::move(rx->key)}));
   return Step::kDone;
 }
@@ -236,17 +200,25 @@ Step Exchange::no_common_version() {
               own_.absence == Absence::kPermission ? EACCES : 0);
 }
 
+Step Exchange::send_key() {
+  if (const Step step = send_offer(); step != Step::kDone) return step;
+  // From here on nothing of ours may follow through TLS, not even when the SSL is freed.
+  tls_->close_out();
+  return Step::kDone;
+}
+
 Step Exchange::read_key() {
   if (const Step step = read_message(); step != Step::kDone) return step;
-  auto message = parse(in_.span());
-  in_.wipe();
+  auto message = parse(message_.span());
+  message_.wipe();
   if (!message) return bad_message(message.error());
   if (const auto* error = std::get_if<ErrorMessage>(&*message)) {
-    if (error->code == Refusal::kRxAssoc && own_.tls_allowed && peer_.tls_allowed) {
-      SSL_set_quiet_shutdown(ssl_, 0);
-      return stay_on_tls(fmt::format("the other end has no Rx key: {}", error->text));
-    }
-    return peer_refused(*error);
+    if (error->code != Refusal::kRxAssoc || !own_.tls_allowed || !peer_.tls_allowed)
+      return peer_refused(*error);
+    if (!tls_->reopen_out())
+      return fail(ErrorCode::kProtocol,
+                  "the other end refused, and asked for a TLS KeyUpdate in front of that");
+    return stay_on_tls(fmt::format("the other end has no Rx key: {}", error->text));
   }
   auto* key = std::get_if<KeyMessage>(&*message);
   if (key == nullptr) return bad_message({ParseError::Kind::kBadField, "is not a key"});
@@ -256,62 +228,70 @@ Step Exchange::read_key() {
 Step Exchange::accept_key(KeyMessage& key) {
   if (key.version != version_)
     return bad_message({ParseError::Kind::kBadField, "has a key of a PSP version not agreed upon"});
-  if (SSL_pending(ssl_) != 0 || SSL_has_pending(ssl_) != 0)
+  if (!in_.empty() || tls_->unread())
     return fail(ErrorCode::kClearData,
                 "the peer sent more inside TLS after its key, which must be its last; its software "
                 "is faulty");
-  if (late_handshake_)
-    return fail(ErrorCode::kProtocol,
-                "the peer sent a TLS handshake message (ticket or KeyUpdate) during the exchange; "
-                "turn session tickets off in its software");
   tx_ = {key.spi, std::move(key.key)};
   outcome_.tx_spi = tx_.spi;
-  if (!make_start(server_, start_own_) || !make_start(!server_, start_peer_))
+  if (!make_start(tls_->server(), start_own_) || !make_start(!tls_->server(), start_peer_))
     return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
   return Step::kDone;
 }
 
 Step Exchange::install_tx() {
-  const auto done = ops_.tx_assoc(fd_, version_, tx_);
-  if (done) {
-    tx_.key.wipe();
-    start_in_.resize(kStartSize);
-    start_done_ = 0;
-    return Step::kDone;
+  for (;;) {
+    const auto done = ops_.tx_assoc(tls_->fd(), version_, tx_);
+    if (done) break;
+    if (done.error().sys_errno != EBUSY)
+      return fail(ErrorCode::kTxAssoc,
+                  fmt::format("cannot install the Tx key: {}", done.error().message),
+                  done.error().sys_errno);
+    // Alerts and tickets of a peer that does not know better can be taken off; clear data cannot.
+    auto drained = tls_->drain();
+    if (drained.step == Step::kFailed) return fail(std::move(drained.error));
+    if (drained.size > 0) continue;
+    if (++tx_tries_ < kTxAssocTries) return Step::kWantRetry;
+    return fail(
+        ErrorCode::kClearData,
+        fmt::format("the peer sent clear data after its key, or somebody put it in on the way: "
+                    "{}; the connection cannot be trusted, try again",
+                    done.error().message),
+        EBUSY);
   }
-  if (done.error().sys_errno != EBUSY)
-    return fail(ErrorCode::kTxAssoc,
-                fmt::format("cannot install the Tx key: {}", done.error().message),
-                done.error().sys_errno);
-  if (++tx_tries_ < kTxAssocTries) return Step::kWantRetry;
-  return fail(
-      ErrorCode::kClearData,
-      fmt::format("the peer sent clear data after its key, or somebody put it in on the way: "
-                  "{}; the connection cannot be trusted, try again",
-                  done.error().message),
-      EBUSY);
+  tx_.key.wipe();
+  start_in_.resize(kStartSize);
+  start_done_ = 0;
+  return Step::kDone;
+}
+
+bool Exchange::make_mark(bool by_server, Mark& out) const {
+  const std::uint8_t context = by_server ? 1 : 0;
+  out.resize(kMarkSize);
+  return SSL_export_keying_material(tls_->ssl(), out.data(), kMarkSize, kMarkLabel,
+                                    sizeof kMarkLabel - 1, &context, 1, 1) == 1;
 }
 
 bool Exchange::make_start(bool by_server, StartBytes& out) const {
-  // The context ties the proof to its sender and to both SPIs.
-  const Spi client = server_ ? outcome_.tx_spi : outcome_.rx_spi;
-  const Spi server = server_ ? outcome_.rx_spi : outcome_.tx_spi;
-  std::uint8_t context[9];
+  // The context ties the proof to its sender, the version and both SPIs.
+  const bool server = tls_->server();
+  std::uint8_t context[10];
   context[0] = by_server ? 1 : 0;
-  wire::store_be(context + 1, client.value);
-  wire::store_be(context + 5, server.value);
+  context[1] = static_cast<std::uint8_t>(version_);
+  wire::store_be(context + 2, (server ? outcome_.tx_spi : outcome_.rx_spi).value);
+  wire::store_be(context + 6, (server ? outcome_.rx_spi : outcome_.tx_spi).value);
   out.resize(kStartSize);
   std::memcpy(out.data(), kStartMagic, sizeof kStartMagic);
   out.data()[4] = context[0];
-  return SSL_export_keying_material(ssl_, out.data() + kStartHeader, kStartSize - kStartHeader,
-                                    kExporterLabel, sizeof kExporterLabel - 1, context,
-                                    sizeof context, 1) == 1;
+  return SSL_export_keying_material(tls_->ssl(), out.data() + kStartHeader,
+                                    kStartSize - kStartHeader, kStartLabel, sizeof kStartLabel - 1,
+                                    context, sizeof context, 1) == 1;
 }
 
 Step Exchange::send_start() {
   while (start_done_ < kStartSize) {
     const ssize_t n =
-        send(fd_, start_own_.data() + start_done_, kStartSize - start_done_, MSG_NOSIGNAL);
+        send(tls_->fd(), start_own_.data() + start_done_, kStartSize - start_done_, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) return Step::kWantWrite;
@@ -325,7 +305,7 @@ Step Exchange::send_start() {
 
 Step Exchange::read_start() {
   while (start_done_ < kStartSize) {
-    const ssize_t n = recv(fd_, start_in_.data() + start_done_, kStartSize - start_done_, 0);
+    const ssize_t n = recv(tls_->fd(), start_in_.data() + start_done_, kStartSize - start_done_, 0);
     if (n == 0)
       return fail(ErrorCode::kPeerClosed,
                   "the peer closed the connection before its start of PSP; see its own message");
@@ -344,13 +324,21 @@ Step Exchange::read_start() {
     return fail(ErrorCode::kAuthentication,
                 "the PSP stream does not start as agreed inside TLS: octets were cut off or put in "
                 "on the way; do not trust this network path");
+  outcome_.proven = true;
+  tls_->retire();
   return Step::kDone;
+}
+
+Step Exchange::send_refusal() {
+  // The reason is in error_ already: a failure to tell the peer does not replace it.
+  const auto io = tls_->flush();
+  return io.step == Step::kFailed ? fail(Error(error_)) : io.step;
 }
 
 Step Exchange::read_tls_refusal() {
   if (const Step step = read_message(); step != Step::kDone) return step;
-  auto message = parse(in_.span());
-  in_.wipe();
+  auto message = parse(message_.span());
+  message_.wipe();
   if (!message) return bad_message(message.error());
   // The peer's KEY crossed our refusal; it is of no use now. Its own refusal is as good.
   if (std::holds_alternative<Offer>(*message))
@@ -358,64 +346,54 @@ Step Exchange::read_tls_refusal() {
   return stay_on_tls(outcome_.why_tls);
 }
 
-Step Exchange::flush() {
-  while (out_done_ < out_.size()) {
-    std::size_t written = 0;
-    ERR_clear_error();
-    if (SSL_write_ex(ssl_, out_.data() + out_done_, out_.size() - out_done_, &written) == 1) {
-      out_done_ += written;
-      continue;
-    }
-    const int sys_errno = errno;
-    const int result = SSL_get_error(ssl_, 0);
-    if (result == SSL_ERROR_WANT_READ) return Step::kWantRead;
-    if (result == SSL_ERROR_WANT_WRITE) return Step::kWantWrite;
-    errno = sys_errno;
-    return tls_failure(result, "sending the key exchange");
-  }
-  out_.wipe();
-  out_done_ = 0;
-  if (BIO_flush(SSL_get_wbio(ssl_)) != 1) {
-    if (BIO_should_retry(SSL_get_wbio(ssl_))) return Step::kWantWrite;
-    return fail(ErrorCode::kIo, "the connection failed while the key exchange was sent");
-  }
-  return Step::kDone;
-}
-
-// read_message reads one whole message into in_ and not one octet more.
+// read_message gets the next message of the peer into message_; what stands in front of it is the
+// application's.
 Step Exchange::read_message() {
   for (;;) {
-    std::size_t want = kMessageHeader;
-    if (in_done_ >= kMessageHeader) {
-      const auto length = body_length({in_.data(), kMessageHeader});
-      if (!length) return bad_message(length.error());
-      want += *length;
-      if (in_done_ == want) break;
-    }
-    if (in_.size() < want) in_.resize(want);
-    std::size_t got = 0;
-    ERR_clear_error();
-    if (SSL_read_ex(ssl_, in_.data() + in_done_, want - in_done_, &got) == 1) {
-      in_done_ += got;
-      continue;
-    }
-    const int sys_errno = errno;
-    const int result = SSL_get_error(ssl_, 0);
-    if (result == SSL_ERROR_WANT_READ) return Step::kWantRead;
-    if (result == SSL_ERROR_WANT_WRITE) return Step::kWantWrite;
-    errno = sys_errno;
-    return tls_failure(result, "waiting for");
+    const auto taken = take_message();
+    if (!taken) return bad_message(taken.error());
+    if (*taken) return Step::kDone;
+    if (pending() >= policy_.early_max) return Step::kWantDrain;
+    const std::size_t at = in_.size();
+    in_.resize(at + kMarkSize + kMessageMax);
+    auto io = tls_->read({in_.data() + at, in_.size() - at},
+                         fmt::format("waiting for {}", waiting_for()));
+    in_.resize(at + io.size);
+    if (io.step == Step::kFailed) return fail(std::move(io.error));
+    if (io.step != Step::kDone) return io.step;
   }
-  in_done_ = 0;
-  return Step::kDone;
 }
 
-Step Exchange::tls_failure(int result, const char* doing) {
-  const int sys_errno = errno;
-  std::string what = doing;
-  if (what == "waiting for") what = fmt::format("waiting for {}", waiting_for());
-  Error error = tls_error(ssl_, result, sys_errno, what);
-  return fail(error.code, std::move(error.message), error.sys_errno);
+// take_message sorts in_: true if a whole message was moved to message_.
+std::expected<bool, ParseError> Exchange::take_message() {
+  const auto octets = in_.span();
+  const auto mark = mark_peer_.span();
+  const auto at = std::search(octets.begin(), octets.end(), mark.begin(), mark.end());
+  std::size_t early = static_cast<std::size_t>(at - octets.begin());
+  if (at == octets.end()) {
+    // The end may be the beginning of a mark.
+    std::size_t keep = std::min(octets.size(), kMarkSize - 1);
+    while (
+        !std::equal(octets.end() - static_cast<std::ptrdiff_t>(keep), octets.end(), mark.begin()))
+      --keep;
+    early = octets.size() - keep;
+  }
+  keep_early(octets.first(early));
+  drop_in(early);
+  if (in_.size() < kMarkSize + kMessageHeader) return false;
+  const auto length = body_length(in_.span().subspan(kMarkSize, kMessageHeader));
+  if (!length) return std::unexpected(length.error());
+  const std::size_t size = kMessageHeader + *length;
+  if (in_.size() < kMarkSize + size) return false;
+  message_.assign(in_.span().subspan(kMarkSize, size));
+  drop_in(kMarkSize + size);
+  return true;
+}
+
+void Exchange::drop_in(std::size_t count) {
+  const std::size_t left = in_.size() - count;
+  std::memmove(in_.data(), in_.data() + count, left);
+  in_.resize(left);
 }
 
 Step Exchange::socket_failure(const char* doing, int error) {
@@ -428,6 +406,8 @@ Step Exchange::socket_failure(const char* doing, int error) {
 }
 
 Step Exchange::stay_on_tls(std::string why) {
+  keep_early(in_.span());
+  in_.wipe();
   outcome_ = {.kind = Outcome::Kind::kTls, .why_tls = std::move(why)};
   stage_ = Stage::kDone;
   return Step::kDone;
@@ -437,7 +417,7 @@ Step Exchange::refuse(Refusal code, Error error) {
   queue(serialize(ErrorMessage{code, error.message}));
   error_ = std::move(error);
   stage_ = Stage::kSendRefusal;
-  return run_stage();
+  return Step::kDone;
 }
 
 Step Exchange::bad_message(const ParseError& problem) {
@@ -448,8 +428,7 @@ Step Exchange::bad_message(const ParseError& problem) {
                                         : "is the other end softpsp?")};
   in_.wipe();
   // Behind our KEY nothing may follow; and who does not speak our protocol would not understand.
-  if (key_sent_ || problem.kind == ParseError::Kind::kNotOurs)
-    return fail(error.code, std::move(error.message), error.sys_errno);
+  if (key_sent_ || problem.kind == ParseError::Kind::kNotOurs) return fail(std::move(error));
   return refuse(other_version ? Refusal::kOtherVersion : Refusal::kMalformed, std::move(error));
 }
 
@@ -460,10 +439,14 @@ Step Exchange::peer_refused(const ErrorMessage& error) {
 }
 
 Step Exchange::fail(ErrorCode code, std::string message, int sys_errno) {
-  error_ = {code, sys_errno, std::move(message)};
+  return fail(Error{code, sys_errno, std::move(message)});
+}
+
+Step Exchange::fail(Error error) {
+  error_ = std::move(error);
   stage_ = Stage::kFailed;
   in_.wipe();
-  out_.wipe();
+  message_.wipe();
   tx_.key.wipe();
   start_own_.wipe();
   start_peer_.wipe();
@@ -471,9 +454,8 @@ Step Exchange::fail(ErrorCode code, std::string message, int sys_errno) {
 }
 
 void Exchange::queue(const MessageBytes& message) {
-  const std::size_t at = out_.size();
-  out_.resize(at + message.size());
-  std::memcpy(out_.data() + at, message.data(), message.size());
+  tls_->queue(mark_own_.span());
+  tls_->queue(message.span());
 }
 
 }  // namespace psp::keyx

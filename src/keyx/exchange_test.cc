@@ -109,7 +109,8 @@ TEST(Exchange, TheBestCommonVersionIsChosenWhoeverComputesIt) {
 TEST(Exchange, APolicyOfOneEndRestrictsBoth) {
   for (unsigned i = 0; i < kVersions; ++i) {
     Pair pair;
-    ASSERT_EQ(pair.exchange({.versions = {1u << i}}, {}), kBothDone) << i;
+    ASSERT_EQ(pair.exchange({.versions = {1u << i}}, {.versions = VersionSet::all()}), kBothDone)
+        << i;
     EXPECT_EQ(pair.a->outcome().version, static_cast<Version>(i));
     EXPECT_EQ(pair.b->outcome().version, static_cast<Version>(i));
     EXPECT_EQ(pair.server_ops.version, static_cast<Version>(i));
@@ -235,8 +236,8 @@ void say_then_hang_up(ScriptedPeer& peer, std::size_t offer, std::size_t key, st
   const auto offer_octets = serialize(Offer{.versions = VersionSet::all()});
   const auto key_octets =
       serialize(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  if (offer > 0) peer.say_raw(part(offer_octets.span(), offer));
-  if (key > 0) peer.say_raw(part(key_octets.span(), key));
+  if (offer > 0) peer.say_raw(part(peer.marked(offer_octets.span()), offer));
+  if (key > 0) peer.say_raw(part(peer.marked(key_octets.span()), key));
   if (start > 0) peer.say_plain(part(peer.start(kClientSpi, kServerSpi), start));
   // Take what the exchange has said already, else closing sends an RST.
   shutdown(peer.own.fd.get(), SHUT_WR);
@@ -291,7 +292,7 @@ struct BadOffer {
 
 TEST(Exchange, AMalformedOfferFailsAndThePeerHearsIt) {
   const BadOffer table[] = {
-      {"another protocol", {'G', 'E', 'T', ' ', '/', ' ', 'H', 'T'}, std::nullopt},
+      {"another message", {'G', 'E', 'T', ' ', '/', ' ', 'H', 'T'}, std::nullopt},
       {"a later version", {'P', 'S', 'P', 'X', 9, 1, 0, 0}, Refusal::kOtherVersion},
       {"too long", {'P', 'S', 'P', 'X', 1, 1, 0xff, 0xff}, Refusal::kMalformed},
       {"empty", {'P', 'S', 'P', 'X', 1, 1, 0, 0}, Refusal::kMalformed},
@@ -302,7 +303,7 @@ TEST(Exchange, AMalformedOfferFailsAndThePeerHearsIt) {
     ScriptedPeer peer;
     ModelOps ops;
     Exchange exchange(peer.client.ssl.get(), ops, {});
-    peer.say_raw(row.octets);
+    peer.say_message(row.octets);
     ASSERT_EQ(run(exchange, peer.client), Step::kFailed) << row.what;
     EXPECT_EQ(exchange.error().code, ErrorCode::kProtocol) << row.what;
     EXPECT_EQ(ops.rx_calls, 0u);
@@ -354,7 +355,7 @@ TEST(Exchange, ABadKeyIsNeverInstalledAndNothingFollowsOurOwn) {
     ModelOps ops;
     Exchange exchange(peer.client.ssl.get(), ops, {});
     peer.say(Offer{.versions = VersionSet::all()});
-    peer.say_raw(octets);
+    peer.say_message(octets);
     ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
     EXPECT_EQ(exchange.error().code, ErrorCode::kProtocol) << exchange.error().message;
     EXPECT_EQ(ops.tx_calls, 0u);
@@ -400,36 +401,118 @@ TEST(Exchange, MoreInTheRecordOfTheKeyIsRefused) {
       serialize(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
   Bytes octets(key.span().begin(), key.span().end());
   octets.push_back('x');
-  peer.say_raw(octets);
+  peer.say_message(octets);
   ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
   EXPECT_EQ(exchange.error().code, ErrorCode::kClearData);
   EXPECT_EQ(ops.tx_calls, 0u);
 }
 
-TEST(Exchange, ARecordBehindTheKeyStaysInTheSocketWhereTxAssocFindsIt) {
+// Behind is what a peer's TLS says behind its key, while it still can be read.
+struct Behind {
+  const char* what;
+  std::function<void(ScriptedPeer&)> say;
+  bool harmless;
+};
+
+TEST(Exchange, WhatComesBehindTheKeyIsDrainedIfItIsNotData) {
+  const Behind table[] = {
+      {"nothing", [](ScriptedPeer&) {}, true},
+      {"a close_notify", [](ScriptedPeer& p) { SSL_shutdown(p.own.ssl.get()); }, true},
+      {"a ticket",
+       [](ScriptedPeer& p) {
+         SSL_new_session_ticket(p.own.ssl.get());
+         SSL_do_handshake(p.own.ssl.get());
+       },
+       true},
+      {"a KeyUpdate that asks for ours",
+       [](ScriptedPeer& p) {
+         SSL_key_update(p.own.ssl.get(), SSL_KEY_UPDATE_REQUESTED);
+         SSL_do_handshake(p.own.ssl.get());
+       },
+       true},
+      {"application data", [](ScriptedPeer& p) { p.say_raw(Bytes{'x'}); }, false},
+      {"data behind a close_notify",
+       [](ScriptedPeer& p) {
+         SSL_shutdown(p.own.ssl.get());
+         p.say_plain(Bytes{23, 3, 3, 0, 1, 'x'});
+       },
+       false},
+      {"half a record",
+       [](ScriptedPeer& p) {
+         p.say_plain(Bytes{23, 3, 3, 0, 99, 'x'});
+       },
+       false},
+      {"a record that does not authenticate",
+       [](ScriptedPeer& p) {
+         Bytes record(5 + 30, 'x');
+         record[0] = 21, record[1] = record[2] = 3, record[3] = 0, record[4] = 30;
+         p.say_plain(record);
+       },
+       false},
+      {"something else", [](ScriptedPeer& p) { p.say_plain(Bytes(40, 'x')); }, false},
+  };
+  for (const Behind& row : table) {
+    ScriptedPeer peer;
+    SSL_clear_options(peer.own.ssl.get(), SSL_OP_NO_TICKET);
+    ModelOps ops;
+    ops.busy_while_unread = true;
+    Exchange exchange(peer.client.ssl.get(), ops, {});
+    peer.say(Offer{.versions = VersionSet::all()});
+    ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+    peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+    row.say(peer);
+    const Step step = run(exchange, peer.client);
+    ASSERT_TRUE(peer.hear());  // offer
+    ASSERT_TRUE(peer.hear());  // key
+    if (row.harmless) {
+      ASSERT_EQ(step, Step::kWantRead) << row.what << ": " << exchange.error().message;
+      EXPECT_EQ(ops.tx_spi, kServerSpi) << row.what;
+      peer.say_plain(peer.start(kClientSpi, kServerSpi));
+      EXPECT_EQ(run(exchange, peer.client), Step::kDone) << row.what;
+      EXPECT_EQ(unread(peer.own.fd.get()), static_cast<int>(kStartSize))
+          << row.what << ": an answer went out in clear";
+    } else {
+      EXPECT_EQ(step, Step::kFailed) << row.what;
+      EXPECT_FALSE(ops.tx_spi) << row.what;
+      EXPECT_NE(exchange.error().code, ErrorCode::kIo) << row.what;
+      EXPECT_EQ(unread(peer.own.fd.get()), 0) << row.what;
+    }
+  }
+}
+
+TEST(Exchange, ADrainedRecordIsFollowedByAnotherTryAtOnce) {
   ScriptedPeer peer;
   ModelOps ops;
   ops.busy_while_unread = true;
   Exchange exchange(peer.client.ssl.get(), ops, {});
   peer.say(Offer{.versions = VersionSet::all()});
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
   peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  peer.say_raw(Bytes{'x'});
-  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
-  EXPECT_EQ(exchange.error().code, ErrorCode::kClearData);
-  EXPECT_EQ(unread(peer.client.fd.get()), 5 + 1 + 1 + 16) << "one TLS record of one octet";
+  SSL_shutdown(peer.own.ssl.get());
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  usleep(2000);
+  EXPECT_EQ(exchange.step(), Step::kWantRead);
+  EXPECT_EQ(ops.tx_calls, 2u);
 }
 
-TEST(Exchange, AKeyUpdateDuringTheExchangeIsRefused) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say(Offer{.versions = VersionSet::all()});
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  SSL_key_update(peer.own.ssl.get(), SSL_KEY_UPDATE_REQUESTED);
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
-  EXPECT_EQ(exchange.error().code, ErrorCode::kProtocol);
-  EXPECT_EQ(ops.tx_calls, 0u);
+TEST(Exchange, KeyUpdatesDuringTheExchangeDoNoHarm) {
+  for (const int kind : {SSL_KEY_UPDATE_REQUESTED, SSL_KEY_UPDATE_NOT_REQUESTED})
+    for (const bool before_offer : {true, false}) {
+      ScriptedPeer peer;
+      ModelOps ops;
+      Exchange exchange(peer.client.ssl.get(), ops, {});
+      if (before_offer) SSL_key_update(peer.own.ssl.get(), kind);
+      peer.say(Offer{.versions = VersionSet::all()});
+      ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+      if (!before_offer) SSL_key_update(peer.own.ssl.get(), kind);
+      peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+      ASSERT_EQ(run(exchange, peer.client), Step::kWantRead) << exchange.error().message;
+      peer.say_plain(peer.start(kClientSpi, kServerSpi));
+      ASSERT_EQ(run(exchange, peer.client), Step::kDone);
+      ASSERT_TRUE(peer.hear());
+      ASSERT_TRUE(peer.hear());
+      EXPECT_EQ(unread(peer.own.fd.get()), static_cast<int>(kStartSize));
+    }
 }
 
 TEST(Exchange, SessionTicketsInFrontOfTheOfferDoNoHarm) {

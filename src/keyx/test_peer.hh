@@ -197,7 +197,7 @@ inline std::pair<std::expected<Step, Error>, std::expected<Step, Error>> shake(
 }
 
 // drive steps both exchanges until each is done or has failed; who fails closes, as programs do.
-inline std::pair<Step, Step> drive(Exchange& a, Side& sa, Exchange& b, Side& sb,
+inline std::pair<Step, Step> drive(Upgrade& a, Side& sa, Upgrade& b, Side& sb,
                                    Relay* relay = nullptr) {
   Step ra = Step::kWantRead, rb = Step::kWantRead;
   const auto open = [](Step s) { return s != Step::kDone && s != Step::kFailed; };
@@ -223,7 +223,18 @@ class ScriptedPeer {
 
   template <typename M>
   void say(const M& message) {
-    say_raw(serialize(message).span());
+    say_message(serialize(message).span());
+  }
+  // say_message puts the mark in front, say_raw says exactly `octets`, both in one TLS record.
+  void say_message(std::span<const std::uint8_t> octets) { say_raw(marked(octets)); }
+  Bytes marked(std::span<const std::uint8_t> octets, bool by_server = true) {
+    Bytes out(kMarkSize);
+    const std::uint8_t context = by_server ? 1 : 0;
+    EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), out.data(), out.size(),
+                                         "EXPORTER-softpsp-mark", 21, &context, 1, 1),
+              1);
+    out.insert(out.end(), octets.begin(), octets.end());
+    return out;
   }
   void say_raw(std::span<const std::uint8_t> octets) {
     EXPECT_EQ(SSL_write(own.ssl.get(), octets.data(), static_cast<int>(octets.size())),
@@ -235,7 +246,10 @@ class ScriptedPeer {
   }
   // hear reads one message, waiting for it.
   std::optional<Message> hear() {
-    Bytes octets(kMessageHeader);
+    Bytes octets(kMarkSize);
+    if (!read_all(octets.data(), kMarkSize)) return std::nullopt;
+    EXPECT_EQ(octets, marked({}, false));
+    octets.resize(kMessageHeader);
     if (!read_all(octets.data(), kMessageHeader)) return std::nullopt;
     const auto length = body_length(octets);
     if (!length) return std::nullopt;
@@ -247,14 +261,15 @@ class ScriptedPeer {
   void hang_up() { own.fd.reset(); }
 
   // start is the message that a peer with these SPIs must send.
-  Bytes start(Spi client_spi, Spi server_spi, std::uint8_t role = 1) {
+  Bytes start(Spi client_spi, Spi server_spi, std::uint8_t role = 1,
+              Version version = Version::kAesGcm256) {
     Bytes out{'P', 'S', 'P', 'S', role, 0, 0, 0};
-    std::uint8_t context[9] = {role};
+    std::uint8_t context[10] = {role, static_cast<std::uint8_t>(version)};
     for (int i = 0; i < 4; ++i) {
-      context[1 + i] = static_cast<std::uint8_t>(client_spi.value >> (24 - 8 * i));
-      context[5 + i] = static_cast<std::uint8_t>(server_spi.value >> (24 - 8 * i));
+      context[2 + i] = static_cast<std::uint8_t>(client_spi.value >> (24 - 8 * i));
+      context[6 + i] = static_cast<std::uint8_t>(server_spi.value >> (24 - 8 * i));
     }
-    out.resize(40);
+    out.resize(kStartSize);
     EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), out.data() + 8, 32,
                                          "EXPORTER-softpsp-start", 22, context, sizeof context, 1),
               1);
@@ -280,7 +295,7 @@ class ScriptedPeer {
 };
 
 // run steps an exchange alone until it needs what does not come, is done or has failed.
-inline Step run(Exchange& exchange, const Side& side) {
+inline Step run(Upgrade& exchange, const Side& side) {
   for (;;) {
     const Step step = exchange.step();
     if (step == Step::kWantRead && wait_readable(side.fd.get(), 50)) continue;

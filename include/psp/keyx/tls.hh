@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <psp/crypto/secret.hh>
-#include <psp/keyx/exchange.hh>
+#include <psp/keyx/upgrade.hh>
 
 namespace psp::keyx {
 

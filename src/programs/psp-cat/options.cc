@@ -4,6 +4,7 @@
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
+#include <bit>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <sstream>
@@ -54,6 +55,7 @@ std::expected<VersionSet, std::string> to_versions(const std::string& text) {
 struct Raw {
   std::vector<std::string> target;
   std::string versions;
+  std::string protocol;
   double timeout_s = 10;
   bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false;
 };
@@ -67,6 +69,8 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
   app.add_option("--version", raw.versions,
                  "Only these PSP versions, with commas (default 1,0: those that encrypt)");
+  app.add_option("--protocol", raw.protocol,
+                 "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)");
   app.add_option("--socket", options.socket, "Where pspd listens")->default_str(default_socket());
   app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
   app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")
@@ -104,6 +108,17 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
     const auto versions = to_versions(raw.versions);
     if (!versions) return std::unexpected(versions.error());
     options.versions = *versions;
+  }
+  if (!raw.protocol.empty()) {
+    const auto protocol = keyx::parse_protocol(raw.protocol);
+    if (!protocol) return std::unexpected("--protocol: there is no " + raw.protocol);
+    options.protocol = *protocol;
+  }
+  if (options.protocol != keyx::Protocol::kSoftpsp) {
+    if (options.allow_tls)
+      return std::unexpected(std::string("--protocol: only softpsp can stay on TLS"));
+    if (std::popcount(options.versions.bits) != 1)
+      return std::unexpected(raw.protocol + " does not agree on a version: give one by --version");
   }
   auto& tls = options.tls;
   tls.server = options.listen;

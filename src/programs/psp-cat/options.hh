@@ -8,6 +8,7 @@
 #include <string>
 
 #include <psp/keyx/tls.hh>
+#include <psp/keyx/upgrade.hh>
 #include <psp/wire/types.hh>
 
 namespace psp::cat {
@@ -19,6 +20,7 @@ struct Options {
   int family = 0;               // AF_UNSPEC, AF_INET or AF_INET6
   VersionSet versions{0b0011};  // those that encrypt; the others only on request
   bool allow_tls = false;
+  keyx::Protocol protocol = keyx::Protocol::kSoftpsp;
   std::string socket;  // of pspd
   std::chrono::milliseconds timeout{10'000};
   bool quiet = false;

@@ -72,16 +72,32 @@ std::expected<void, Failure> do_handshake(const keyx::TlsContext& context, SSL* 
   }
 }
 
-std::expected<keyx::Outcome, Failure> do_exchange(SSL* ssl, keyx::PspOps& ops, int fd,
-                                                  const Options& options,
-                                                  const Deadline& deadline) {
-  keyx::Exchange exchange(ssl, ops, {.versions = options.versions, .allow_tls = options.allow_tls});
+// run_upgrade takes `upgrade` to its end. psp-cat sends nothing before, so that it never drains.
+std::expected<void, Failure> run_upgrade(keyx::Upgrade& upgrade, int fd, const Options& options,
+                                         const Deadline& deadline) {
   for (;;) {
-    const Step step = exchange.step();
-    if (step == Step::kDone) return exchange.outcome();
-    if (step == Step::kFailed) return std::unexpected(to_failure(exchange.error()));
-    if (!wait_for(step, fd, deadline)) return timed_out(options, exchange.waiting_for());
+    const Step step = upgrade.step();
+    if (step == Step::kDone) return {};
+    if (step == Step::kFailed) return std::unexpected(to_failure(upgrade.error()));
+    if (step == Step::kWantDrain)
+      return std::unexpected(
+          Failure{kExitFailure, "the peer sends data without the PSP exchange; is it psp-cat?"});
+    if (!wait_for(step, fd, deadline)) return timed_out(options, upgrade.waiting_for());
   }
+}
+
+std::unique_ptr<keyx::Upgrade> make_upgrade(SSL* ssl, int fd, keyx::PspOps& ops,
+                                            const Options& options) {
+  const keyx::Policy policy{
+      .versions = options.versions, .allow_tls = options.allow_tls, .protocol = options.protocol};
+  return ssl != nullptr ? keyx::make_upgrade(ssl, ops, policy)
+                        : keyx::make_clear_upgrade(fd, ops, policy);
+}
+
+std::vector<std::uint8_t> take_early(keyx::Upgrade& upgrade) {
+  std::vector<std::uint8_t> early(upgrade.pending());
+  upgrade.read(early);
+  return early;
 }
 
 void tell_who(const keyx::TlsContext& context, SSL* ssl, const Report& report) {
@@ -119,6 +135,7 @@ Failure to_failure(const keyx::Error& error) {
     case keyx::ErrorCode::kPeerClosed:
     case keyx::ErrorCode::kProtocol:
     case keyx::ErrorCode::kClearData:
+    case keyx::ErrorCode::kTimeout:
       break;
     case keyx::ErrorCode::kAuthentication:
       status = kExitAuthentication;
@@ -158,22 +175,28 @@ std::expected<Channel, Failure> secure(Connection connection, const keyx::TlsCon
                                        const Report& report, const Deadline& deadline,
                                        Summary& summary) {
   const int fd = connection.fd.get();
-  auto ssl = keyx::make_connection(context, fd, options.host);
-  if (!ssl) return std::unexpected(to_failure(ssl.error()));
-  if (const auto done = do_handshake(context, ssl->get(), fd, options, deadline); !done) {
+  keyx::SslPtr ssl;
+  if (options.protocol == keyx::Protocol::kKernelSelftest) {
+    say_always("warning: keys travel in CLEAR (kernel-selftest): for test labs only");
+  } else {
+    auto made = keyx::make_connection(context, fd, options.host);
+    if (!made) return std::unexpected(to_failure(made.error()));
+    ssl = std::move(*made);
+    if (const auto done = do_handshake(context, ssl.get(), fd, options, deadline); !done) {
+      part_politely(fd);
+      return std::unexpected(done.error());
+    }
+    tell_who(context, ssl.get(), report);
+    summary.authenticated = keyx::peer_authenticated(context, ssl.get());
+  }
+  const auto upgrade = make_upgrade(ssl.get(), fd, ops, options);
+  if (const auto done = run_upgrade(*upgrade, fd, options, deadline); !done) {
     part_politely(fd);
     return std::unexpected(done.error());
   }
-  tell_who(context, ssl->get(), report);
-  summary.authenticated = keyx::peer_authenticated(context, ssl->get());
-  auto outcome = do_exchange(ssl->get(), ops, fd, options, deadline);
-  if (!outcome) {
-    part_politely(fd);
-    return std::unexpected(outcome.error());
-  }
-  tell_what(*outcome, connection.peer, report);
-  Channel channel{std::move(connection.fd), nullptr, std::move(*outcome)};
-  if (!channel.psp()) channel.ssl = std::move(*ssl);
+  tell_what(upgrade->outcome(), connection.peer, report);
+  Channel channel{std::move(connection.fd), nullptr, upgrade->outcome(), take_early(*upgrade)};
+  if (!channel.psp()) channel.ssl = std::move(ssl);
   summary.state = channel.psp() ? "psp" : "tls";
   if (channel.psp()) summary.version = name(channel.outcome.version);
   return channel;

@@ -6,9 +6,10 @@
 
 #include <expected>
 #include <memory>
+#include <vector>
 
-#include <psp/keyx/exchange.hh>
 #include <psp/keyx/tls.hh>
+#include <psp/keyx/upgrade.hh>
 
 #include "dial.hh"
 #include "report.hh"
@@ -20,6 +21,7 @@ struct Channel {
   UniqueFd fd;
   keyx::SslPtr ssl;  // null under PSP. Freed before fd.
   keyx::Outcome outcome;
+  std::vector<std::uint8_t> early;  // of the peer's data, to be read before all else
 
   bool psp() const { return outcome.kind == keyx::Outcome::Kind::kPsp; }
 };

@@ -138,6 +138,12 @@ class Net {
   const std::string& tls_problem() const { return tls_problem_; }
 
   Moved read(std::uint8_t* to, std::size_t size) {
+    if (auto& early = channel_.early; !early.empty()) {
+      const std::size_t n = std::min(size, early.size());
+      std::memcpy(to, early.data(), n);
+      early.erase(early.begin(), early.begin() + static_cast<std::ptrdiff_t>(n));
+      return {Moved::Kind::kSome, n, 0};
+    }
     if (plain()) return moved(recv(fd(), to, size, 0), Moved::Kind::kWantRead);
     std::size_t n = 0;
     ERR_clear_error();
