@@ -94,6 +94,7 @@ Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, Ver
   const Device& device = record->device;
   by_netdev_.emplace(netdev, record.get());
   records_.emplace(last_id_, std::move(record));
+  ++devices_epoch_;
   listener_->device_added(device);
   return device.id;
 }
@@ -101,6 +102,7 @@ Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, Ver
 void Core::remove_device(std::uint16_t id) {
   Record* record = find_record(id);
   if (record == nullptr) return;
+  ++devices_epoch_;
   listener_->device_removed(record->device);
   for (auto* list : {&record->active, &record->previous, &record->stale})
     for (Association& association : *list)
@@ -156,10 +158,18 @@ Result<Device*> Core::find_device(std::uint32_t id, Caller caller) {
 
 std::vector<const Device*> Core::devices(Caller caller) const {
   std::vector<const Device*> devices;
-  for (const auto& [id, record] : records_)
-    if (record->registered && (!caller || record->device.visible_in(*caller)))
-      devices.push_back(&record->device);
+  for (const Device* device = nullptr;
+       (device = next_device(device != nullptr ? device->id : 0, caller)) != nullptr;)
+    devices.push_back(device);
   return devices;
+}
+
+const Device* Core::next_device(std::uint32_t id, Caller caller) const {
+  if (id >= std::numeric_limits<std::uint16_t>::max()) return nullptr;
+  for (auto it = records_.upper_bound(static_cast<std::uint16_t>(id)); it != records_.end(); ++it)
+    if (it->second->registered && (!caller || it->second->device.visible_in(*caller)))
+      return &it->second->device;
+  return nullptr;
 }
 
 Result<void> Core::set_versions(std::uint32_t id, std::optional<VersionSet> ena, Caller caller) {
@@ -240,6 +250,7 @@ Result<void> Core::dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
 
   by_netdev_.emplace(*netdev, *record);
   device.associated.push_back(*netdev);
+  ++devices_epoch_;
   listener_->device_changed(device);
   return {};
 }
@@ -263,6 +274,7 @@ Result<void> Core::dev_disassoc(std::uint64_t caller_netns, std::uint32_t id,
 void Core::disassociate(Record& record, NetdevKey netdev) {
   std::erase(record.device.associated, netdev);
   by_netdev_.erase(netdev);
+  ++devices_epoch_;
   netdevs_->detach(record.device, netdev);
   listener_->device_changed(record.device);
   if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);

@@ -95,47 +95,6 @@ int check_attribute(const nlattr* attribute, const Policy& policy, Strictness st
   return 0;
 }
 
-void put_policy(Writer& writer, const Policy& policy) {
-  if (policy.kind == Policy::Kind::kUnset) return;
-  nlattr* nest = writer.nest(NLMSGERR_ATTR_POLICY);
-  std::uint32_t type = NL_ATTR_TYPE_INVALID;
-  switch (policy.kind) {
-    case Policy::Kind::kUnset:
-      break;
-    case Policy::Kind::kU16:
-    case Policy::Kind::kU32: {
-      const bool wide = policy.kind == Policy::Kind::kU32;
-      if (policy.limit == Policy::Limit::kMask) {
-        writer.put_u64(kPolicyAttrMask, policy.max);
-      } else {
-        writer.put_u64(NL_POLICY_TYPE_ATTR_MIN_VALUE_U, policy.min);
-        writer.put_u64(NL_POLICY_TYPE_ATTR_MAX_VALUE_U,
-                       wide ? policy.max : std::min<std::uint32_t>(policy.max, UINT16_MAX));
-      }
-      type = wide ? NL_ATTR_TYPE_U32 : NL_ATTR_TYPE_U16;
-      break;
-    }
-    case Policy::Kind::kS32:  // none of ours has limits
-      writer.put_u64(NL_POLICY_TYPE_ATTR_MIN_VALUE_S,
-                     static_cast<std::uint64_t>(std::int64_t{INT32_MIN}));
-      writer.put_u64(NL_POLICY_TYPE_ATTR_MAX_VALUE_S, INT32_MAX);
-      type = NL_ATTR_TYPE_S32;
-      break;
-    case Policy::Kind::kBinary:
-      type = NL_ATTR_TYPE_BINARY;
-      break;
-    case Policy::Kind::kNested:
-      type = NL_ATTR_TYPE_NESTED;
-      break;
-    case Policy::Kind::kNulString:
-      writer.put_u32(NL_POLICY_TYPE_ATTR_MAX_LENGTH, policy.max);
-      type = NL_ATTR_TYPE_NUL_STRING;
-      break;
-  }
-  writer.put_u32(NL_POLICY_TYPE_ATTR_TYPE, type);
-  writer.end_nest(nest);
-}
-
 }  // namespace
 
 void Writer::begin_plain(std::uint16_t type, std::uint16_t flags, std::uint32_t seq,
@@ -267,12 +226,58 @@ void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck&
   };
   if (text) writer.put_string(NLMSGERR_ATTR_MSG, ack.text);
   if (error != 0 && ack.bad != nullptr) writer.put_u32(NLMSGERR_ATTR_OFFS, offset(ack.bad));
-  if (error != 0 && ack.policy != nullptr) put_policy(writer, *ack.policy);
+  if (error != 0 && ack.policy != nullptr) put_policy(writer, NLMSGERR_ATTR_POLICY, *ack.policy);
   if (error != 0 && ack.missing_type != 0)
     writer.put_u32(NLMSGERR_ATTR_MISS_TYPE, ack.missing_type);
   if (error != 0 && ack.missing_nest != nullptr)
     writer.put_u32(NLMSGERR_ATTR_MISS_NEST, offset(ack.missing_nest));
   writer.end();
+}
+
+void put_policy(Writer& writer, std::uint16_t attribute_type, const Policy& policy,
+                std::optional<std::uint32_t> nested_index) {
+  if (policy.kind == Policy::Kind::kUnset) return;
+  nlattr* nest = writer.nest(attribute_type);
+  std::uint32_t type = NL_ATTR_TYPE_INVALID;
+  switch (policy.kind) {
+    case Policy::Kind::kUnset:
+      break;
+    case Policy::Kind::kU16:
+    case Policy::Kind::kU32: {
+      const bool wide = policy.kind == Policy::Kind::kU32;
+      if (policy.limit == Policy::Limit::kMask) {
+        writer.put_u64(kPolicyAttrMask, policy.max);
+      } else {
+        writer.put_u64(NL_POLICY_TYPE_ATTR_MIN_VALUE_U, policy.min);
+        writer.put_u64(NL_POLICY_TYPE_ATTR_MAX_VALUE_U,
+                       wide ? policy.max : std::min<std::uint32_t>(policy.max, UINT16_MAX));
+      }
+      type = wide ? NL_ATTR_TYPE_U32 : NL_ATTR_TYPE_U16;
+      break;
+    }
+    case Policy::Kind::kS32:  // none of ours has limits
+      writer.put_u64(NL_POLICY_TYPE_ATTR_MIN_VALUE_S,
+                     static_cast<std::uint64_t>(std::int64_t{INT32_MIN}));
+      writer.put_u64(NL_POLICY_TYPE_ATTR_MAX_VALUE_S, INT32_MAX);
+      type = NL_ATTR_TYPE_S32;
+      break;
+    case Policy::Kind::kBinary:
+      type = NL_ATTR_TYPE_BINARY;
+      break;
+    case Policy::Kind::kNested:
+      if (nested_index) {
+        writer.put_u32(NL_POLICY_TYPE_ATTR_POLICY_IDX, *nested_index);
+        writer.put_u32(NL_POLICY_TYPE_ATTR_POLICY_MAXTYPE, policy.nested->max_type());
+      }
+      type = NL_ATTR_TYPE_NESTED;
+      break;
+    case Policy::Kind::kNulString:
+      writer.put_u32(NL_POLICY_TYPE_ATTR_MAX_LENGTH, policy.max);
+      type = NL_ATTR_TYPE_NUL_STRING;
+      break;
+  }
+  writer.put_u32(NL_POLICY_TYPE_ATTR_TYPE, type);
+  writer.end_nest(nest);
 }
 
 std::uint32_t get_u32(const nlattr* attribute) {

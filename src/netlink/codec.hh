@@ -36,6 +36,8 @@ class Writer {
   // begin_plain starts a message without generic netlink header, with `payload` as its start.
   void begin_plain(std::uint16_t type, std::uint16_t flags, std::uint32_t seq, std::uint32_t pid,
                    std::span<const std::uint8_t> payload);
+  // take_back drops the message that was begun.
+  void take_back() { fits_ = false; }
   // end completes the message. False: it did not fit and was taken back.
   bool end();
 
@@ -140,6 +142,11 @@ std::span<const std::uint8_t> message_attributes(const nlmsghdr* message);
 // is capped.
 void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck& ack,
                bool ext_ack = true, bool cap_ack = false);
+
+// put_policy writes what is asked of an attribute into a nest of type `type`; nothing if the
+// attribute is not to be there. nested_index: the number of the nested policy in a list of them.
+void put_policy(Writer& writer, std::uint16_t type, const Policy& policy,
+                std::optional<std::uint32_t> nested_index = {});
 
 // Reading replies, whose senders are trusted but may be newer: a wrong length reads as zero.
 std::uint32_t get_u32(const nlattr* attribute);

@@ -3,6 +3,7 @@
 // The tables of the three families.
 #include "family.hh"
 
+#include <algorithm>
 #include <string_view>
 
 #include <psp/netlink/uapi.h>
@@ -28,12 +29,27 @@ constexpr Policy kGetFamilyRows[] = {
     kUnset, {.kind = Kind::kU16}, {.kind = Kind::kNulString, .max = GENL_NAMSIZ - 1}};
 constexpr PolicySet kGetFamily = {kGetFamilyRows};
 
+constexpr Policy kGetPolicyRows[] = {kUnset,
+                                     {.kind = Kind::kU16},
+                                     {.kind = Kind::kNulString, .max = GENL_NAMSIZ - 1},
+                                     kUnset,
+                                     kUnset,
+                                     kUnset,
+                                     kUnset,
+                                     kUnset,
+                                     kUnset,
+                                     kUnset,
+                                     {.kind = Kind::kU32}};
+constexpr PolicySet kGetPolicy = {kGetPolicyRows};
+static_assert(CTRL_ATTR_OP == 10);
+
 constexpr Operation kNlctrlOperations[] = {
     {.cmd = CTRL_CMD_GETFAMILY,
      .has_do = true,
      .has_dump = true,
      .do_policy = &kGetFamily,
      .dump_policy = &kGetFamily},
+    {.cmd = CTRL_CMD_GETPOLICY, .has_dump = true, .dump_policy = &kGetPolicy},
 };
 constexpr Operation kSoftpspOperations[] = {
     {.cmd = SOFTPSP_CMD_ASSOC_GET, .has_dump = true},
@@ -65,5 +81,22 @@ constexpr Family kFamilies[] = {
 }  // namespace
 
 std::span<const Family> families() { return kFamilies; }
+
+bool needs_net_admin(const Family& family, const Operation& operation, bool first_release) {
+  const bool was_open = family.which == FamilyName::kPsp && (operation.cmd == PSPNL_CMD_DEV_SET ||
+                                                             operation.cmd == PSPNL_CMD_KEY_ROTATE);
+  return operation.net_admin && !(first_release && was_open);
+}
+
+const Family* find_family(std::uint16_t id) {
+  const auto it = std::ranges::find(kFamilies, id, &Family::id);
+  return it != std::end(kFamilies) ? it : nullptr;
+}
+
+const Family* find_family(std::string_view name) {
+  const auto it =
+      std::ranges::find_if(kFamilies, [name](auto& family) { return family.name == name; });
+  return it != std::end(kFamilies) ? it : nullptr;
+}
 
 }  // namespace psp::netlink

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "codec.hh"
 
@@ -44,6 +45,14 @@ struct Family {
   std::span<const Operation> operations{};
   std::span<const Group> groups{};
 };
+
+// needs_net_admin is GENL_ADMIN_PERM of the operation. The first release did not ask it of dev-set
+// and key-rotate.
+bool needs_net_admin(const Family& family, const Operation& operation, bool first_release);
+
+// find_family: null if there is none.
+const Family* find_family(std::uint16_t id);
+const Family* find_family(std::string_view name);
 
 // families are all that a Server knows.
 std::span<const Family> families();

@@ -8,12 +8,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <list>
 
 #include <psp/netlink/server.hh>
 #include <psp/netlink/uapi.h>
 
 #include "codec.hh"
+#include "dump.hh"
 #include "family.hh"
+#include "nlctrl.hh"
+#include "render.hh"
 
 namespace psp::netlink {
 namespace {
@@ -40,175 +44,65 @@ struct Request {
     return false;
   }
 
-  // begin starts a reply as the kernel's genlmsg_iput does. Parts of a dump look the same:
+  // head is that of a reply, as the kernel's genlmsg_iput makes it. Parts of a dump look the same:
   // NLM_F_MULTI stands only on the NLMSG_DONE behind them.
-  void begin(Writer& writer, std::uint16_t flags = 0) const {
-    writer.begin(family.id, flags, header->nlmsg_seq, header->nlmsg_pid, cmd(), family.version);
+  MessageHead head() const {
+    return {.type = family.id,
+            .seq = header->nlmsg_seq,
+            .pid = header->nlmsg_pid,
+            .cmd = cmd(),
+            .version = family.version};
   }
 };
 
-// Dump collects the parts of a dump.
-class Dump {
+// DeviceRows lists the devices that a namespace sees, or their statistics.
+class DeviceRows final : public Rows {
  public:
-  explicit Dump(Request& request) : request_(request), first_(request.out.size()) {}
-
-  template <typename Fill>
-  void add(Fill&& fill) {
-    if (try_add(fill)) return;
-    flush();
-    try_add(fill);  // one that fits nowhere is left out: no row of ours comes near 16 KiB
-  }
-
-  // done ends the dump, with a negative errno if it could not be completed.
-  void done(int error) {
-    const nlmsghdr* header = request_.header;
-    const char* text = request_.ack.text;
-    std::array<std::uint8_t, sizeof error> payload;
-    std::memcpy(payload.data(), &error, sizeof error);
-    const auto put_done = [&] {
-      const std::uint16_t flags = NLM_F_MULTI | (text[0] != '\0' ? NLM_F_ACK_TLVS : 0);
-      writer_.begin_plain(NLMSG_DONE, flags, header->nlmsg_seq, header->nlmsg_pid, payload);
-      if (text[0] != '\0') writer_.put_string(NLMSGERR_ATTR_MSG, text);
-      return writer_.end();
-    };
-    if (!put_done()) {
-      flush();
-      put_done();
+  DeviceRows(device::Core& core, std::uint64_t netns, bool stats)
+      : core_(core), netns_(netns), stats_(stats) {}
+  int put(Writer& writer, const char** text) override {
+    const device::Device* device = core_.next_device(last_, netns_);
+    if (device == nullptr) return 0;
+    at_ = device->id;
+    if (!stats_) {
+      put_device(writer, core_, *device, netns_);
+      return 1;
     }
-    flush();
+    const auto stats = core_.stats(device->id, netns_);
+    if (!stats) {
+      *text = stats.error().text;
+      return -stats.error().sys_errno;
+    }
+    put_stats(writer, device->id, *stats);
+    return 1;
   }
-
-  bool several_datagrams() const { return request_.out.size() > first_ + 1; }
+  void next() override { last_ = at_; }
+  std::uint64_t epoch() const override { return core_.devices_epoch(); }
 
  private:
-  template <typename Fill>
-  bool try_add(Fill& fill) {
-    fill(writer_);
-    return writer_.end();
-  }
-  void flush() {
-    if (!writer_.empty()) request_.out.push_back(writer_.take());
-  }
-
-  Request& request_;
-  std::size_t first_;
-  Writer writer_;
+  device::Core& core_;
+  std::uint64_t netns_;
+  bool stats_;
+  std::uint16_t last_ = 0, at_ = 0;
 };
 
-// put_device shows the device as the namespace `netns` may see it: an associated one sees its own
-// netdevs only.
-void put_device(Writer& writer, const device::Core& core, const device::Device& device,
-                std::uint64_t netns) {
-  const bool main = device.netdev.netns == netns;
-  writer.put_u32(PSPNL_DEV_ID, device.id);
-  if (main) writer.put_u32(PSPNL_DEV_IFINDEX, device.netdev.ifindex);
-  writer.put_u32(PSPNL_DEV_PSP_VERSIONS_CAP, device.versions_cap.bits);
-  writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, device.config.versions_ena.bits);
-  if (!main) writer.put_flag(PSPNL_DEV_BY_ASSOCIATION);
-  for (const device::NetdevKey netdev : device.associated) {
-    if (!main && netdev.netns != netns) continue;
-    const std::int32_t nsid = main ? core.nsid_of(netns, netdev.netns) : -1;
-    nlattr* nest = writer.nest(PSPNL_DEV_ASSOC_LIST);
-    writer.put_u32(PSPNL_ASSOC_DEV_INFO_IFINDEX, netdev.ifindex);
-    writer.put_u32(PSPNL_ASSOC_DEV_INFO_NSID, static_cast<std::uint32_t>(nsid));
-    writer.end_nest(nest);
+// ListRows lists what was collected when the dump began.
+template <typename Row, void (*Put)(Writer&, const Row&)>
+class ListRows final : public Rows {
+ public:
+  explicit ListRows(std::vector<Row> rows) : rows_(std::move(rows)) {}
+  int put(Writer& writer, const char**) override {
+    if (at_ == rows_.size()) return 0;
+    Put(writer, rows_[at_]);
+    return 1;
   }
-}
+  void next() override { ++at_; }
+  std::size_t held() const override { return rows_.size(); }
 
-// for_each_namespace visits every namespace that sees the device once, the main one last, as the
-// kernel does.
-template <typename Visit>
-void for_each_namespace(const device::Device& device, Visit&& visit) {
-  const auto& all = device.associated;
-  for (auto it = all.begin(); it != all.end(); ++it) {
-    const auto same = [&](const device::NetdevKey& other) { return other.netns == it->netns; };
-    if (it->netns != device.netdev.netns && std::none_of(all.begin(), it, same)) visit(it->netns);
-  }
-  visit(device.netdev.netns);
-}
-
-void put_stats(Writer& writer, std::uint32_t id, const device::DeviceStats& stats) {
-  writer.put_u32(PSPNL_STATS_DEV_ID, id);
-  writer.put_uint(PSPNL_STATS_KEY_ROTATIONS, stats.key_rotations);
-  writer.put_uint(PSPNL_STATS_STALE_EVENTS, stats.stale_events);
-  writer.put_uint(PSPNL_STATS_RX_PACKETS, stats.driver.rx_packets);
-  writer.put_uint(PSPNL_STATS_RX_BYTES, stats.driver.rx_bytes);
-  writer.put_uint(PSPNL_STATS_RX_AUTH_FAIL, stats.driver.rx_auth_fail);
-  writer.put_uint(PSPNL_STATS_RX_ERROR, stats.driver.rx_error);
-  writer.put_uint(PSPNL_STATS_RX_BAD, stats.driver.rx_bad);
-  writer.put_uint(PSPNL_STATS_TX_PACKETS, stats.driver.tx_packets);
-  writer.put_uint(PSPNL_STATS_TX_BYTES, stats.driver.tx_bytes);
-  writer.put_uint(PSPNL_STATS_TX_ERROR, stats.driver.tx_error);
-}
-
-void put_family(Writer& writer, const Family& family) {
-  writer.put_string(CTRL_ATTR_FAMILY_NAME, family.name);
-  writer.put_u16(CTRL_ATTR_FAMILY_ID, family.id);
-  writer.put_u32(CTRL_ATTR_VERSION, family.version);
-  writer.put_u32(CTRL_ATTR_HDRSIZE, 0);
-  writer.put_u32(CTRL_ATTR_MAXATTR, 0);
-  std::uint16_t index = 0;
-  nlattr* operations = writer.nest(CTRL_ATTR_OPS, true);
-  for (const Operation& operation : family.operations) {
-    nlattr* nest = writer.nest(++index, true);
-    writer.put_u32(CTRL_ATTR_OP_ID, operation.cmd);
-    writer.put_u32(CTRL_ATTR_OP_FLAGS,
-                   (operation.net_admin ? GENL_ADMIN_PERM : 0u) |
-                       (operation.has_do ? GENL_CMD_CAP_DO : 0u) |
-                       (operation.has_dump ? GENL_CMD_CAP_DUMP : 0u) |
-                       (operation.do_policy != nullptr ? GENL_CMD_CAP_HASPOL : 0u));
-    writer.end_nest(nest);
-  }
-  writer.end_nest(operations);
-  if (family.groups.empty()) return;
-  nlattr* groups = writer.nest(CTRL_ATTR_MCAST_GROUPS, true);
-  index = 0;
-  for (const Group& group : family.groups) {
-    nlattr* nest = writer.nest(++index, true);
-    writer.put_u32(CTRL_ATTR_MCAST_GRP_ID, group.id);
-    writer.put_string(CTRL_ATTR_MCAST_GRP_NAME, group.name);
-    writer.end_nest(nest);
-  }
-  writer.end_nest(groups);
-}
-
-void put_association(Writer& writer, const AssocInfo& info) {
-  writer.put_uint(SOFTPSP_ASSOC_COOKIE, info.cookie);
-  writer.put_u32(SOFTPSP_ASSOC_DEV_ID, info.dev_id);
-  writer.put_string(SOFTPSP_ASSOC_IFNAME, info.ifname);
-  writer.put_u32(SOFTPSP_ASSOC_FAMILY, info.family);
-  writer.put_string(SOFTPSP_ASSOC_LOCAL_ADDRESS, info.local_address);
-  writer.put_string(SOFTPSP_ASSOC_PEER_ADDRESS, info.peer_address);
-  writer.put_u32(SOFTPSP_ASSOC_LOCAL_PORT, info.local_port);
-  writer.put_u32(SOFTPSP_ASSOC_PEER_PORT, info.peer_port);
-  writer.put_u32(SOFTPSP_ASSOC_STATE, info.state);
-  writer.put_string(SOFTPSP_ASSOC_TCP_STATE, info.tcp_state);
-  writer.put_u32(SOFTPSP_ASSOC_VERSION, static_cast<std::uint32_t>(info.version));
-  writer.put_u32(SOFTPSP_ASSOC_GENERATION, info.generation);
-  if (info.stale) writer.put_flag(SOFTPSP_ASSOC_STALE);
-  writer.put_u32(SOFTPSP_ASSOC_RX_SPI, info.rx_spi.value);
-  if (info.tx_spi) writer.put_u32(SOFTPSP_ASSOC_TX_SPI, info.tx_spi->value);
-  writer.put_uint(SOFTPSP_ASSOC_RX_PACKETS, info.rx_packets);
-  writer.put_uint(SOFTPSP_ASSOC_RX_BYTES, info.rx_bytes);
-  writer.put_uint(SOFTPSP_ASSOC_TX_PACKETS, info.tx_packets);
-  writer.put_uint(SOFTPSP_ASSOC_TX_BYTES, info.tx_bytes);
-  writer.put_uint(SOFTPSP_ASSOC_RX_DROPS, info.rx_drops);
-}
-
-void put_info_device(Writer& writer, const DaemonInfo::Device& device) {
-  writer.put_u32(SOFTPSP_INFO_DEV_ID, device.id);
-  writer.put_string(SOFTPSP_INFO_IFNAME, device.ifname);
-  writer.put_string(SOFTPSP_INFO_TAP, device.tap);
-  writer.put_u32(SOFTPSP_INFO_MTU, device.mtu);
-  writer.put_u32(SOFTPSP_INFO_GENERATION, device.generation);
-  writer.put_uint(SOFTPSP_INFO_SPI_REMAINING, device.spi_remaining);
-  for (const auto& [name, count] : device.drops) {
-    nlattr* nest = writer.nest(SOFTPSP_INFO_DROP);
-    writer.put_string(SOFTPSP_DROP_NAME, name);
-    writer.put_uint(SOFTPSP_DROP_COUNT, count);
-    writer.end_nest(nest);
-  }
-}
+ private:
+  std::vector<Row> rows_;
+  std::size_t at_ = 0;
+};
 
 // nested finds an attribute in a nest that has passed its policy.
 const nlattr* nested(const nlattr* nest, std::uint16_t type) {
@@ -280,19 +174,20 @@ struct Server::Impl {
   device::Core& core;
   Inspector* inspector;
   Multicast multicast{};
-  bool dump_running = false;  // in this datagram, as the kernel allows one dump at a time
 
-  // allowed is what GENL_ADMIN_PERM asks. The first release did not ask it of these two.
-  bool allowed(const Request& request, const Operation& operation) const {
-    const bool was_open =
-        operation.cmd == PSPNL_CMD_DEV_SET || operation.cmd == PSPNL_CMD_KEY_ROTATE;
-    return !operation.net_admin || request.caller.net_admin ||
-           (was_open && core.compat() == device::Compat::kLinux618);
-  }
+  // Dumps that hold their rows, least recently used first, and how many rows they may hold.
+  static constexpr std::size_t kRowsMax = 256 * 1024;
+  std::list<std::weak_ptr<Dump>> holders{};
+
+  bool first_release() const { return core.compat() == device::Compat::kLinux618; }
   int handle_message(Request&);
   int handle_do(Request&);
   int handle_dump(Request&);
-  int fill_dump(Request&, Dump&);
+  int start_dump(Request&, MessageHead&, std::unique_ptr<Rows>&);
+  int start_policies(Request&, std::unique_ptr<Rows>&);
+  int start_list(Request&, std::unique_ptr<Rows>&);
+  void continue_dump(Caller&, std::vector<Datagram>&);
+  void make_room();
 
   int get_family(Request&);
   int dev_get(Request&);
@@ -308,7 +203,7 @@ struct Server::Impl {
   template <typename Fill>
   int reply(Request& request, Fill&& fill) {
     Writer writer;
-    request.begin(writer);
+    request.head().begin(writer);
     fill(writer);
     if (!writer.end()) return -EMSGSIZE;
     request.out.push_back(writer.take());
@@ -332,12 +227,6 @@ struct Server::Impl {
 };
 
 namespace {
-
-const Family* find_family(std::uint16_t id) {
-  for (const Family& family : families())
-    if (family.id == id) return &family;
-  return nullptr;
-}
 
 const Operation* find_operation(const Family& family, std::uint8_t cmd, bool dump) {
   for (const Operation& operation : family.operations)
@@ -372,7 +261,9 @@ int Server::Impl::handle_message(Request& request) {
   const bool dump = wants_dump(request.header);
   const Operation* operation = find_operation(request.family, request.cmd(), dump);
   if (operation == nullptr) return -EOPNOTSUPP;
-  if (!allowed(request, *operation)) return -EPERM;
+  if (!request.caller.net_admin && needs_net_admin(request.family, *operation, first_release()))
+    return -EPERM;
+  if (dump && request.caller.dump) return -EBUSY;
   if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy) {
     // Dumps are checked strictly even where requests are not.
     const auto attributes = message_attributes(request.header);
@@ -416,47 +307,96 @@ int Server::Impl::handle_do(Request& request) {
 
 // handle_dump answers -EINTR where the kernel does: the dump has begun and there is no ack.
 int Server::Impl::handle_dump(Request& request) {
-  if (dump_running) return -EBUSY;
-  Dump dump(request);
-  dump.done(fill_dump(request, dump));
-  dump_running = dump.several_datagrams();
+  MessageHead head = request.head();
+  std::unique_ptr<Rows> rows;
+  if (const int error = start_dump(request, head, rows); error != 0) return error;
+  request.caller.dump = std::make_shared<Dump>(head, std::move(rows), request.caller.ext_ack);
+  continue_dump(request.caller, request.out);
+  if (request.caller.dump && request.caller.dump->held() != 0) {
+    holders.push_back(request.caller.dump);
+    make_room();
+  }
   return -EINTR;
 }
 
-int Server::Impl::fill_dump(Request& request, Dump& dump) {
-  const auto row = [&](auto&& fill, std::uint16_t flags = 0) {
-    dump.add([&](Writer& writer) {
-      request.begin(writer, flags);
-      fill(writer);
-    });
-  };
-  if (request.family.which == FamilyName::kNlctrl) {
-    for (const Family& family : families())
-      dump.add([&](Writer& writer) {
-        writer.begin(GENL_ID_CTRL, NLM_F_MULTI, request.header->nlmsg_seq,
-                     request.header->nlmsg_pid, CTRL_CMD_NEWFAMILY, request.family.version);
-        put_family(writer, family);
-      });
-  } else if (request.family.which == FamilyName::kSoftpsp) {
-    if (inspector == nullptr) return -EOPNOTSUPP;
-    if (request.cmd() == SOFTPSP_CMD_ASSOC_GET) {
-      for (const AssocInfo& info : inspector->associations())
-        row([&](Writer& writer) { put_association(writer, info); });
-    } else {
-      for (const DaemonInfo::Device& device : inspector->daemon_info().devices)
-        row([&](Writer& writer) { put_info_device(writer, device); });
-    }
-  } else {
-    for (const device::Device* device : core.devices(request.caller.netns)) {
-      if (request.cmd() == PSPNL_CMD_DEV_GET) {
-        row([&](Writer& writer) { put_device(writer, core, *device, request.caller.netns); });
-      } else if (const auto stats = core.stats(device->id)) {
-        row([&](Writer& writer) { put_stats(writer, device->id, *stats); });
-      } else {
-        return refuse(request, stats.error());
-      }
-    }
+// continue_dump makes two datagrams at a time: one is being read, one waits.
+void Server::Impl::continue_dump(Caller& caller, std::vector<Datagram>& out) {
+  for (int part = 0; caller.dump && (part < 2 || !caller.paced); ++part)
+    if (!caller.dump->fill(out)) caller.dump.reset();
+}
+
+// make_room ends the dumps that have rested longest if all of them hold too much.
+void Server::Impl::make_room() {
+  std::erase_if(holders, [](const auto& holder) { return holder.expired(); });
+  std::size_t held = 0;
+  for (const auto& holder : holders) held += holder.lock()->held();
+  // The youngest may be as large as it is: it is the only one to tell of so many.
+  while (held > kRowsMax && holders.size() > 1) {
+    const std::shared_ptr<Dump> oldest = holders.front().lock();
+    held -= oldest->held();
+    oldest->cancel(-ENOBUFS);
+    holders.pop_front();
   }
+}
+
+int Server::Impl::start_dump(Request& request, MessageHead& head, std::unique_ptr<Rows>& rows) {
+  switch (request.family.which) {
+    case FamilyName::kNlctrl:
+      head.flags = NLM_F_MULTI;
+      if (request.cmd() == CTRL_CMD_GETPOLICY) return start_policies(request, rows);
+      head.cmd = CTRL_CMD_NEWFAMILY;
+      rows = family_rows(first_release());
+      return 0;
+    case FamilyName::kSoftpsp:
+      return start_list(request, rows);
+    case FamilyName::kPsp:
+      break;
+  }
+  rows = std::make_unique<DeviceRows>(core, request.caller.netns,
+                                      request.cmd() == PSPNL_CMD_GET_STATS);
+  return 0;
+}
+
+// start_policies is ctrl_dumppolicy_start.
+int Server::Impl::start_policies(Request& request, std::unique_ptr<Rows>& rows) {
+  const nlattr* id = request.find(CTRL_ATTR_FAMILY_ID);
+  const nlattr* name = request.find(CTRL_ATTR_FAMILY_NAME);
+  if (id == nullptr && name == nullptr) return -EINVAL;
+  const Family* family =
+      id != nullptr ? find_family(mnl_attr_get_u16(id)) : find_family(get_string(name));
+  if (family == nullptr) return -ENOENT;
+  const Operation* only = nullptr;
+  if (const nlattr* cmd = request.find(CTRL_ATTR_OP)) {
+    const auto it = std::ranges::find(family->operations, get_u32(cmd), &Operation::cmd);
+    if (it == family->operations.end()) {
+      request.ack = {.bad = cmd};
+      return -ENOENT;
+    }
+    only = &*it;
+  }
+  rows = policy_rows(*family, only);
+  return rows ? 0 : -ENODATA;
+}
+
+// start_list collects what the softpsp family tells, of devices that the caller may see.
+int Server::Impl::start_list(Request& request, std::unique_ptr<Rows>& rows) {
+  if (inspector == nullptr) return -EOPNOTSUPP;
+  const std::uint64_t netns = request.caller.netns;
+  const bool home = netns == inspector->home_netns();
+  if (request.cmd() == SOFTPSP_CMD_INFO_GET) {
+    auto devices = inspector->daemon_info().devices;
+    std::erase_if(devices,
+                  [&](const auto& one) { return !home && !core.find_device(one.id, netns); });
+    rows = std::make_unique<ListRows<DaemonInfo::Device, put_info_device>>(std::move(devices));
+    return 0;
+  }
+  auto all = inspector->associations();
+  std::erase_if(all, [&](const AssocInfo& one) {
+    if (home) return false;
+    const device::Association* association = core.find_association(one.cookie);
+    return association == nullptr || association->netdev.netns != netns;
+  });
+  rows = std::make_unique<ListRows<AssocInfo, put_association>>(std::move(all));
   return 0;
 }
 
@@ -465,16 +405,13 @@ int Server::Impl::get_family(Request& request) {
   const nlattr* name = request.find(CTRL_ATTR_FAMILY_NAME);
   if (id == nullptr && name == nullptr) return -EINVAL;
   const Family* found = id != nullptr ? find_family(mnl_attr_get_u16(id)) : nullptr;
-  if (name != nullptr) {  // has the last word
-    found = nullptr;
-    for (const Family& family : families())
-      if (get_string(name) == family.name) found = &family;
-  }
+  if (name != nullptr) found = find_family(get_string(name));  // has the last word
   if (found == nullptr) return -ENOENT;
+  MessageHead head = request.head();
+  head.cmd = CTRL_CMD_NEWFAMILY;
   Writer writer;
-  writer.begin(GENL_ID_CTRL, 0, request.header->nlmsg_seq, request.header->nlmsg_pid,
-               CTRL_CMD_NEWFAMILY, request.family.version);
-  put_family(writer, *found);
+  head.begin(writer);
+  put_family(writer, *found, first_release());
   if (!writer.end()) return -EMSGSIZE;
   request.out.push_back(writer.take());
   return 0;
@@ -571,11 +508,7 @@ int Server::Impl::dev_assoc(Request& request) {
 int Server::Impl::info_get(Request& request) {
   if (inspector == nullptr) return -EOPNOTSUPP;
   const DaemonInfo info = inspector->daemon_info();
-  return reply(request, [&](Writer& writer) {
-    writer.put_string(SOFTPSP_INFO_VERSION, info.version);
-    writer.put_string(SOFTPSP_INFO_CRYPTO_BACKEND, info.crypto_backend);
-    writer.put_u32(SOFTPSP_INFO_PID, info.pid);
-  });
+  return reply(request, [&](Writer& writer) { put_info(writer, info); });
 }
 
 int Server::Impl::subscribe(Request& request) {
@@ -592,7 +525,6 @@ Server::~Server() = default;
 void Server::handle(Caller& caller, std::span<const std::uint8_t> request, int fd,
                     std::vector<Datagram>& out) {
   const AlignedCopy copy(request);
-  impl_->dump_running = false;
   std::size_t at = 0;
   while (copy.size() - at >= NLMSG_HDRLEN) {
     const auto* header = reinterpret_cast<const nlmsghdr*>(copy.data() + at);
@@ -615,6 +547,16 @@ void Server::handle(Caller& caller, std::span<const std::uint8_t> request, int f
     }
     at += std::min<std::size_t>(NLMSG_ALIGN(header->nlmsg_len), copy.size() - at);
   }
+}
+
+bool Server::resume(Caller& caller, std::vector<Datagram>& out) {
+  if (!caller.dump) return false;
+  auto& holders = impl_->holders;
+  const auto it = std::ranges::find_if(
+      holders, [&](const auto& holder) { return holder.lock() == caller.dump; });
+  if (it != holders.end()) holders.splice(holders.end(), holders, it);
+  impl_->continue_dump(caller, out);
+  return true;
 }
 
 void Server::set_multicast(Multicast send) { impl_->multicast = std::move(send); }

@@ -293,6 +293,62 @@ TEST(Server, NlctrlDescribesPspByNameAndNumber) {
   EXPECT_EQ(by_number, by_name);
 }
 
+TEST(Server, NlctrlTellsThePoliciesOfOneOperation) {
+  World world;
+  const auto out = world.ask(message(
+      GENL_ID_CTRL, CTRL_CMD_GETPOLICY,
+      [](Writer& writer) {
+        writer.put_u16(CTRL_ATTR_FAMILY_ID, kPspFamilyId);
+        writer.put_u32(CTRL_ATTR_OP, PSPNL_CMD_TX_ASSOC);
+      },
+      kDump));
+  ASSERT_EQ(out.size(), 1u);
+  const auto row = [](const char* length, const std::string& rest) {
+    return hex(unhex(std::string(length) + "00000010000200 0900000000000000 0a020000" +
+                     "0600010053500000" + rest));
+  };
+  EXPECT_EQ(hex(out[0]),
+            row("2c", "10000980 0c000980 0800010000000000") +  // tx-assoc: policy 0 for do
+                row("48",
+                    "2c000880 28000080 24000180 0c0004000100000000000000"
+                    "0c000500ffffffff00000000 0800010004000000") +  // dev-id: u32 from 1
+                row("48",
+                    "2c000880 28000080 24000280 0c0004000000000000000000"
+                    "0c0005000300000000000000 0800010004000000") +  // version: to 3
+                row("40",
+                    "24000880 20000080 1c000480 0800080001000000"
+                    "0800090002000000 080001000d000000") +  // tx-key: policy 1, two attributes
+                row("48",
+                    "2c000880 28000080 24000580 0c0004000000000000000000"
+                    "0c000500ffffffff00000000 0800010004000000") +          // sock-fd
+                row("30", "14000880 10000180 0c000180 080001000a000000") +  // key: binary
+                row("48",
+                    "2c000880 28000180 24000280 0c0004000000000000000000"
+                    "0c000500ffffffff00000000 0800010004000000") +  // spi
+                "1400000003000200090000000000000000000000");
+}
+
+TEST(Server, NlctrlTellsThePoliciesOfAFamily) {
+  World world;
+  for (const auto& [family, operations, attributes] :
+       {std::tuple{kPspFamilyId, 8, 20}, std::tuple{kSoftpspFamilyId, 2, 1}}) {
+    std::size_t maps = 0, policies = 0;
+    for (const Datagram& datagram : world.ask(message(
+             GENL_ID_CTRL, CTRL_CMD_GETPOLICY,
+             [id = family](Writer& writer) { writer.put_u16(CTRL_ATTR_FAMILY_ID, id); }, kDump)))
+      for (std::size_t at = 0; at < datagram.size();) {
+        const auto* header = reinterpret_cast<const nlmsghdr*>(datagram.data() + at);
+        for_each_attribute(message_attributes(header), [&](const nlattr* attribute) {
+          maps += mnl_attr_get_type(attribute) == CTRL_ATTR_OP_POLICY;
+          policies += mnl_attr_get_type(attribute) == CTRL_ATTR_POLICY;
+        });
+        at += header->nlmsg_len;
+      }
+    EXPECT_EQ(maps, static_cast<std::size_t>(operations));
+    EXPECT_EQ(policies, static_cast<std::size_t>(attributes));
+  }
+}
+
 TEST(Server, NlctrlKnowsSoftpspAndNothingElse) {
   World world;
   const auto ask = [&](const char* name) {
@@ -881,17 +937,205 @@ TEST(Softpsp, ALongDumpComesInDatagramsOfAtMost16KiB) {
   EXPECT_EQ(done, 1u);
 }
 
-TEST(Softpsp, ASecondLongDumpInOneDatagramIsBusy) {
+TEST(Dump, IsMadePartByPartWhileItIsRead) {
+  World world;
+  world.inspector.all.assign(10'000, AssocInfo{});
+  std::vector<Datagram> out;
+  const auto request = message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump);
+  world.server.handle(world.caller, request, -1, out);
+  std::size_t parts = 1, done = 0;
+  do {
+    std::size_t octets = 0;
+    for (const Datagram& datagram : out) {
+      octets += datagram.size();
+      done += hex(datagram).ends_with("1400000003000200090000000000000000000000");
+    }
+    EXPECT_LE(octets, 32768u);
+    out.clear();
+    ++parts;
+  } while (world.server.resume(world.caller, out));
+  EXPECT_GT(parts, 10u);
+  EXPECT_EQ(done, 1u);
+  EXPECT_THAT(out, IsEmpty());
+  EXPECT_EQ(world.caller.dump, nullptr);
+}
+
+TEST(Dump, OfATransportThatCannotResumeIsMadeAtOnce) {
+  World world;
+  world.caller.paced = false;
+  world.inspector.all.assign(1000, AssocInfo{});
+  std::vector<Datagram> out;
+  world.server.handle(world.caller, message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump), -1,
+                      out);
+  EXPECT_GT(out.size(), 2u);
+  EXPECT_FALSE(world.server.resume(world.caller, out));
+}
+
+TEST(Dump, OneAtATimeAndOtherRequestsMeanwhile) {
   World world;
   world.inspector.all.assign(1000, AssocInfo{});
-  auto both = message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump);
-  const auto second = both;
+  const auto first = message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump);
+  const auto second = psp_request(PSPNL_CMD_DEV_GET, kDump);
+  auto both = first;
   both.insert(both.end(), second.begin(), second.end());
-  auto out = world.ask(both);
-  ASSERT_GT(out.size(), 2u);
+  std::vector<Datagram> out;
+  world.server.handle(world.caller, both, -1, out);
+  ASSERT_EQ(out.size(), 3u);
   EXPECT_EQ(refusal({out.back()}, second).error, -EBUSY);
-  out = world.ask(second);
-  EXPECT_NE(refusal({out.back()}, second).error, -EBUSY) << "the next datagram starts afresh";
+  out.clear();
+  world.server.handle(world.caller, second, -1, out);
+  EXPECT_EQ(refusal(out, second).error, -EBUSY);
+  out.clear();
+  world.server.handle(world.caller, with_id(PSPNL_CMD_DEV_GET, 1), -1, out);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]).substr(32, 8), "01010000");
+  Caller other{.net_admin = true};
+  out.clear();
+  world.server.handle(other, second, -1, out);
+  EXPECT_EQ(out.at(0).size(), 52u + 20u) << "another client's dump is its own";
+  while (world.server.resume(world.caller, out)) {
+  }
+  EXPECT_EQ(world.ask(second).at(0).size(), 52u + 20u);
+}
+
+// Parts takes a dump of devices apart: ids, and whether a message said that it was interrupted.
+struct Parts {
+  std::vector<std::uint32_t> ids;
+  bool done = false, interrupted = false;
+  void take(std::vector<Datagram>& datagrams) {
+    for (const Datagram& datagram : std::exchange(datagrams, {}))
+      for (std::size_t at = 0; at < datagram.size();) {
+        const auto* header = reinterpret_cast<const nlmsghdr*>(datagram.data() + at);
+        interrupted = interrupted || (header->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+        if (header->nlmsg_type == NLMSG_DONE)
+          done = true;
+        else
+          ids.push_back(get_u32(reinterpret_cast<const nlattr*>(datagram.data() + at + 20)));
+        at += header->nlmsg_len;
+      }
+  }
+};
+
+class DeviceDump : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (std::uint32_t i = 0; i < 2000; ++i)
+      ASSERT_TRUE(world.core.add_device({0, 100 + i}, "eth", {0x1}, world.driver));
+    world.server.handle(world.caller, psp_request(PSPNL_CMD_DEV_GET, kDump), -1, out);
+    parts.take(out);
+    ASSERT_LT(parts.ids.size(), 1000u);
+    ASSERT_FALSE(parts.done);
+  }
+  void finish() {
+    while (world.server.resume(world.caller, out)) parts.take(out);
+    EXPECT_TRUE(parts.done);
+    for (std::size_t i = 1; i < parts.ids.size(); ++i) ASSERT_LT(parts.ids[i - 1], parts.ids[i]);
+  }
+  World world;
+  std::vector<Datagram> out;
+  Parts parts;
+};
+
+TEST_F(DeviceDump, ListsEachDeviceOnce) {
+  finish();
+  EXPECT_EQ(parts.ids.size(), 2001u);
+  EXPECT_FALSE(parts.interrupted);
+}
+
+TEST_F(DeviceDump, GoesOnWhenDevicesComeAndGoAndSaysSo) {
+  world.core.remove_device(2000);
+  world.core.remove_device(1);
+  ASSERT_TRUE(world.core.add_device({0, 5000}, "eth", {0x1}, world.driver));
+  finish();
+  EXPECT_EQ(parts.ids.size(), 2001u);  // 1 was listed before, 2002 came, 2000 is gone
+  EXPECT_EQ(parts.ids.back(), 2002u);
+  EXPECT_TRUE(parts.interrupted);
+}
+
+TEST_F(DeviceDump, IsInterruptedByAssociatedNetdevsToo) {
+  ASSERT_TRUE(world.core.dev_assoc(0, 1, 50, 3));
+  finish();
+  EXPECT_TRUE(parts.interrupted);
+}
+
+TEST_F(DeviceDump, IsNotInterruptedByWhatChangesNoDevice) {
+  ASSERT_TRUE(world.core.set_versions(1, VersionSet{1}));
+  ASSERT_TRUE(world.core.key_rotate(1));
+  finish();
+  EXPECT_FALSE(parts.interrupted);
+}
+
+TEST(Dump, ThoseThatHoldMuchAndAreNotReadEndFirst) {
+  World world;
+  world.inspector.all.assign(100'000, AssocInfo{});
+  const auto request = message(kSoftpspFamilyId, SOFTPSP_CMD_ASSOC_GET, kDump);
+  std::vector<Caller> callers(3, Caller{.paced = true});
+  std::vector<Datagram> out;
+  for (Caller& caller : callers) {
+    world.server.handle(caller, request, -1, out);
+    if (&caller == &callers[1]) {
+      ASSERT_TRUE(world.server.resume(callers[0], out));  // so the second has rested longest
+    }
+  }
+  out.clear();
+  ASSERT_TRUE(world.server.resume(callers[1], out));
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(hex(out[0]),
+            "140000000300020009000000000000009"
+            "7ffffff");  // done, ENOBUFS
+  EXPECT_EQ(callers[1].dump, nullptr);
+  for (Caller* caller : {&callers[0], &callers[2]}) {
+    out.clear();
+    while (world.server.resume(*caller, out)) {
+    }
+    EXPECT_TRUE(hex(out.back()).ends_with("1400000003000200090000000000000000000000"));
+  }
+}
+
+TEST(Dump, AFailureInTheMiddleIsToldAtItsEnd) {
+  World world;
+  testing::FakeDriver broken;
+  broken.refusal = {.sys_errno = EIO, .text = "counters do not answer"};
+  ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", {0x3}, broken));
+  const auto request = psp_request(PSPNL_CMD_GET_STATS, kDump);
+  const std::string row = hex(world.ask(with_id(PSPNL_CMD_GET_STATS, 1)).at(0));
+  EXPECT_EQ(hex(world.ask(request).at(0)),
+            row +
+                "3000000003000202090000000000000"
+                "0fbffffff"
+                "1b000100636f756e7465727320646f206e6f7420616e7377657200"
+                "00");
+  world.caller.ext_ack = false;
+  EXPECT_EQ(hex(world.ask(request).at(0)), row +
+                                               "1400000003000200090000000000000"
+                                               "0fbffffff");
+}
+
+TEST(Softpsp, AGuestSeesItsOwnConnectionsAndDevices) {
+  World world;
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+  world.sockets.sockets[40] = {.cookie = 77, .netns = 3, .route_ifindex = 50};
+  world.sockets.sockets[41] = {.cookie = 78};
+  ASSERT_TRUE(world.core.rx_assoc({.fd = 40, .dev_id = {}, .version = Version{}, .tx_key = {}}));
+  ASSERT_TRUE(world.core.rx_assoc({.fd = 41, .dev_id = {}, .version = Version{}, .tx_key = {}}));
+  for (const std::uint64_t cookie : {77, 78, 79})
+    world.inspector.all.emplace_back().cookie = cookie;
+  for (const std::uint32_t id : {1, 2}) world.inspector.info.devices.emplace_back().id = id;
+  const auto rows = [&](std::uint8_t cmd) {
+    Parts parts;
+    auto out = world.ask(message(kSoftpspFamilyId, cmd, kDump));
+    parts.take(out);
+    return parts.ids;
+  };
+  using ::testing::ElementsAre;
+  EXPECT_THAT(rows(SOFTPSP_CMD_ASSOC_GET), ElementsAre(77, 78, 79));
+  EXPECT_THAT(rows(SOFTPSP_CMD_INFO_GET), ElementsAre(1, 2));
+  world.caller.netns = 3;
+  EXPECT_THAT(rows(SOFTPSP_CMD_ASSOC_GET), ElementsAre(77));
+  EXPECT_THAT(rows(SOFTPSP_CMD_INFO_GET), ElementsAre(1));
+  world.caller.netns = 4;
+  EXPECT_THAT(rows(SOFTPSP_CMD_ASSOC_GET), IsEmpty());
+  EXPECT_THAT(rows(SOFTPSP_CMD_INFO_GET), IsEmpty());
 }
 
 // ---- bad input --------------------------------------------------------------------------------

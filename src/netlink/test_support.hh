@@ -133,7 +133,7 @@ struct World {
   FakeNetdevs netdevs;
   device::Core core{sockets, &netdevs};
   Server server{core, &inspector};
-  Caller caller{.net_admin = true};
+  Caller caller{.net_admin = true, .paced = true};
   struct Notified {
     std::uint32_t group;
     std::uint64_t netns;
@@ -154,6 +154,8 @@ struct World {
   std::vector<Datagram> ask(std::span<const std::uint8_t> request, int fd = -1) {
     std::vector<Datagram> out;
     server.handle(caller, request, fd, out);
+    while (server.resume(caller, out)) {
+    }
     return out;
   }
 };

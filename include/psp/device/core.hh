@@ -91,7 +91,7 @@ struct Device {
   std::uint16_t id = 0;
   NetdevKey netdev{};                   // the main one, whose driver this is
   std::vector<NetdevKey> associated{};  // by dev-assoc, in the order of their coming
-  std::string ifname;                 // of the main netdev when it was registered
+  std::string ifname;                   // of the main netdev when it was registered
   VersionSet versions_cap;
   DeviceConfig config{};
   std::uint8_t generation = 0;
@@ -198,6 +198,10 @@ class Core {
   // find_device: ENODEV if there is none of that id, ENOENT if the caller may not see it.
   Result<Device*> find_device(std::uint32_t id, Caller caller = {});
   std::vector<const Device*> devices(Caller caller = {}) const;  // that it may see, by id
+  // next_device is the one with the smallest id above `id` that the caller may see, or null.
+  const Device* next_device(std::uint32_t id, Caller caller = {}) const;
+  // devices_epoch changes when a device or an associated netdev comes or goes.
+  std::uint64_t devices_epoch() const { return devices_epoch_; }
 
   // set_versions is dev-set; no value means that the message carries no setting. Errors: ENODEV,
   // ENOENT (for callers in associated namespaces too), EINVAL with the kernel's texts, the
@@ -273,6 +277,7 @@ class Core {
   std::unordered_map<NetdevKey, Record*, NetdevHash> by_netdev_;
   std::unordered_map<std::uint64_t, Entry> associations_;  // by cookie
   std::uint16_t last_id_ = 0;
+  std::uint64_t devices_epoch_ = 1;
 };
 
 }  // namespace psp::device

@@ -23,12 +23,16 @@ namespace psp::netlink {
 
 // Caller is one connected client, as far as the server must know it. It lives as long as the
 // connection.
+class Dump;
+
 struct Caller {
-  bool net_admin = false;    // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
-  std::uint32_t groups = 0;  // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
-  std::uint64_t netns = 0;   // cookie of its network namespace
-  bool ext_ack = true;       // NETLINK_EXT_ACK: errors say more than an errno
-  bool cap_ack = false;      // NETLINK_CAP_ACK: errors quote no more than the request's header
+  bool net_admin = false;        // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
+  std::uint32_t groups = 0;      // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
+  std::uint64_t netns = 0;       // cookie of its network namespace
+  bool ext_ack = true;           // NETLINK_EXT_ACK: errors say more than an errno
+  bool cap_ack = false;          // NETLINK_CAP_ACK: errors quote no more than the request's header
+  bool paced = false;            // the transport calls resume(); else dumps are made at once
+  std::shared_ptr<Dump> dump{};  // in progress; the server's own
 };
 
 using Datagram = std::vector<std::uint8_t>;
@@ -43,6 +47,8 @@ class Inspector {
   virtual ~Inspector() = default;
   virtual std::vector<AssocInfo> associations() = 0;
   virtual DaemonInfo daemon_info() = 0;
+  // home_netns is the namespace that sees all of this; others see what is theirs.
+  virtual std::uint64_t home_netns() { return 0; }
 };
 
 // Server answers requests and turns the core's events into notifications.
@@ -54,12 +60,18 @@ class Server final : public device::Listener {
   ~Server() override;
 
   // handle answers one datagram: one or more netlink messages. `fd` is the descriptor that came
-  // with it, or -1; it is borrowed. Answers (replies, acks, errors, dump parts) are appended to
-  // `out`, each a datagram of at most 16 KiB. Never fails: what cannot be parsed is answered as the
-  // kernel does. A transport reads the next request only when all answers are sent: a dump may be
-  // long.
+  // with it, or -1; it is borrowed. Answers (replies, acks, errors, the first parts of a dump) are
+  // appended to `out`, each a datagram of at most 16 KiB. Never fails: what cannot be parsed is
+  // answered as the kernel does. A client has one dump at a time: another one is EBUSY until its
+  // end.
   void handle(Caller& caller, std::span<const std::uint8_t> request, int fd,
               std::vector<Datagram>& out);
+
+  // resume appends the next parts of the caller's dump to `out`, at most 32 KiB: to be called when
+  // what was there before is sent. False: no dump was in progress, nothing is appended. Dumps of
+  // devices that came or went meanwhile have NLM_F_DUMP_INTR; one that takes too much memory for
+  // too long ends with ENOBUFS.
+  bool resume(Caller& caller, std::vector<Datagram>& out);
 
   // set_multicast sets where notifications go: called with the group's bit, the namespace whose
   // members are meant and the message, once for each namespace that sees the device.
