@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_device.hh"
 
-#include <algorithm>
 #include <fmt/format.h>
 #include <utility>
 
@@ -10,128 +9,101 @@
 #include "sock_diag.hh"
 
 namespace psp::datapath {
-namespace {
 
-// Joined PSP packets reach the TAP joined only with this: a NIC's driver otherwise cuts UDP apart
-// that no local socket has asked for.
-constexpr const char* kUdpGroForwarding = "rx-udp-gro-forwarding";
-
-}  // namespace
-
-HostDevice::HostDevice(const HostDeviceContext& context, Netdev netdev, Tap tap,
-                       const HostDeviceOptions& options)
-    : context_(context),
-      netdev_(std::move(netdev)),
-      tap_(std::move(tap)),
-      software_(options.driver) {}
+HostDevice::HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options)
+    : context_(context), options_(options), software_(options.driver) {}
 
 std::expected<std::unique_ptr<HostDevice>, std::string> HostDevice::attach(
-    const HostDeviceContext& context, const std::string& name, const HostDeviceOptions& options) {
-  auto netdev = find_netdev(name);
-  if (!netdev) return std::unexpected(netdev.error());
-  auto tap = Tap::open("psp%d", options.workers);
-  if (!tap) return std::unexpected(fmt::format("{}: {}", name, tap.error().text));
-  std::unique_ptr<HostDevice> device(
-      new HostDevice(context, std::move(*netdev), std::move(*tap), options));
-  if (auto started = device->start(options); !started) {
+    const HostDeviceContext& context, const Netdev& netdev, UniqueFd lock,
+    const HostDeviceOptions& options) {
+  std::unique_ptr<HostDevice> device(new HostDevice(context, options));
+  auto main = Attachment::open(context.namespaces.home(), netdev, std::move(lock),
+                               device->software_, options);
+  if (!main) return std::unexpected(main.error());
+  device->main_ = std::move(*main);
+  if (auto started = device->start(); !started) {
     device->detach();
     return std::unexpected(started.error());
   }
   return device;
 }
 
-std::expected<void, std::string> HostDevice::start(const HostDeviceOptions& options) {
-  TxOptions tx = options.tx;
-  tx.mtu = netdev_.mtu;
-  tx.uso = tap_.has_uso();
-  if (!tap_.notice().empty()) notices_.push_back(tap_.notice());
-  for (unsigned number = 0; number < tap_.queues(); number++)
-    workers_.push_back(
-        std::make_unique<Worker>(tap_.fd(number), software_.make_engine(),
-                                 WorkerOptions{netdev_.name, number, options.busy_poll_us, tx}));
-
-  auto id = context_.core.add_device({context_.sockets.netns_cookie(), netdev_.ifindex},
-                                     netdev_.name, VersionSet::all(), *this);
-  if (!id) return std::unexpected(fmt::format("{}: the device cannot be registered", netdev_.name));
+std::expected<void, std::string> HostDevice::start() {
+  const Netdev& netdev = main_->netdev();
+  auto id = context_.core.add_device(netdev.key(), netdev.name, VersionSet::all(), *this);
+  if (!id) return std::unexpected(fmt::format("{}: the device cannot be registered", netdev.name));
   id_ = *id;
-  context_.sockets.bind_device(id_, {netdev_.ifindex, tap_.ifindex(), &software_});
-
-  const auto leftover = find_leftover(netdev_);
-  auto programs =
-      NetdevPrograms::load(context_.secrets, context_.programs, netdev_, tap_.ifindex(), id_);
-  if (!programs) return std::unexpected(programs.error());
-  programs_ = std::move(*programs);
-  if (leftover) programs_->set_restore(leftover->restore);
-  if (auto attached = programs_->attach(); !attached) return attached;
-  context_.programs.guard(netdev_.ifindex, true);
-  if (leftover) remove_leftover(netdev_, *leftover, false);
-  tune();
-  return {};
-}
-
-void HostDevice::tune() {
-  auto was = set_feature(netdev_.name, kUdpGroForwarding, true);
-  if (!was)
-    notices_.push_back(was.error() + ": received packets may come one by one, which is slow");
-  else if (!*was)
-    programs_->set_restore(programs_->restore() | PSP_RESTORE_UDP_GRO_FORWARDING);
-}
-
-void HostDevice::detach() {
-  if (!programs_) return;
-  if (programs_->restore() & PSP_RESTORE_UDP_GRO_FORWARDING)
-    (void)set_feature(netdev_.name, kUdpGroForwarding, false);
-  programs_->detach();
+  context_.sockets.bind_device(id_, {&software_, &rotation_});
+  return main_->start(context_.secrets, context_.programs, id_, versions_, rotation_);
 }
 
 HostDevice::~HostDevice() {
-  context_.programs.guard(netdev_.ifindex, false);
-  if (id_ != 0) {
-    context_.core.remove_device(id_);
-    context_.sockets.unbind_device(id_);
+  if (id_ == 0) return;
+  context_.core.remove_device(id_);
+  context_.sockets.unbind_device(id_);
+}
+
+std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, UniqueFd lock) {
+  const Netns* netns = context_.namespaces.find(netdev.netns);
+  if (netns == nullptr) return std::unexpected(netdev.name + " is in an unknown namespace");
+  auto attachment = Attachment::open(*netns, netdev, std::move(lock), software_, options_);
+  if (!attachment) return std::unexpected(attachment.error());
+  auto started =
+      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
+  if (!started) {
+    (*attachment)->detach();
+    return started;
   }
+  associated_.insert_or_assign(netdev.key(), std::move(*attachment));
+  return {};
 }
 
-bool HostDevice::refresh() {
-  auto now = find_netdev(netdev_.ifindex);
-  if (!now) return false;
-  if (now->mac != netdev_.mac) programs_->set_mac(now->mac);
-  if (now->mtu != netdev_.mtu)
-    for (auto& worker : workers_) worker->set_mtu(now->mtu);
-  netdev_ = std::move(*now);
-  return true;
+void HostDevice::disassociate(device::NetdevKey netdev) {
+  const auto found = associated_.find(netdev);
+  if (found == associated_.end()) return;
+  found->second->detach();
+  const DropCounts last = found->second->drops();
+  for (std::size_t i = 0; i < last.size(); i++) drops_before_[i] += last[i];
+  associated_.erase(found);
 }
 
-std::expected<bool, std::string> HostDevice::heal() {
-  if (programs_->attached()) return false;
-  // Off and on again: a new filter goes to the head of the line. Nothing leaves meanwhile.
-  context_.programs.guard(netdev_.ifindex, false);
-  programs_->remove_filters();
-  if (auto attached = programs_->attach(); !attached) return std::unexpected(attached.error());
-  context_.programs.guard(netdev_.ifindex, true);
-  return true;
+template <typename Call>
+void HostDevice::for_each_attachment(Call call) const {
+  call(*main_);
+  for (const auto& [key, attachment] : associated_) call(*attachment);
 }
 
 device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
                                             const device::DeviceConfig& next) {
   auto done = software_.set_config(current, next);
-  if (done && programs_) programs_->set_versions(next.versions_ena);
+  if (!done) return done;
+  versions_ = next.versions_ena;
+  for_each_attachment([&](Attachment& attachment) { attachment.set_versions(versions_); });
   return done;
 }
 
-bool HostDevice::failed() const {
-  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); });
+device::Result<std::uint8_t> HostDevice::key_rotate(std::uint8_t proposed) {
+  auto done = software_.key_rotate(proposed);
+  if (!done) return done;
+  rotation_++;
+  for_each_attachment([&](Attachment& attachment) { attachment.set_rotation(rotation_); });
+  return done;
 }
 
 DropCounts HostDevice::drops() const {
   DropCounts drops = software_.drops();
-  if (!programs_) return drops;
-  const DropCounts programs = programs_->drops();
-  for (std::size_t i = 0; i < drops.size(); i++) drops[i] += programs[i];
+  for (std::size_t i = 0; i < drops.size(); i++) drops[i] += drops_before_[i];
+  for_each_attachment([&](const Attachment& attachment) {
+    const DropCounts programs = attachment.drops();
+    for (std::size_t i = 0; i < drops.size(); i++) drops[i] += programs[i];
+  });
   return drops;
 }
 
-std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map) {
+namespace {
+
+// end_here ends the secured sockets of the current namespace.
+std::expected<std::size_t, std::string> end_here(int assoc_map) {
   // Again until none is left: a listing can miss sockets while others come and go.
   constexpr int kRounds = 10;
   std::size_t left = 0;
@@ -143,6 +115,27 @@ std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map) {
     if (left == 0) break;
     for (const SecuredSocket& socket : *sockets) (void)destroy_socket(socket);
   }
+  return left;
+}
+
+}  // namespace
+
+std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map,
+                                                            const NetnsTable& namespaces) {
+  std::expected<std::size_t, std::string> left = 0;
+  namespaces.for_each([&](const Netns& netns) {
+    const InNetns inside(netns);
+    if (!left) return;
+    if (!inside.entered()) {
+      left = std::unexpected("a network namespace with secured sockets cannot be entered");
+      return;
+    }
+    const auto here = end_here(assoc_map);
+    if (here)
+      *left += *here;
+    else
+      left = std::unexpected(here.error());
+  });
   return left;
 }
 

@@ -19,9 +19,12 @@
 #include <optional>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 
 namespace psp::datapath {
 namespace {
@@ -74,6 +77,9 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name) {
     return std::unexpected(
         fmt::format("there is no network device {} in this network namespace", name));
   const UniqueFd fd = ioctl_socket();
+  socklen_t length = sizeof netdev.netns;
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, &netdev.netns, &length) != 0)
+    return failed(name, "name its network namespace");
   ifreq request = request_for(name);
   if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) < 0) return failed(name, "read its address");
   if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
@@ -92,6 +98,18 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
   if (::if_indextoname(ifindex, name) == nullptr)
     return std::unexpected(fmt::format("network device {} is gone", ifindex));
   return find_netdev(std::string(name));
+}
+
+std::expected<UniqueFd, std::string> lock_netdev(const Netdev& netdev) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const std::string name = fmt::format("@softpsp/dev/{}", netdev.ifindex);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  name.copy(address.sun_path, name.size());
+  address.sun_path[0] = '\0';
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
+  return std::unexpected(fmt::format("{} already has a pspd: stop that one first", netdev.name));
 }
 
 std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,

@@ -8,22 +8,37 @@
 #include <expected>
 #include <string>
 
+#include <psp/base/unique_fd.hh>
+#include <psp/device/core.hh>
+
 namespace psp::datapath {
 
 // Netdev is an Ethernet device of this network namespace, as it was when it was looked up.
 struct Netdev {
+  std::uint64_t netns = 0;  // cookie of that namespace
   std::uint32_t ifindex = 0;
   std::string name;
   std::array<std::uint8_t, 6> mac{};
   std::uint32_t mtu = 0;
   bool up = false;
+
+  device::NetdevKey key() const { return {netns, ifindex}; }
 };
 
-// find_netdev looks a device up by name. Errors: a sentence.
+// find_netdev looks a device up by name or number. Errors: a sentence.
 std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 
-// set_feature switches an ethtool feature, for example "rx-udp-gro-forwarding". Returns what it was
+// lock_netdev makes this process the only pspd of a netdev for as long as it keeps the descriptor,
+// by a name in the abstract namespace that goes with the process however it ends. Errors: a
+// sentence.
+std::expected<UniqueFd, std::string> lock_netdev(const Netdev& netdev);
+
+// kUdpGroForwarding: joined PSP packets reach the TAP joined only with this: a NIC's driver
+// otherwise cuts UDP apart that no local socket has asked for.
+inline constexpr const char* kUdpGroForwarding = "rx-udp-gro-forwarding";
+
+// set_feature switches an ethtool feature, for example kUdpGroForwarding. Returns what it was
 // before. Errors: a sentence, also if the device does not have the feature or will not change it.
 std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
                                              bool on);

@@ -86,12 +86,22 @@ std::optional<ProgramInfo> program_info(int fd) {
   return ProgramInfo{info.name, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(maps)}};
 }
 
-std::string map_name(int fd, std::uint32_t& value_size) {
+struct MapInfo {
+  std::string name;
+  std::uint32_t key_size = 0, value_size = 0;
+};
+
+MapInfo map_info(int fd) {
   bpf_map_info info{};
   std::uint32_t length = sizeof info;
   if (bpf_obj_get_info_by_fd(fd, &info, &length) != 0) return {};
-  value_size = info.value_size;
-  return info.name;
+  return {info.name, info.key_size, info.value_size};
+}
+
+// is_guard: a psp_guard that this version understands.
+bool is_guard(const MapInfo& info) {
+  return info.name == "psp_guard" && info.key_size == sizeof(psp_netdev_key) &&
+         info.value_size == sizeof(psp_guard_entry);
 }
 
 // filter_program is the id of our filter's program at a hook, 0 if there is none.
@@ -172,13 +182,25 @@ std::uint64_t start_of(std::uint64_t pid) {
   return std::strtoull(field.c_str(), nullptr, 10);
 }
 
+constexpr psp_netdev_key kOwnerPid = {0, PSP_OWNER_PID, 0};
+constexpr psp_netdev_key kOwnerStart = {0, PSP_OWNER_START, 0};
+
 bool owner_is_alive(int guard_map) {
-  std::uint64_t pid = 0, start = 0;
-  const std::uint32_t pid_key = PSP_OWNER_PID, start_key = PSP_OWNER_START;
-  if (bpf_map_lookup_elem(guard_map, &pid_key, &pid) != 0 ||
-      bpf_map_lookup_elem(guard_map, &start_key, &start) != 0)
+  psp_guard_entry pid{}, start{};
+  if (bpf_map_lookup_elem(guard_map, &kOwnerPid, &pid) != 0 ||
+      bpf_map_lookup_elem(guard_map, &kOwnerStart, &start) != 0)
     return true;  // not known: hands off
-  return start_of(pid) == start;
+  return start_of(pid.epoch) == start.epoch;
+}
+
+// guarded_netdevs are the keys of a psp_guard but for its owner's.
+std::vector<device::NetdevKey> guarded_netdevs(int guard_map) {
+  std::vector<device::NetdevKey> netdevs;
+  psp_netdev_key key{};
+  for (const psp_netdev_key* last = nullptr; bpf_map_get_next_key(guard_map, last, &key) == 0;
+       last = &key)
+    if (key.netns != 0) netdevs.push_back({key.netns, key.ifindex});
+  return netdevs;
 }
 
 int program_by_name(bpf_object* object, const std::string& name) {
@@ -242,10 +264,10 @@ std::expected<void, std::string> SocketPrograms::attach() {
     return failed("cannot reach the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN)",
                   errno);
   const int guard_map = bpf_map__fd(impl_->skeleton->maps.psp_guard);
-  const std::uint64_t pid = static_cast<std::uint64_t>(::getpid()), start = start_of(pid);
-  const std::uint32_t pid_key = PSP_OWNER_PID, start_key = PSP_OWNER_START;
-  bpf_map_update_elem(guard_map, &pid_key, &pid, BPF_ANY);
-  bpf_map_update_elem(guard_map, &start_key, &start, BPF_ANY);
+  const psp_guard_entry pid = {static_cast<std::uint64_t>(::getpid()), 0, 0};
+  const psp_guard_entry start = {start_of(pid.epoch), 0, 0};
+  bpf_map_update_elem(guard_map, &kOwnerPid, &pid, BPF_ANY);
+  bpf_map_update_elem(guard_map, &kOwnerStart, &start, BPF_ANY);
   for (const auto& [name, type] : kCgroupPrograms) {
     const int fd = program(name);
     if (bpf_prog_attach(fd, impl_->cgroup.get(), type, BPF_F_ALLOW_MULTI) != 0) {
@@ -270,13 +292,14 @@ void SocketPrograms::detach() {
 int SocketPrograms::assoc_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_assoc); }
 int SocketPrograms::departed_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_departed); }
 int SocketPrograms::tx_spi_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_by_tx_spi); }
-void SocketPrograms::guard(std::uint32_t ifindex, bool in_place) const {
-  const int map = bpf_map__fd(impl_->skeleton->maps.psp_guard);
-  const std::uint64_t epoch = impl_->skeleton->rodata->psp_epoch;
-  if (in_place)
-    bpf_map_update_elem(map, &ifindex, &epoch, BPF_ANY);
-  else
-    bpf_map_delete_elem(map, &ifindex);
+void SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id) const {
+  const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
+  const psp_guard_entry entry = {impl_->skeleton->rodata->psp_epoch, dev_id, 0};
+  bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.psp_guard), &key, &entry, BPF_ANY);
+}
+void SocketPrograms::unguard(device::NetdevKey netdev) const {
+  const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
+  bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.psp_guard), &key);
 }
 DropCounts SocketPrograms::drops() const {
   return read_drops(bpf_map__fd(impl_->skeleton->maps.psp_drops));
@@ -341,6 +364,7 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
   impl->skeleton->rodata->psp_netdev_ifindex = netdev.ifindex;
   impl->skeleton->rodata->psp_tap_ifindex = tap_ifindex;
   impl->skeleton->rodata->psp_dev_id = dev_id;
+  impl->skeleton->rodata->psp_netns = netdev.netns;
   impl->ifindex = netdev.ifindex;
   impl->tap_ifindex = tap_ifindex;
   impl->name = netdev.name;
@@ -404,6 +428,11 @@ void NetdevPrograms::set_versions(VersionSet ena) {
   impl_->store();
 }
 
+void NetdevPrograms::set_rotation(std::uint32_t rotation) {
+  impl_->config.rotation = rotation;
+  impl_->store();
+}
+
 void NetdevPrograms::set_restore(std::uint32_t bits) {
   impl_->config.restore = bits;
   impl_->store();
@@ -416,6 +445,45 @@ DropCounts NetdevPrograms::drops() const {
 int NetdevPrograms::program(const std::string& name) const {
   return program_by_name(impl_->skeleton->obj, name);
 }
+
+namespace {
+
+// read_restore reads the settings that the programs of any version of pspd meant to put back.
+std::uint32_t read_restore(int config_map, std::uint32_t value_size) {
+  constexpr std::size_t kAt = offsetof(psp_device_config, restore);
+  std::vector<std::uint8_t> value(value_size);
+  std::uint32_t restore = 0;
+  if (value_size >= kAt + sizeof restore &&
+      bpf_map_lookup_elem(config_map, &kConfigKey, value.data()) == 0)
+    std::memcpy(&restore, value.data() + kAt, sizeof restore);
+  return restore;
+}
+
+// for_each_map calls `visit(descriptor, info, id)` for maps of a program.
+template <typename Visit>
+void for_each_map(const std::vector<std::uint32_t>& ids, Visit visit) {
+  for (const std::uint32_t id : ids)
+    if (UniqueFd map(bpf_map_get_fd_by_id(id)); map) {
+      const MapInfo info = map_info(map.get());
+      visit(std::move(map), info, id);
+    }
+}
+
+// find_netdevs asks the socket programs that share a map of associations where else theirs are.
+std::vector<device::NetdevKey> find_netdevs(std::uint32_t assoc_map_id) {
+  std::vector<device::NetdevKey> netdevs;
+  for_each_attached("psp_sock_out", BPF_CGROUP_INET_EGRESS,
+                    [&](int, int, const ProgramInfo& program) {
+                      if (std::ranges::find(program.map_ids, assoc_map_id) == program.map_ids.end())
+                        return;
+                      for_each_map(program.map_ids, [&](UniqueFd map, const MapInfo& info, auto) {
+                        if (is_guard(info)) netdevs = guarded_netdevs(map.get());
+                      });
+                    });
+  return netdevs;
+}
+
+}  // namespace
 
 std::optional<Leftover> find_leftover(const Netdev& netdev) {
   std::uint32_t id = filter_program(netdev.ifindex, BPF_TC_EGRESS);
@@ -430,46 +498,47 @@ std::optional<Leftover> find_leftover(const Netdev& netdev) {
   auto map_ids = info->map_ids;
   if (const auto more = ingress ? program_info(ingress.get()) : std::nullopt)
     map_ids.insert(map_ids.end(), more->map_ids.begin(), more->map_ids.end());
-  for (const std::uint32_t map_id : map_ids) {
-    UniqueFd map(bpf_map_get_fd_by_id(map_id));
-    std::uint32_t value_size = 0;
-    const std::string name = map ? map_name(map.get(), value_size) : std::string();
-    if (name == "psp_assoc") {
-      leftover.assoc_map = std::move(map);
-      leftover.assoc_map_id = map_id;
-    } else if (name == "psp_config" && value_size == sizeof(psp_device_config)) {
-      psp_device_config config{};
-      if (bpf_map_lookup_elem(map.get(), &kConfigKey, &config) == 0)
-        leftover.restore = config.restore;
-    }
-  }
+  for_each_map(map_ids, [&](UniqueFd map, const MapInfo& map_is, std::uint32_t map_id) {
+    if (map_is.name == "psp_config") leftover.restore = read_restore(map.get(), map_is.value_size);
+    if (map_is.name != "psp_assoc") return;
+    leftover.assoc_map = std::move(map);
+    leftover.assoc_map_id = map_id;
+  });
+  leftover.netdevs = find_netdevs(leftover.assoc_map_id);
   return leftover;
+}
+
+void remove_filters(const Netdev& netdev, const Leftover& leftover) {
+  if (leftover.restore & PSP_RESTORE_UDP_GRO_FORWARDING)
+    (void)set_feature(netdev.name, kUdpGroForwarding, false);
+  clear_netdev(netdev.ifindex, leftover.restore & PSP_RESTORE_CLSACT);
 }
 
 void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filters) {
   detach_all(leftover.assoc_map_id);
-  if (filters) clear_netdev(netdev.ifindex, leftover.restore & PSP_RESTORE_CLSACT);
+  if (filters) remove_filters(netdev, leftover);
 }
 
-std::vector<Orphan> find_orphans() {
-  std::vector<Orphan> orphans;
-  for_each_attached("psp_sock_out", BPF_CGROUP_INET_EGRESS, [&](int, int, const ProgramInfo& info) {
-    Orphan orphan;
-    bool dead = false;
-    for (const std::uint32_t id : info.map_ids) {
-      UniqueFd map(bpf_map_get_fd_by_id(id));
-      std::uint32_t value_size = 0;
-      const std::string name = map ? map_name(map.get(), value_size) : std::string();
-      if (name == "psp_guard") dead = !owner_is_alive(map.get());
-      if (name != "psp_assoc") continue;
-      orphan.assoc_map = std::move(map);
-      orphan.assoc_map_id = id;
-    }
-    if (dead && orphan.assoc_map) orphans.push_back(std::move(orphan));
-  });
+std::vector<Leftover> find_orphans() {
+  std::vector<Leftover> orphans;
+  for_each_attached(
+      "psp_sock_out", BPF_CGROUP_INET_EGRESS, [&](int, int, const ProgramInfo& program) {
+        Leftover orphan;
+        bool dead = false;
+        for_each_map(program.map_ids, [&](UniqueFd map, const MapInfo& info, std::uint32_t id) {
+          if (is_guard(info)) {
+            dead = !owner_is_alive(map.get());
+            orphan.netdevs = guarded_netdevs(map.get());
+          }
+          if (info.name != "psp_assoc") return;
+          orphan.assoc_map = std::move(map);
+          orphan.assoc_map_id = id;
+        });
+        if (dead && orphan.assoc_map) orphans.push_back(std::move(orphan));
+      });
   return orphans;
 }
 
-void remove_orphan(const Orphan& orphan) { detach_all(orphan.assoc_map_id); }
+void remove_orphan(const Leftover& orphan) { detach_all(orphan.assoc_map_id); }
 
 }  // namespace psp::datapath

@@ -53,9 +53,13 @@ class SocketPrograms {
   int assoc_map() const;
   int departed_map() const;
   int tx_spi_map() const;
-  // guard says whether the tc programs of a netdev are in place: else psp_sock_out lets no secured
-  // socket send by it.
-  void guard(std::uint32_t ifindex, bool in_place) const;
+  // guard says that the tc programs of that PSP device are in place on a netdev; else psp_sock_out
+  // lets no secured socket send by it.
+  void guard(device::NetdevKey netdev, std::uint16_t dev_id) const;
+  void unguard(device::NetdevKey netdev) const;
+  // remember notes, for the next pspd, that sockets of a namespace may be secured.
+  void remember(std::uint64_t netns) const { guard({netns, 0}, 0); }
+  void forget(std::uint64_t netns) const { unguard({netns, 0}); }
   DropCounts drops() const;
   // program is the file descriptor of a program, by name; for tests.
   int program(const std::string& name) const;
@@ -90,6 +94,8 @@ class NetdevPrograms {
 
   void set_mac(const std::array<std::uint8_t, 6>& mac);
   void set_versions(VersionSet ena);
+  // set_rotation says how often the device has rotated its keys: what is two behind cannot match.
+  void set_rotation(std::uint32_t rotation);
   void set_restore(std::uint32_t bits);
   std::uint32_t restore() const;
   DropCounts drops() const;
@@ -101,29 +107,31 @@ class NetdevPrograms {
   std::unique_ptr<Impl> impl_;
 };
 
-// Leftover is what a killed pspd left on a netdev.
+// Leftover is what a killed pspd left.
 struct Leftover {
   UniqueFd assoc_map;  // the associations of its sockets
   std::uint32_t assoc_map_id = 0;
-  std::uint32_t restore = 0;  // host settings that it meant to put back
+  std::uint32_t restore = 0;  // host settings that it meant to put back on the netdev asked for
+  std::vector<device::NetdevKey> netdevs;  // all that have its programs; ifindex 0: a namespace
+                                           // where sockets may be secured
 };
 
-// find_leftover looks for programs of an earlier pspd on a netdev.
+// find_leftover looks for programs of an earlier pspd on a netdev of the current namespace.
 std::optional<Leftover> find_leftover(const Netdev& netdev);
 
+// remove_filters takes an earlier pspd's programs off a netdev, with the clsact it made, and puts
+// the netdev's settings back.
+void remove_filters(const Netdev& netdev, const Leftover& leftover);
+
 // remove_leftover takes an earlier pspd's programs off the cgroup root and, if `filters`, off the
-// netdev with the clsact it made. Its secured sockets must be gone: they would go on in clear.
+// netdev as remove_filters does. Its secured sockets must be gone: they would go on in clear.
 void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filters);
 
-// Orphan is a set of programs at the cgroup root whose pspd is dead.
-struct Orphan {
-  UniqueFd assoc_map;
-  std::uint32_t assoc_map_id = 0;
-};
-std::vector<Orphan> find_orphans();
+// find_orphans finds the programs at the cgroup root whose pspd is dead.
+std::vector<Leftover> find_orphans();
 
-// remove_orphan takes them off. What they still block in another network namespace goes on in clear
-// by other netdevs than its own: only for an administrator who says so.
-void remove_orphan(const Orphan& orphan);
+// remove_orphan takes them off. What they still block in a network namespace that nobody can find
+// goes on in clear by other netdevs than its own: only for an administrator who says so.
+void remove_orphan(const Leftover& orphan);
 
 }  // namespace psp::datapath

@@ -38,6 +38,7 @@ constexpr int kShot = TC_ACT_SHOT;
 constexpr int kRedirect = TC_ACT_REDIRECT;
 constexpr std::uint32_t kTap = 4711;  // no such device: a redirect to it is a verdict all the same
 constexpr std::uint16_t kDevId = 7;
+constexpr std::uint64_t kNetns = 0x1234;  // what the programs are told that theirs is
 constexpr std::array<std::uint8_t, 6> kMac = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 constexpr std::array<std::uint8_t, 6> kNoMac = {};
 constexpr std::size_t kSourceMac = 6;
@@ -132,6 +133,7 @@ class NetdevProgramsTest : public testing::Test {
     if (!shared) GTEST_SKIP() << "needs BPF: " << shared.error();
     shared_.emplace(std::move(*shared));
     Netdev netdev;
+    netdev.netns = kNetns;
     netdev.ifindex = ::if_nametoindex("lo");
     netdev.name = "lo";
     netdev.mac = kMac;
@@ -291,8 +293,10 @@ TEST_F(NetdevProgramsTest, TapTakesOnlyWhatTheNetdevsProgramsSend) {
 class EgressTest : public NetdevProgramsTest {
  protected:
   // depart notes a connection with a Tx key whose socket has gone.
-  void depart(const Flow& flow, std::uint64_t epoch) {
+  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = kNetns,
+              std::uint16_t dev_id = kDevId) {
     psp_tuple tuple{};
+    tuple.netns = netns;
     tuple.family = flow.family;
     tuple.local_port = htons(flow.local_port);
     tuple.remote_port = htons(flow.remote_port);
@@ -305,7 +309,7 @@ class EgressTest : public NetdevProgramsTest {
     psp_tuple_entry entry{};
     entry.epoch = epoch;
     entry.tx_handle = 0x01020304;
-    entry.tap_ifindex = kTap;
+    entry.dev_id = dev_id;
     ASSERT_EQ(bpf_map_update_elem(shared_->departed_map(), &tuple, &entry, BPF_ANY), 0);
   }
 };
@@ -329,6 +333,21 @@ TEST_F(EgressTest, SealsThePacketsOfADepartedConnection) {
     EXPECT_EQ(run("psp_egress", tcp({family, 1000, 2001}, 0, 0x04)).verdict, kNext);
     EXPECT_EQ(run("psp_egress", tcp({family, 2000, 1000}, 0, 0x04)).verdict, kNext);
   }
+}
+
+TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
+  for (const unsigned family : {4u, 6u}) {
+    const Flow flow{family, 1000, 2000};
+    depart(flow, secrets_.epoch, kNetns + 1);
+    EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kNext);
+  }
+}
+
+TEST_F(EgressTest, LetsNothingOfAnotherDevicesConnectionOut) {
+  const Flow flow{4, 1000, 2000};
+  depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+  EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kShot);
+  EXPECT_EQ(drops(Drop::POLICY_ROUTE), 1u);
 }
 
 TEST_F(EgressTest, SealsNothingThatTheKernelDoesNotSendItself) {
@@ -437,6 +456,20 @@ TEST_P(DeliverTest, AnotherDevicesOrDaemonsAssociationDoesNotMatch) {
   EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 2u);
 }
 
+TEST_P(DeliverTest, AnAssociationDiesAtTheSecondRotationForGood) {
+  associate([](psp_sock& sock) { sock.rotation = 5; });
+  for (const std::uint32_t alive : {5u, 6u}) {
+    programs_->set_rotation(alive);
+    EXPECT_EQ(deliver().verdict, TC_ACT_OK) << alive;
+  }
+  // 128 later the generation is the same again.
+  for (const std::uint32_t dead : {7u, 5u + 128, 6u + 128, 4u}) {
+    programs_->set_rotation(dead);
+    EXPECT_EQ(deliver().verdict, kShot) << dead;
+  }
+  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 4u);
+}
+
 TEST_P(DeliverTest, ASocketWithoutAssociationGetsNothing) {
   EXPECT_EQ(deliver().verdict, kShot);
   flow_.local_port++;
@@ -483,11 +516,12 @@ class TooBigTest : public DeliverTest {
  protected:
   static constexpr std::uint32_t kSpi = 0x00c0ffee;
 
-  void connect_by_spi() {
+  void connect_by_spi(std::uint64_t netns = kNetns) {
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
     psp_tx_spi key{};
     psp_tuple tuple{};
     key.family = tuple.family = GetParam();
+    key.netns = tuple.netns = netns;
     key.spi = htonl(kSpi);
     if (GetParam() == 4)
       wire::store_be<std::uint32_t>(key.remote, INADDR_LOOPBACK);
@@ -519,6 +553,12 @@ TEST_P(TooBigTest, SpeaksOfTheTcpSegmentInside) {
 TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsNobodys) {
   connect_by_spi();
   const Octets frame = too_big(GetParam(), kSpi + 1, 1400);
+  EXPECT_EQ(run("psp_ingress", frame).frame, frame);
+}
+
+TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsAnotherNamespaces) {
+  connect_by_spi(kNetns + 1);
+  const Octets frame = too_big(GetParam(), kSpi, 1400);
   EXPECT_EQ(run("psp_ingress", frame).frame, frame);
 }
 

@@ -147,6 +147,8 @@ std::expected<DestroyEvents, std::string> DestroyEvents::open() {
   // Many sockets may go at once; what does not fit is found again by secured_sockets.
   const int buffer = 4 * 1024 * 1024;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer);
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = 1u << (SKNLGRP_INET_TCP_DESTROY - 1) | 1u << (SKNLGRP_INET6_TCP_DESTROY - 1);
@@ -157,7 +159,7 @@ std::expected<DestroyEvents, std::string> DestroyEvents::open() {
   return DestroyEvents(std::move(fd));
 }
 
-bool DestroyEvents::read(const std::function<void(std::uint64_t cookie)>& gone) {
+bool DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) {
   alignas(nlmsghdr) char buffer[8192];
   for (;;) {
     const ssize_t n = ::recv(fd_.get(), buffer, sizeof buffer, 0);
@@ -168,8 +170,10 @@ bool DestroyEvents::read(const std::function<void(std::uint64_t cookie)>& gone) 
       if (message->nlmsg_len < NLMSG_LENGTH(sizeof(inet_diag_msg))) continue;
       const auto* socket = static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(message));
       SecuredSocket closed;
+      closed.family = socket->idiag_family == AF_INET ? 4 : 6;
+      closed.tcp_state = socket->idiag_state;
       closed.id = socket->id;
-      gone(closed.cookie());
+      gone(closed);
     }
   }
 }

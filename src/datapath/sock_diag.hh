@@ -40,16 +40,16 @@ std::expected<std::vector<SecuredSocket>, std::string> secured_sockets(int assoc
 // socket that has gone in the meantime counts as destroyed.
 int destroy_socket(const SecuredSocket& socket);
 
-// DestroyEvents says which TCP sockets have gone, by cookie. A socket goes when it is closed for
-// good or enters TIME_WAIT.
+// DestroyEvents says which TCP sockets have gone, in the current namespace and in all that have a
+// number there (nsid). A socket goes when it is closed for good or enters TIME_WAIT.
 class DestroyEvents {
  public:
   static std::expected<DestroyEvents, std::string> open();
   int fd() const { return fd_.get(); }
 
-  // read calls `gone` for every event that waits. False: the kernel had to drop some; ask
-  // secured_sockets who is still there.
-  bool read(const std::function<void(std::uint64_t cookie)>& gone);
+  // read calls `gone` for every event that waits; all but the association is filled in. False: the
+  // kernel had to drop some; ask secured_sockets who is still there.
+  bool read(const std::function<void(const SecuredSocket&)>& gone);
 
  private:
   explicit DestroyEvents(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sockets.hh"
 
+#include <algorithm>
 #include <array>
 #include <bpf/bpf.h>
 #include <cerrno>
@@ -53,13 +54,24 @@ unsigned plain_address(const sockaddr_storage& from, std::uint8_t* address, std:
 bool tuple_of(int fd, psp_tuple& tuple) {
   sockaddr_storage local{}, remote{};
   socklen_t local_length = sizeof local, remote_length = sizeof remote;
+  std::memset(&tuple, 0, sizeof tuple);
+  get_option(fd, SO_NETNS_COOKIE, tuple.netns);
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &local_length) != 0 ||
       ::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &remote_length) != 0)
     return false;
-  std::memset(&tuple, 0, sizeof tuple);
   tuple.family = plain_address(local, tuple.local, tuple.local_port);
   plain_address(remote, tuple.remote, tuple.remote_port);
   return true;
+}
+
+// tx_spi_of is the key in psp_by_tx_spi of a connection.
+psp_tx_spi tx_spi_of(const psp_tuple& tuple, std::uint32_t spi) {
+  psp_tx_spi key{};
+  key.netns = tuple.netns;
+  key.family = tuple.family;
+  key.spi = spi;
+  std::memcpy(key.remote, tuple.remote, sizeof tuple.remote);
+  return key;
 }
 
 // reserve_options sets or takes away options of the length that PSP adds: 40 octets of NOP.
@@ -74,11 +86,9 @@ bool reserve_options(int fd, bool on) {
 
 }  // namespace
 
-KernelSockets::KernelSockets(const Secrets& secrets, const SocketPrograms& programs)
-    : secrets_(secrets), programs_(programs) {
-  const UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  get_option(probe.get(), SO_NETNS_COOKIE, netns_cookie_);
-}
+KernelSockets::KernelSockets(const Secrets& secrets, const SocketPrograms& programs,
+                             const NetnsTable& namespaces)
+    : secrets_(secrets), programs_(programs), namespaces_(namespaces) {}
 
 Result<psp_sock_view> KernelSockets::view(int fd) const {
   psp_sock_view view{};
@@ -98,15 +108,13 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
   if ((family != AF_INET && family != AF_INET6) || type != SOCK_STREAM || protocol != IPPROTO_TCP)
     return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
 
-  // Neither its netdevs nor its addresses mean anything here.
-  std::uint64_t netns = 0;
-  if (!get_option(fd, SO_NETNS_COOKIE, netns) || netns != netns_cookie_)
-    return fail(EOPNOTSUPP, "Socket is in another network namespace than pspd", Field::kSockFd);
   device::SocketInfo info;
+  // Elsewhere nobody would seal its packets, nor hear of its end.
+  if (!get_option(fd, SO_NETNS_COOKIE, info.netns) || !namespaces_.contains(info.netns))
+    return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
   get_option(fd, SO_COOKIE, info.cookie);
   auto seen = view(fd);
   if (!seen) return std::unexpected(seen.error());
-  info.netns = netns;
   info.established = seen->tcp_state == kTcpEstablished;
   info.route_ifindex = seen->route_ifindex;
   return info;
@@ -122,10 +130,9 @@ psp_sockopt KernelSockets::request_for(const device::Association& association) c
   request.dev_id = association.dev_id;
   request.generation = association.generation;
   request.version = static_cast<std::uint8_t>(association.version);
-  if (const auto binding = bindings_.find(association.dev_id); binding != bindings_.end()) {
-    request.netdev_ifindex = binding->second.netdev_ifindex;
-    request.tap_ifindex = binding->second.tap_ifindex;
-  }
+  if (any_state_) request.flags |= PSP_SOCKOPT_ANY_STATE;
+  if (const auto binding = bindings_.find(association.dev_id); binding != bindings_.end())
+    request.rotation = *binding->second.rotation;
   return request;
 }
 
@@ -144,53 +151,63 @@ Result<void> KernelSockets::rx_attach(int fd, const device::Association& associa
   }
 }
 
-Result<void> KernelSockets::tx_attach(int fd, const device::Association& association) {
-  const auto binding = bindings_.find(association.dev_id);
+bool KernelSockets::note_departed(const psp_tuple& tuple, const device::Association& association,
+                                  std::uint32_t rotation) const {
   psp_tuple_entry entry{};
-  psp_tuple tuple;
-  if (binding == bindings_.end()) return fail(ENODEV);
-  if (!tuple_of(fd, tuple)) return fail(ENOTCONN, "Socket must be in established state");
-
   entry.cookie = association.cookie;
   entry.epoch = secrets_.epoch;
   entry.tx_handle = association.tx_handle;
-  entry.netdev_ifindex = binding->second.netdev_ifindex;
-  entry.tap_ifindex = binding->second.tap_ifindex;
   entry.rx_spi = association.rx_spi.value;
   entry.generation = association.generation;
   entry.version = static_cast<std::uint8_t>(association.version);
   entry.dev_id = association.dev_id;
-  // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
-  // it.
-  if (bpf_map_update_elem(programs_.departed_map(), &tuple, &entry, BPF_ANY) != 0)
-    return fail(ENOMEM);
+  entry.rotation = rotation;
+  return bpf_map_update_elem(programs_.departed_map(), &tuple, &entry, BPF_ANY) == 0;
+}
 
-  const psp_sockopt request = request_for(association);
-  if (::setsockopt(fd, PSP_SOL, PSP_SO_TX_ATTACH, &request, sizeof request) != 0) {
-    const int error = errno;
-    bpf_map_delete_elem(programs_.departed_map(), &tuple);
-    switch (error) {
-      case ENOTCONN:
-        return fail(ENOTCONN, "Socket must be in established state");
-      case ENOENT:
-        return fail(EINVAL, "Socket has no Rx key");
-      case EALREADY:
-        return fail(EBUSY, "Tx key already set");
-      case EBUSY:
-        return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
-      default:
-        return fail(error);
-    }
+Result<void> KernelSockets::switch_to_tx(int fd, const psp_sockopt& request) const {
+  if (::setsockopt(fd, PSP_SOL, PSP_SO_TX_ATTACH, &request, sizeof request) == 0) return {};
+  switch (errno) {
+    case ENOTCONN:
+      return fail(ENOTCONN, "Socket must be in established state");
+    case ENOENT:
+      return fail(EINVAL, "Socket has no Rx key");
+    case EALREADY:
+      return fail(EBUSY, "Tx key already set");
+    case EBUSY:
+      return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
+    default:
+      return fail(errno);
   }
-  Connection& connection = connections_[association.cookie];
-  connection.tuple = tuple;
-  connection.tx_spi.family = tuple.family;
-  connection.tx_spi.spi = htonl(association.tx_spi ? association.tx_spi->value : 0);
-  std::memcpy(connection.tx_spi.remote, tuple.remote, sizeof tuple.remote);
-  bpf_map_update_elem(programs_.tx_spi_map(), &connection.tx_spi, &tuple, BPF_ANY);
+}
+
+Result<void> KernelSockets::tx_attach(int fd, const device::Association& association) {
+  const auto binding = bindings_.find(association.dev_id);
+  Connection connection;
+  if (binding == bindings_.end()) return fail(ENODEV);
+  const bool connected = tuple_of(fd, connection.tuple);
+  if (!connected && !any_state_) return fail(ENOTCONN, "Socket must be in established state");
+  connection.tx_spi = htonl(association.tx_spi ? association.tx_spi->value : 0);
+
+  // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
+  // it. A socket without a peer is noted by its first packet.
+  const auto before = view(fd);
+  if (!before) return std::unexpected(before.error());
+  if (connected && !note_departed(connection.tuple, association, before->rotation))
+    return fail(ENOMEM);
+  psp_sockopt request = request_for(association);
+  if (connected) request.flags |= PSP_SOCKOPT_TUPLE_NOTED;
+  if (auto switched = switch_to_tx(fd, request); !switched) {
+    if (connected) bpf_map_delete_elem(programs_.departed_map(), &connection.tuple);
+    return switched;
+  }
+  connections_[association.cookie] = connection;
+  if (!connected) return {};
+  const psp_tx_spi spi = tx_spi_of(connection.tuple, connection.tx_spi);
+  bpf_map_update_elem(programs_.tx_spi_map(), &spi, &connection.tuple, BPF_ANY);
   if (auto seen = view(fd)) {
     binding->second.driver->set_clear_boundary(association.tx_handle, seen->clear_boundary);
-    reserve_mss(fd, seen->mss, request);
+    reserve_mss(fd, before->mss, request);
   }
   return {};
 }
@@ -210,20 +227,54 @@ void KernelSockets::reserve_mss(int fd, std::uint32_t mss_before,
     reserve_options(fd, false);
 }
 
+void KernelSockets::note_end(const SecuredSocket& socket) {
+  const auto found = connections_.find(socket.cookie());
+  if (found == connections_.end()) return;
+  psp_tuple tuple{};
+  sockaddr_storage local{}, remote{};
+  const auto fill = [&socket](sockaddr_storage& to, const std::uint32_t* address,
+                              std::uint16_t port) {
+    auto& v4 = reinterpret_cast<sockaddr_in&>(to);
+    auto& v6 = reinterpret_cast<sockaddr_in6&>(to);
+    to.ss_family = socket.family == 4 ? AF_INET : AF_INET6;
+    std::memcpy(socket.family == 4 ? static_cast<void*>(&v4.sin_addr) : &v6.sin6_addr, address,
+                socket.family == 4 ? 4 : 16);
+    v4.sin_port = port;  // at the same place in both
+  };
+  fill(local, socket.id.idiag_src, socket.id.idiag_sport);
+  fill(remote, socket.id.idiag_dst, socket.id.idiag_dport);
+  tuple.netns = found->second.tuple.netns;
+  tuple.family = plain_address(local, tuple.local, tuple.local_port);
+  plain_address(remote, tuple.remote, tuple.remote_port);
+  if (std::memcmp(&tuple, &found->second.tuple, sizeof tuple) == 0) return;
+  // It has been another connection before: that one's packets are long gone.
+  drop_entries(socket.cookie(), found->second);
+  found->second.tuple = tuple;
+}
+
 void KernelSockets::forget(std::uint64_t cookie) {
   const auto found = connections_.find(cookie);
   if (found == connections_.end()) return;
-  const Connection& connection = found->second;
+  drop_entries(cookie, found->second);
+  connections_.erase(found);
+}
+
+std::size_t KernelSockets::unconnected() const {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      connections_, [](const auto& entry) { return entry.second.tuple.family == 0; }));
+}
+
+void KernelSockets::drop_entries(std::uint64_t cookie, const Connection& connection) const {
   // A later connection with the same ports may have taken the entry over.
   psp_tuple_entry entry{};
   if (bpf_map_lookup_elem(programs_.departed_map(), &connection.tuple, &entry) == 0 &&
       entry.cookie == cookie)
     bpf_map_delete_elem(programs_.departed_map(), &connection.tuple);
+  const psp_tx_spi spi = tx_spi_of(connection.tuple, connection.tx_spi);
   psp_tuple tuple;
-  if (bpf_map_lookup_elem(programs_.tx_spi_map(), &connection.tx_spi, &tuple) == 0 &&
+  if (bpf_map_lookup_elem(programs_.tx_spi_map(), &spi, &tuple) == 0 &&
       std::memcmp(&tuple, &connection.tuple, sizeof tuple) == 0)
-    bpf_map_delete_elem(programs_.tx_spi_map(), &connection.tx_spi);
-  connections_.erase(found);
+    bpf_map_delete_elem(programs_.tx_spi_map(), &spi);
 }
 
 }  // namespace psp::datapath

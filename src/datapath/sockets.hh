@@ -15,50 +15,67 @@
 #include <psp/device/software_driver.hh>
 
 #include "bpf/abi.h"
+#include "netns.hh"
 #include "programs.hh"
+#include "sock_diag.hh"
 
 namespace psp::datapath {
 
 class KernelSockets final : public device::SocketOps {
  public:
-  // `programs` are attached and outlive this.
-  KernelSockets(const Secrets& secrets, const SocketPrograms& programs);
+  // `programs` are attached; they and `namespaces`, whose sockets can be secured, outlive this.
+  KernelSockets(const Secrets& secrets, const SocketPrograms& programs,
+                const NetnsTable& namespaces);
 
-  // Binding says where the packets of a device's sockets go.
+  // Binding is what the sockets of a device need of it.
   struct Binding {
-    std::uint32_t netdev_ifindex = 0;
-    std::uint32_t tap_ifindex = 0;
     device::SoftwareDriver* driver = nullptr;
+    const std::uint32_t* rotation = nullptr;  // how often it has rotated its keys
   };
   void bind_device(std::uint16_t dev_id, const Binding& binding) { bindings_[dev_id] = binding; }
   void unbind_device(std::uint16_t dev_id) { bindings_.erase(dev_id); }
+
+  // set_any_state: as Linux 6.18 has it, sockets that are not established can have associations,
+  // also such that have no peer yet.
+  void set_any_state(bool any) { any_state_ = any; }
 
   device::Result<device::SocketInfo> examine(int fd) override;
   device::Result<void> rx_attach(int fd, const device::Association& association) override;
   device::Result<void> tx_attach(int fd, const device::Association& association) override;
 
-  // netns_cookie is that of the namespace that pspd was started in.
-  std::uint64_t netns_cookie() const { return netns_cookie_; }
-
+  // note_end tells which connection a socket was when it went: one that had its keys before it had
+  // a peer has put itself into the maps.
+  void note_end(const SecuredSocket& socket);
   // forget drops what was kept for the packets that a connection sends after its socket has gone.
   void forget(std::uint64_t cookie);
 
-  // view looks at a socket under its lock. Errors: EOPNOTSUPP if the socket programs do not see it.
+  // unconnected is how many sockets have a Tx key and no peer yet.
+  std::size_t unconnected() const;
+
+  // view looks at a socket, of whatever kind, under its lock. Errors: EOPNOTSUPP if the socket
+  // programs do not see it.
   device::Result<psp_sock_view> view(int fd) const;
 
  private:
   psp_sockopt request_for(const device::Association& association) const;
+  struct Connection;
+  device::Result<void> switch_to_tx(int fd, const psp_sockopt& request) const;
+  bool note_departed(const psp_tuple& tuple, const device::Association& association,
+                     std::uint32_t rotation) const;
+  void drop_entries(std::uint64_t cookie, const Connection& connection) const;
   void reserve_mss(int fd, std::uint32_t mss_before, const psp_sockopt& request) const;
 
   Secrets secrets_;
   const SocketPrograms& programs_;
-  std::uint64_t netns_cookie_ = 0;
+  const NetnsTable& namespaces_;
+  bool any_state_ = false;
   std::map<std::uint16_t, Binding> bindings_;
 
-  // Connection is what the maps of the programs hold of one with a Tx key.
+  // Connection is what the maps of the programs hold of one with a Tx key. Without a peer yet, its
+  // tuple has no more than a namespace.
   struct Connection {
     psp_tuple tuple{};
-    psp_tx_spi tx_spi{};
+    std::uint32_t tx_spi = 0;  // network order
   };
   std::unordered_map<std::uint64_t, Connection> connections_;  // by socket cookie
 };

@@ -64,16 +64,15 @@ struct psp_sock {
   psp_u32 rx_spi;
   psp_u32 tx_spi;
   psp_u32 tx_handle;
-  psp_u32 netdev_ifindex;
-  psp_u32 tap_ifindex;
+  psp_u32 rotation; /* of the device when it handed out rx_spi: two later the SPI is dead */
   psp_u16 dev_id;
   psp_u8 generation;
   psp_u8 version;
+  psp_u64 clear_end;       /* clear data was let through up to here: PSP_CLEAR_END | sequence */
   psp_u32 upgrade_rcv_nxt; /* rcv_nxt at tx-assoc: where a clear FIN may stand */
   psp_u32 clear_boundary;  /* write_seq at tx-assoc: first sealed octet */
   psp_u32 clear_done;      /* all clear octets are acknowledged: nothing is sent in clear again */
-  psp_u32 clear_end_valid; /* clear data was let through since rx-assoc ... */
-  psp_u32 clear_end;       /* ... up to here */
+  psp_u32 tuple_noted;     /* the connection is in psp_departed */
   psp_u32 psp_start_valid; /* PSP data was let through ... */
   psp_u32 psp_start;       /* ... and none before here */
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
@@ -81,6 +80,7 @@ struct psp_sock {
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */
 };
+#define PSP_CLEAR_END (1ull << 32)
 
 /*
  * Requests to the socket programs: setsockopt(fd, PSP_SOL, PSP_SO_*, struct psp_sockopt) and
@@ -92,29 +92,37 @@ struct psp_sock {
 #define PSP_SO_TX_ATTACH 2
 #define PSP_SO_MSS_RESERVED 3
 
+#define PSP_SOCKOPT_ANY_STATE 1   /* as Linux 6.18: not only in ESTABLISHED */
+#define PSP_SOCKOPT_TUPLE_NOTED 2 /* the connection is in psp_departed */
+
 struct psp_sockopt {
   psp_u64 token[2];
   psp_u32 rx_spi;
   psp_u32 tx_spi;
   psp_u32 tx_handle;
-  psp_u32 netdev_ifindex;
-  psp_u32 tap_ifindex;
+  psp_u32 rotation;
+  psp_u32 flags; /* PSP_SOCKOPT_* */
   psp_u16 dev_id;
   psp_u8 generation;
   psp_u8 version;
 };
 
-/* psp_sock_view is a socket as the kernel sees it, taken under its lock. */
+/*
+ * psp_sock_view is a socket as the kernel sees it, taken under its lock. Of a socket that is not
+ * TCP's it has only the first two.
+ */
 struct psp_sock_view {
-  psp_u32 valid;         /* 1: the program ran */
-  psp_u32 tcp_state;     /* 1 is ESTABLISHED */
-  psp_u32 route_ifindex; /* netdev of the cached route; 0: none */
+  psp_u32 valid;            /* 1: the program ran */
+  psp_u32 netns_references; /* of its network namespace, this socket's among them; 0: not known */
+  psp_u32 tcp_state;        /* 1 is ESTABLISHED */
+  psp_u32 route_ifindex;    /* netdev of the cached route; 0: none */
   psp_u32 rcv_nxt, copied_seq, write_seq, snd_nxt, snd_una;
   psp_u32 ofo_end; /* end of the out-of-order queue; valid if ofo_valid */
   psp_u32 ofo_valid;
   psp_u32 assoc_state; /* enum psp_state of this epoch's association */
   psp_u32 clear_boundary;
-  psp_u32 mss; /* the socket's mss_cache */
+  psp_u32 mss;      /* the socket's mss_cache */
+  psp_u32 rotation; /* the association's */
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */
@@ -123,11 +131,26 @@ struct psp_device_config {
   psp_u8 reserved[2];
   psp_u32 versions_ena; /* PSP packets of other versions pass as ordinary UDP */
   psp_u32 restore;      /* PSP_RESTORE_*: host settings to put back, also after a crash */
+  psp_u32 rotation;     /* how often the device has rotated its keys */
 };
 #define PSP_RESTORE_UDP_GRO_FORWARDING 1u
 #define PSP_RESTORE_CLSACT 2u
 
-/* Keys of psp_guard beside ifindexes: process id of pspd, and when it started in ticks after boot.
+/* psp_netdev_key names a netdev of any network namespace: the key of the map psp_guard. */
+struct psp_netdev_key {
+  psp_u64 netns; /* cookie of the network namespace */
+  psp_u32 ifindex;
+  psp_u32 reserved;
+};
+struct psp_guard_entry {
+  psp_u64 epoch;
+  psp_u32 dev_id; /* the PSP device whose programs are in place there */
+  psp_u32 reserved;
+};
+
+/*
+ * Two entries of psp_guard, in the namespace 0 that there is not, have instead of an epoch the
+ * process id of pspd, and when it started in ticks after boot.
  */
 #define PSP_OWNER_PID 0u
 #define PSP_OWNER_START 0xffffffffu
@@ -137,6 +160,7 @@ struct psp_tuple {
   psp_u8 local[16], remote[16];    /* IPv4 in the first four octets */
   psp_u16 local_port, remote_port; /* network order */
   psp_u32 family;                  /* 4 or 6 */
+  psp_u64 netns;                   /* whose addresses these are */
 };
 
 /*
@@ -147,19 +171,18 @@ struct psp_tx_spi {
   psp_u8 remote[16]; /* IPv4 in the first four octets */
   psp_u32 family;
   psp_u32 spi; /* network order */
+  psp_u64 netns;
 };
 
 struct psp_tuple_entry {
   psp_u64 cookie;
   psp_u64 epoch;
   psp_u32 tx_handle;
-  psp_u32 netdev_ifindex;
-  psp_u32 tap_ifindex;
   psp_u32 rx_spi;
+  psp_u32 rotation;
   psp_u8 generation;
   psp_u8 version;
   psp_u16 dev_id;
-  psp_u32 reserved;
 };
 
 #endif

@@ -21,6 +21,7 @@
 #include "abi.h"
 
 #define PSP_TCP_ESTABLISHED 1
+#define PSP_TCP_SYN_SENT 2
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7
 #define PSP_TCP_LISTEN 10
@@ -61,16 +62,17 @@ struct {
 } psp_by_tx_spi SEC(".maps");
 
 /*
- * psp_guard: netdevs whose tc programs are in place, by ifindex, with the epoch of who put them
- * there. pspd takes the entry away when they are not: a secured socket may leave only by a guarded
- * netdev. Two keys that no netdev has say whose programs these are: PSP_OWNER_PID, PSP_OWNER_START.
+ * psp_guard: netdevs whose tc programs are in place, with their PSP device and the epoch of who put
+ * them there. pspd takes the entry away when they are not: a secured socket may leave only by a
+ * guarded netdev of its device. Two keys that no netdev has say whose programs these are:
+ * PSP_OWNER_PID, PSP_OWNER_START.
  */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
   __uint(max_entries, 4096);
-  __type(key, __u32);
-  __type(value, __u64);
+  __type(key, struct psp_netdev_key);
+  __type(value, struct psp_guard_entry);
 } psp_guard SEC(".maps");
 
 /* psp_drops: how often each enum psp_drop_reason happened in these programs. */
@@ -98,6 +100,7 @@ struct psp_segment {
   __u32 payload;
   bool syn, fin;
   struct psp_tuple tuple; /* local is the source on egress; the caller swaps for ingress */
+                          /* and says whose namespace it is */
 };
 
 struct psp_tcp_header {
@@ -165,6 +168,9 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
 }
 
 static __always_inline bool psp_before(__u32 a, __u32 b) { return (__s32)(a - b) < 0; }
+
+/* psp_is_dead: two rotations of the device key after `rotation` nothing can match it any more. */
+static __always_inline bool psp_is_dead(__u32 rotation, __u32 now) { return now - rotation > 1; }
 
 static __always_inline __u32 psp_segments(const struct __sk_buff* skb) {
   return skb->gso_segs ? skb->gso_segs : 1;

@@ -16,8 +16,38 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef struct {
+  int counter;
+} atomic_t;
+
+struct refcount_struct {
+  atomic_t refs;
+};
+
+struct ns_common {
+  struct refcount_struct __ns_ref; /* since 6.18 */
+};
+
+struct ns_common___before {
+  struct refcount_struct count;
+};
+
+struct net {
+  __u64 net_cookie;
+  struct ns_common ns;
+};
+
+struct net___before {
+  struct ns_common___before ns;
+};
+
+typedef struct {
+  struct net* net;
+} possible_net_t;
+
 struct net_device {
   int ifindex;
+  possible_net_t nd_net;
   void* tcx_egress;   /* since 6.6: what tc runs on the way out, null if nothing */
   void* miniq_egress; /* before */
 };
@@ -36,7 +66,12 @@ struct sk_buff {
   struct net_device* dev;
 };
 
+struct sock_common {
+  possible_net_t skc_net;
+};
+
 struct sock {
+  struct sock_common __sk_common;
   struct dst_entry* sk_dst_cache;
 };
 

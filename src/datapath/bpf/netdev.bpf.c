@@ -22,6 +22,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile __u32 psp_netdev_ifindex = 0;
 const volatile __u32 psp_tap_ifindex = 0;
 const volatile __u16 psp_dev_id = 0;
+const volatile __u64 psp_netns = 0; /* cookie of the netdev's network namespace */
 
 #define PSP_UDP_PORT 1000
 #define PSP_NEXT TC_ACT_UNSPEC /* not ours: let the next filter see it */
@@ -49,8 +50,8 @@ static __always_inline bool psp_is_ip(const struct __sk_buff* skb) {
 }
 
 /* psp_to_daemon tags the frame and sends it to pspd. */
-static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags, __u32 handle,
-                                         __u32 tap_ifindex) {
+static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags,
+                                         __u32 handle) {
   struct psp_frame_tag tag = {.kind = kind, .info = flags};
   __be32 value = bpf_htonl(handle);
 
@@ -58,7 +59,14 @@ static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 
   if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
-  return bpf_redirect(tap_ifindex, 0);
+  return bpf_redirect(psp_tap_ifindex, 0);
+}
+
+/* psp_parse reads a TCP segment of this netdev's namespace. */
+static __always_inline bool psp_parse(struct __sk_buff* skb, struct psp_segment* segment) {
+  if (!psp_parse_segment(skb, ETH_HLEN, segment)) return false;
+  segment->tuple.netns = psp_netns;
+  return true;
 }
 
 /* psp_flags: has TCP left room for PSP in this segment? */
@@ -147,7 +155,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
     return PSP_NEXT;
   }
   if (skb->ingress_ifindex) return PSP_NEXT; /* forwarded: not this host's connection */
-  if (!psp_is_ip(skb) || !psp_parse_segment(skb, ETH_HLEN, &segment)) return PSP_NEXT;
+  if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
   if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
   if (time_wait) {
@@ -155,9 +163,35 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
   }
   if (entry->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
+  if (entry->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
   if (segment.payload || segment.fin || psp_is_live(skb, &segment.tuple))
     return psp_drop(PSP_DROP_POLICY_FORGED);
-  return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle, entry->tap_ifindex);
+  return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle);
+}
+
+/*
+ * psp_note_tuple: a socket that had its keys before it had a peer (rules of Linux 6.18) sends its
+ * first segment; from here on its connection is known as that of a socket secured later is. False:
+ * there is no room to note it.
+ */
+static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_sock* sock,
+                                           const struct psp_segment* segment) {
+  struct psp_tuple_entry entry = {.cookie = bpf_get_socket_cookie(skb),
+                                  .epoch = psp_epoch,
+                                  .tx_handle = sock->tx_handle,
+                                  .rx_spi = sock->rx_spi,
+                                  .rotation = sock->rotation,
+                                  .generation = sock->generation,
+                                  .version = sock->version,
+                                  .dev_id = sock->dev_id};
+  struct psp_tx_spi spi = {.family = segment->tuple.family, .netns = psp_netns};
+
+  if (bpf_map_update_elem(&psp_departed, &segment->tuple, &entry, BPF_ANY)) return false;
+  spi.spi = bpf_htonl(sock->tx_spi);
+  __builtin_memcpy(spi.remote, segment->tuple.remote, sizeof spi.remote);
+  bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_ANY);
+  sock->tuple_noted = 1;
+  return true;
 }
 
 SEC("tc")
@@ -180,16 +214,19 @@ int psp_egress(struct __sk_buff* skb) {
                : PSP_NEXT;
   if (sock->state >= PSP_STATES || psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
   if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
-  if (sock->netdev_ifindex != psp_netdev_ifindex) return psp_drop(PSP_DROP_POLICY_ROUTE);
-  if (skb->vlan_present || !psp_is_ip(skb) || !psp_parse_segment(skb, ETH_HLEN, &segment))
+  if (sock->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
+  if (skb->vlan_present || !psp_is_ip(skb) || !psp_parse(skb, &segment))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
+  /* Data in a SYN: pspd could have to cut it. TCP sends it again behind the SYN. */
+  if (segment.syn && segment.payload) return psp_drop(PSP_DROP_TX_BAD_PACKET);
+  if (!sock->tuple_noted && !psp_note_tuple(skb, sock, &segment))
+    return psp_drop(PSP_DROP_TX_NO_ASSOC);
   kind = psp_kind(sock, sk, &segment);
   if (kind == PSP_FRAME_SEAL) {
     __sync_fetch_and_add(&sock->tx_packets, psp_segments(skb));
     __sync_fetch_and_add(&sock->tx_bytes, segment.payload);
   }
-  return psp_to_daemon(skb, kind, psp_flags(skb, sock, sk, &segment), sock->tx_handle,
-                       sock->tap_ifindex);
+  return psp_to_daemon(skb, kind, psp_flags(skb, sock, sk, &segment), sock->tx_handle);
 }
 
 /* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */
@@ -214,17 +251,20 @@ static __always_inline bool psp_is_psp(struct __sk_buff* skb, __u32* version) {
 }
 
 /* psp_matches: is the opened segment for this association? */
-static __always_inline bool psp_matches(const struct psp_sock* sock,
+static __always_inline bool psp_matches(const struct psp_device_config* device,
+                                        const struct psp_sock* sock,
                                         const struct psp_frame_tag* tag) {
   __be32 spi;
 
   __builtin_memcpy(&spi, tag->value, sizeof spi);
   return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->rx_spi == bpf_ntohl(spi) &&
-         sock->generation == tag->info && (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
+         !psp_is_dead(sock->rotation, device->rotation) && sock->generation == tag->info &&
+         (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 
 /* psp_departed_matches: the same test for a connection in TIME_WAIT. */
-static __always_inline bool psp_departed_matches(const struct psp_segment* segment,
+static __always_inline bool psp_departed_matches(const struct psp_device_config* device,
+                                                 const struct psp_segment* segment,
                                                  const struct psp_frame_tag* tag) {
   struct psp_tuple tuple = segment->tuple;
   struct psp_tuple_entry* entry;
@@ -234,12 +274,13 @@ static __always_inline bool psp_departed_matches(const struct psp_segment* segme
   entry = bpf_map_lookup_elem(&psp_departed, &tuple);
   __builtin_memcpy(&spi, tag->value, sizeof spi);
   return entry && entry->epoch == psp_epoch && entry->dev_id == psp_dev_id &&
-         entry->rx_spi == bpf_ntohl(spi) && entry->generation == tag->info &&
-         (entry->version | PSP_FRAME_TO_STACK) == tag->kind;
+         entry->rx_spi == bpf_ntohl(spi) && !psp_is_dead(entry->rotation, device->rotation) &&
+         entry->generation == tag->info && (entry->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
 
 /* psp_deliver judges an opened segment before the stack sees it. */
-static __always_inline int psp_deliver(struct __sk_buff* skb) {
+static __always_inline int psp_deliver(struct __sk_buff* skb,
+                                       const struct psp_device_config* device) {
   struct psp_segment segment;
   struct psp_frame_tag tag;
   struct psp_sock* sock;
@@ -249,17 +290,17 @@ static __always_inline int psp_deliver(struct __sk_buff* skb) {
 
   skb->mark = 0;
   if (bpf_skb_load_bytes(skb, ETH_ALEN, &tag, sizeof tag)) return psp_drop(PSP_DROP_POLICY_FORGED);
-  if (!psp_parse_segment(skb, ETH_HLEN, &segment)) return psp_drop(PSP_DROP_BAD_INNER);
+  if (!psp_parse(skb, &segment)) return psp_drop(PSP_DROP_BAD_INNER);
   sk = psp_lookup(skb, &segment);
   if (sk) {
     full = bpf_sk_fullsock(sk);
     if (full) {
       sock = bpf_sk_storage_get(&psp_assoc, full, 0, 0);
       known = sock != NULL;
-      match = sock && psp_matches(sock, &tag);
+      match = sock && psp_matches(device, sock, &tag);
     } else if (sk->state == PSP_TCP_TIME_WAIT) {
       known = true;
-      match = psp_departed_matches(&segment, &tag);
+      match = psp_departed_matches(device, &segment, &tag);
     }
     bpf_sk_release(sk);
   }
@@ -321,6 +362,7 @@ static __always_inline bool psp_parse_too_big(struct __sk_buff* skb, struct psp_
   __be16 port;
 
   __builtin_memset(quote, 0, sizeof *quote);
+  quote->key.netns = psp_netns;
   if (bpf_skb_load_bytes(skb, ETH_HLEN, outer, sizeof outer)) return false;
   if (outer[0] >> 4 == 4) {
     if (outer[9] != IPPROTO_ICMP || (outer[6] & 0x3f) || outer[7]) return false;
@@ -423,7 +465,7 @@ int psp_ingress(struct __sk_buff* skb) {
   const struct psp_device_config* device = psp_device();
   __u32 version;
 
-  if (skb->mark == psp_mark) return psp_deliver(skb);
+  if (skb->mark == psp_mark) return device ? psp_deliver(skb, device) : TC_ACT_SHOT;
   skb->tc_index = 0; /* another namespace may have set it */
   if (!device || !psp_is_ip(skb) || skb->vlan_present || skb->pkt_type == PSP_PACKET_OTHERHOST)
     return PSP_NEXT;

@@ -16,6 +16,8 @@
 #include "common.h"
 
 #define TCP_MAXSEG 2
+#define PSP_AF_INET 2
+#define PSP_AF_INET6 10
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -40,11 +42,20 @@ static __always_inline bool psp_queue_end(const struct tcp_sock* tcp, __u32* end
  */
 static __always_inline bool psp_record_clear(struct psp_sock* sock, __u32 end) {
   for (int i = 0; i < 8; i++) {
-    __u32 old = sock->clear_end;
-    if (!psp_before(old, end)) return true;
-    if (__sync_val_compare_and_swap(&sock->clear_end, old, end) == old) return true;
+    __u64 old = sock->clear_end;
+
+    if (old && !psp_before((__u32)old, end)) return true;
+    if (__sync_val_compare_and_swap(&sock->clear_end, old, PSP_CLEAR_END | end) == old) return true;
   }
   return false;
+}
+
+/*
+ * psp_has_sequence: does the socket know its peer's sequence numbers? If not, no data can come: it
+ * begins with a SYN.
+ */
+static __always_inline bool psp_has_sequence(const struct bpf_sock* sk) {
+  return sk->state != PSP_TCP_CLOSE && sk->state != PSP_TCP_SYN_SENT && sk->state != PSP_TCP_LISTEN;
 }
 
 static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
@@ -52,7 +63,8 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   struct psp_sock* sock;
   __u32 end;
 
-  if (sk->state != PSP_TCP_ESTABLISHED) return -ENOTCONN;
+  if (sk->state != PSP_TCP_ESTABLISHED && !(request->flags & PSP_SOCKOPT_ANY_STATE))
+    return -ENOTCONN;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   if (sock && sock->state != PSP_STATE_NONE && (sock->epoch == psp_epoch || psp_blocked(sock)))
     return -EBUSY;
@@ -61,15 +73,17 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   if (!sock) return -ENOMEM;
   __builtin_memset(sock, 0, sizeof *sock);
   sock->rx_spi = request->rx_spi;
-  sock->netdev_ifindex = request->netdev_ifindex;
-  sock->tap_ifindex = request->tap_ifindex;
+  sock->rotation = request->rotation;
   sock->dev_id = request->dev_id;
   sock->generation = request->generation;
   sock->version = request->version;
   sock->epoch = psp_epoch;
+  if (!psp_has_sequence(sk)) {
+    sock->state = PSP_STATE_RX;
+    return 0;
+  }
   /* What comes from now on records itself; then, what is queued came in clear. */
-  sock->clear_end = BPF_CORE_READ(tcp, rcv_nxt);
-  sock->clear_end_valid = 1;
+  sock->clear_end = PSP_CLEAR_END | BPF_CORE_READ(tcp, rcv_nxt);
   psp_barrier(sock);
   sock->state = PSP_STATE_RX;
   psp_barrier(sock);
@@ -89,7 +103,7 @@ static __always_inline bool psp_clear_queued(const struct psp_sock* sock,
                                              const struct tcp_sock* tcp) {
   __u32 copied = BPF_CORE_READ(tcp, copied_seq), end;
 
-  if (sock->clear_end_valid && psp_before(copied, sock->clear_end)) return true;
+  if (sock->clear_end && psp_before(copied, (__u32)sock->clear_end)) return true;
   if (BPF_CORE_READ(tcp, rcv_nxt) != copied &&
       !(sock->psp_start_valid && !psp_before(copied, sock->psp_start)))
     return true;
@@ -100,7 +114,8 @@ static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_s
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
 
-  if (sk->state != PSP_TCP_ESTABLISHED) return -ENOTCONN;
+  if (sk->state != PSP_TCP_ESTABLISHED && !(request->flags & PSP_SOCKOPT_ANY_STATE))
+    return -ENOTCONN;
   if (!sock || sock->epoch != psp_epoch || sock->state == PSP_STATE_NONE) return -ENOENT;
   if (sock->state >= PSP_STATE_TX) return -EALREADY;
   /*
@@ -108,12 +123,13 @@ static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_s
    * processor records itself, then looks at the door: one of the two sees the other.
    */
   __sync_lock_test_and_set(&sock->pending_tx, 1);
-  if (psp_clear_queued(sock, tcp)) {
+  if (psp_has_sequence(sk) && psp_clear_queued(sock, tcp)) {
     sock->pending_tx = 0;
     return -EBUSY;
   }
   sock->tx_spi = request->tx_spi;
   sock->tx_handle = request->tx_handle;
+  sock->tuple_noted = request->flags & PSP_SOCKOPT_TUPLE_NOTED;
   sock->upgrade_rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
   sock->clear_boundary = BPF_CORE_READ(tcp, write_seq);
   sock->clear_done = BPF_CORE_READ(tcp, snd_una) == BPF_CORE_READ(tcp, write_seq);
@@ -176,18 +192,22 @@ static __always_inline int psp_maxseg(struct bpf_sockopt* ctx, struct bpf_sock* 
   return 1;
 }
 
-SEC("cgroup/getsockopt")
-int psp_getsockopt(struct bpf_sockopt* ctx) {
-  struct psp_sock_view* view = ctx->optval;
-  struct bpf_sock* sk = ctx->sk;
-  const struct tcp_sock* tcp;
+static __always_inline __u32 psp_netns_references(const struct bpf_sock* sk) {
+  const struct sock* kernel_sk = psp_kernel_pointer(sk);
+  const struct net* net = BPF_CORE_READ(kernel_sk, __sk_common.skc_net.net);
+  const struct net___before* before = (const void*)net;
+
+  if (bpf_core_field_exists(net->ns.__ns_ref))
+    return (__u32)BPF_CORE_READ(net, ns.__ns_ref.refs.counter);
+  if (bpf_core_field_exists(before->ns.count))
+    return (__u32)BPF_CORE_READ(before, ns.count.refs.counter);
+  return 0;
+}
+
+static __always_inline void psp_view_tcp(struct psp_sock_view* view, struct bpf_sock* sk) {
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
 
-  if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_MAXSEG) return psp_maxseg(ctx, sk);
-  if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return 1;
-  if ((void*)(view + 1) > ctx->optval_end) return 1;
-  tcp = psp_kernel_tcp(sk);
-  view->valid = 1;
   view->tcp_state = sk->state;
   view->route_ifindex = BPF_CORE_READ((const struct sock*)tcp, sk_dst_cache, dev, ifindex);
   view->rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
@@ -201,6 +221,21 @@ int psp_getsockopt(struct bpf_sockopt* ctx) {
   view->assoc_state = sock && sock->epoch == psp_epoch ? sock->state : PSP_STATE_NONE;
   view->clear_boundary = sock ? sock->clear_boundary : 0;
   view->mss = BPF_CORE_READ(tcp, mss_cache);
+  view->rotation = sock ? sock->rotation : 0;
+}
+
+SEC("cgroup/getsockopt")
+int psp_getsockopt(struct bpf_sockopt* ctx) {
+  struct psp_sock_view* view = ctx->optval;
+  struct bpf_sock* sk = ctx->sk;
+
+  if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_MAXSEG) return psp_maxseg(ctx, sk);
+  if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return 1;
+  if ((void*)(view + 1) > ctx->optval_end) return 1;
+  view->valid = 1;
+  view->netns_references = psp_netns_references(sk);
+  if ((sk->family == PSP_AF_INET || sk->family == PSP_AF_INET6) && sk->protocol == IPPROTO_TCP)
+    psp_view_tcp(view, sk);
   /* Volatile: one 8-octet store to both is not allowed on a context. */
   *(volatile __s32*)&ctx->retval = 0;
   *(volatile __s32*)&ctx->optlen = sizeof *view;
@@ -214,11 +249,15 @@ static __always_inline __u32 psp_classify(const struct psp_segment* segment, boo
 }
 
 /* psp_note_clear records clear data on its way to the queue. False: tx-assoc came first, drop. */
-static __always_inline bool psp_note_clear(struct psp_sock* sock, const struct tcp_sock* tcp,
+static __always_inline bool psp_note_clear(struct psp_sock* sock, struct bpf_sock* sk,
                                            const struct psp_segment* segment) {
-  __u32 end = segment->seq + segment->payload + segment->fin;
-  __u32 window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
+  __u32 end = segment->seq + segment->payload + segment->fin, window_end;
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
 
+  /* A connection that only begins: a SYN leaves nothing in the queue, and data comes after it. */
+  if (!psp_has_sequence(sk)) return segment->syn && !segment->payload && !segment->fin;
+  psp_barrier(sock); /* the state before the numbers */
+  window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
   /* TCP takes what begins in its window even if it ends beyond; we could not record that. */
   if (psp_before(window_end, end)) return false;
   if (psp_before(BPF_CORE_READ(tcp, copied_seq), end) && !psp_record_clear(sock, end)) return false;
@@ -240,9 +279,26 @@ static __always_inline void psp_note_psp(struct psp_sock* sock, const struct __s
   __sync_fetch_and_add(&sock->rx_bytes, segment->payload);
 }
 
+static __always_inline const struct net_device* psp_netdev(struct __sk_buff* skb) {
+  const struct sk_buff* packet = psp_kernel_pointer(skb);
+
+  return BPF_CORE_READ(packet, dev);
+}
+
+/* psp_is_of: has pspd put the programs of that PSP device on this netdev? */
+static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, __u32 dev_id) {
+  struct psp_netdev_key key = {.ifindex = ifindex};
+  const struct psp_guard_entry* entry;
+
+  key.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
+  entry = bpf_map_lookup_elem(&psp_guard, &key);
+  return entry && entry->epoch == psp_epoch && entry->dev_id == dev_id;
+}
+
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
                                        struct psp_sock* sock) {
-  bool verified = skb->tc_index == psp_verified && skb->ingress_ifindex == sock->netdev_ifindex;
+  bool verified =
+      skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock->dev_id);
   struct psp_segment segment;
   __u32 event, state = sock->state, verdict;
 
@@ -259,7 +315,7 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
     case PSP_RX_ACCEPT:
       if (event == PSP_RX_PSP_MATCH) psp_note_psp(sock, skb, &segment);
       if (state == PSP_STATE_RX && (event == PSP_RX_CLEAR_DATA || event == PSP_RX_CLEAR_FIN))
-        return psp_note_clear(sock, psp_kernel_tcp(sk), &segment);
+        return psp_note_clear(sock, sk, &segment);
       return true;
     default:
       return false;
@@ -287,20 +343,32 @@ int psp_sock_in(struct __sk_buff* skb) {
 }
 
 /*
- * psp_guarded: will the tc programs see this packet? pspd says where they are in place; and a
- * netdev without any tc egress (its clsact was deleted, or it has been in another namespace) has
- * none, also while no pspd is there to notice.
+ * psp_guarded: will the tc programs of the socket's device see this packet? pspd says where they
+ * are in place; and a netdev without any tc egress (its clsact was deleted, or it has been in
+ * another namespace) has none, also while no pspd is there to notice.
  */
-static __always_inline bool psp_guarded(struct __sk_buff* skb) {
-  __u32 ifindex = skb->ifindex;
-  const __u64* epoch = bpf_map_lookup_elem(&psp_guard, &ifindex);
-  const struct sk_buff* packet = psp_kernel_pointer(skb);
-  const struct net_device* device = BPF_CORE_READ(packet, dev);
+static __always_inline bool psp_guarded(struct __sk_buff* skb, const struct psp_sock* sock) {
+  const struct net_device* device = psp_netdev(skb);
 
-  if (!epoch || *epoch != psp_epoch) return false;
+  if (!psp_is_of(skb, skb->ifindex, sock->dev_id)) return false;
   if (bpf_core_field_exists(device->tcx_egress)) return BPF_CORE_READ(device, tcx_egress);
   if (bpf_core_field_exists(device->miniq_egress)) return BPF_CORE_READ(device, miniq_egress);
   return true;
+}
+
+/*
+ * psp_begin: a SYN goes out, under the socket lock. Another connection begins on this socket, and
+ * nothing that was noted of an earlier one's sequence numbers holds. Data cannot come before the
+ * peer's SYN, which ends this state under the same lock.
+ */
+static __always_inline void psp_begin(struct psp_sock* sock) {
+  if (sock->state == PSP_STATE_RX) {
+    sock->clear_end = 0;
+    sock->psp_start_valid = 0;
+  } else {
+    sock->clear_done = 1;
+    sock->tuple_noted = 0;
+  }
 }
 
 SEC("cgroup_skb/egress")
@@ -312,12 +380,14 @@ int psp_sock_out(struct __sk_buff* skb) {
   sk = bpf_sk_fullsock(sk);
   if (!sk || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock || sock->state < PSP_STATE_TX) return 1;
+  if (!sock || sock->state == PSP_STATE_NONE) return 1;
+  if (sk->state == PSP_TCP_SYN_SENT) psp_begin(sock);
+  if (sock->state < PSP_STATE_TX) return 1;
   if (sock->epoch != psp_epoch) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
-  if (skb->ifindex == sock->netdev_ifindex && psp_guarded(skb)) return 1;
+  if (psp_guarded(skb, sock)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;
 }

@@ -2,7 +2,6 @@
 #include "daemon.hh"
 
 #include <algorithm>
-#include <arpa/inet.h>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -10,7 +9,6 @@
 #include <linux/rtnetlink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <thread>
 #include <unistd.h>
@@ -18,6 +16,9 @@
 
 #include <psp/crypto/aead.hh>
 #include <psp/device/state_table.h>
+
+#include "assoc_info.hh"
+#include "leftovers.hh"
 
 namespace psp {
 namespace {
@@ -28,6 +29,8 @@ using std::chrono::steady_clock;
 // FIN_WAIT2 without its full socket and TIME_WAIT last 60 seconds each in Linux.
 constexpr auto kTimeWait = 125s;
 constexpr auto kCheck = 1000ms;
+// Looks at the devices because of what others do to them: not more often than this.
+constexpr auto kCheckPause = 50ms;
 // What is on its way to the wire when pspd stops: RSTs of the connections that it ends.
 constexpr auto kDrain = 100ms;
 
@@ -39,20 +42,6 @@ std::uint64_t picoseconds() {
          1000u;
 }
 
-// lock_netdev makes this process the only pspd of a netdev, by a name in the abstract namespace
-// that goes with the process however it ends.
-std::expected<UniqueFd, std::string> lock_netdev(const datapath::Netdev& netdev) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::string name = fmt::format("@softpsp/dev/{}", netdev.ifindex);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  name.copy(address.sun_path, name.size());
-  address.sun_path[0] = '\0';
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
-  return std::unexpected(fmt::format("{} already has a pspd: stop that one first", netdev.name));
-}
-
 // read_ports reads net.ipv4.ip_local_port_range, from which source ports are taken.
 void read_ports(datapath::TxOptions& tx) {
   std::ifstream file("/proc/sys/net/ipv4/ip_local_port_range");
@@ -61,65 +50,6 @@ void read_ports(datapath::TxOptions& tx) {
     tx.port_first = static_cast<std::uint16_t>(first);
     tx.port_last = static_cast<std::uint16_t>(last);
   }
-}
-
-// take_over ends the connections that an earlier, killed pspd secured on a netdev: their keys died
-// with it. Its programs still block them, so nothing leaves in clear meanwhile.
-std::expected<void, std::string> take_over(const datapath::Netdev& netdev) {
-  const auto leftover = datapath::find_leftover(netdev);
-  if (!leftover || !leftover->assoc_map) return {};
-  spdlog::warn("{}: an earlier pspd did not stop cleanly: aborting the connections it had secured",
-               netdev.name);
-  const auto left = datapath::end_secured_sockets(leftover->assoc_map.get());
-  if (!left) return std::unexpected(left.error());
-  if (*left == 0) return {};
-  return std::unexpected(fmt::format(
-      "{}: {} connections that an earlier pspd secured are still open and blocked, and this kernel "
-      "cannot abort them (CONFIG_INET_DIAG_DESTROY): end their programs, then start again",
-      netdev.name, *left));
-}
-
-const char* tcp_state_name(unsigned state) {
-  static constexpr const char* names[] = {"?",          "established", "syn-sent",  "syn-recv",
-                                          "fin-wait-1", "fin-wait-2",  "time-wait", "close",
-                                          "close-wait", "last-ack",    "listen",    "closing"};
-  return state < std::size(names) ? names[state] : "?";
-}
-
-std::string address_text(unsigned& family, const std::uint32_t* words) {
-  char text[INET6_ADDRSTRLEN] = "";
-  const auto* v6 = reinterpret_cast<const in6_addr*>(words);
-  if (family == 6 && IN6_IS_ADDR_V4MAPPED(v6)) {
-    ::inet_ntop(AF_INET, v6->s6_addr + 12, text, sizeof text);
-  } else {
-    ::inet_ntop(family == 4 ? AF_INET : AF_INET6, words, text, sizeof text);
-  }
-  return text;
-}
-
-AssocInfo assoc_info(const datapath::SecuredSocket& socket) {
-  const psp_sock& assoc = socket.assoc;
-  AssocInfo info;
-  info.cookie = socket.cookie();
-  info.dev_id = assoc.dev_id;
-  info.family = socket.family;
-  info.local_address = address_text(info.family, socket.id.idiag_src);
-  info.peer_address = address_text(info.family, socket.id.idiag_dst);
-  if (info.local_address.find(':') == std::string::npos) info.family = 4;
-  info.local_port = ntohs(socket.id.idiag_sport);
-  info.peer_port = ntohs(socket.id.idiag_dport);
-  info.state = assoc.state;
-  info.tcp_state = tcp_state_name(socket.tcp_state);
-  info.version = to_version(assoc.version).value_or(Version::kAesGcm128);
-  info.generation = assoc.generation;
-  info.rx_spi = Spi{assoc.rx_spi};
-  if (assoc.state >= PSP_STATE_TX) info.tx_spi = Spi{assoc.tx_spi};
-  info.rx_packets = assoc.rx_packets;
-  info.rx_bytes = assoc.rx_bytes;
-  info.tx_packets = assoc.tx_packets;
-  info.tx_bytes = assoc.tx_bytes;
-  info.rx_drops = assoc.rx_drops;
-  return info;
 }
 
 }  // namespace
@@ -156,49 +86,67 @@ std::expected<void, std::string> Daemon::bring_up() {
   crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&device_options_.tx.port_key),
                         sizeof device_options_.tx.port_key});
 
-  for (const std::string& name : options_.devices) {
-    auto netdev = datapath::find_netdev(name);
-    if (!netdev) return std::unexpected(netdev.error());
-    auto lock = lock_netdev(*netdev);
-    if (!lock) return std::unexpected(lock.error());
-    locks_.push_back(std::move(*lock));
-    if (auto done = take_over(*netdev); !done) return done;
-  }
+  auto namespaces = datapath::NetnsTable::open();
+  if (!namespaces) return std::unexpected(namespaces.error());
+  namespaces_ = std::move(*namespaces);
+  auto claims = claim_netdevs();
+  if (!claims) return std::unexpected(claims.error());
   auto programs = datapath::SocketPrograms::load(secrets_);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
   if (auto attached = programs_->attach(); !attached) return attached;
-  sockets_ = std::make_unique<datapath::KernelSockets>(secrets_, *programs_);
-  core_ = std::make_unique<device::Core>(*sockets_);
+  sockets_ = std::make_unique<datapath::KernelSockets>(secrets_, *programs_, *namespaces_);
+  sockets_->set_any_state(options_.compat == device::Compat::kLinux618);
+  core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
+  core_->set_compat(options_.compat);
   server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));
   core_->set_listener(server_.get());
   auto destroyed = datapath::DestroyEvents::open();
   if (!destroyed) return std::unexpected(destroyed.error());
   destroyed_ = std::move(*destroyed);
-  for (const std::string& name : options_.devices)
-    if (auto added = add_device(name); !added) return added;
-  auto control = ControlSocket::listen(loop_, *server_, options_.socket);
-  if (!control) return std::unexpected(control.error());
-  control_ = std::move(*control);
+  for (Claim& claim : *claims) {
+    auto added = add_device(claim.netdev, std::move(claim.lock));
+    if (!added) return std::unexpected(added.error());
+    wanted_.push_back({claim.netdev.name, *added, 0});
+  }
+  if (auto listening = listen_at_home(); !listening) return listening;
   watch();
   return {};
 }
 
-std::expected<void, std::string> Daemon::add_device(const std::string& name) {
-  auto device = datapath::HostDevice::attach({secrets_, *programs_, *sockets_, *core_}, name,
-                                             device_options_);
+std::expected<std::vector<Daemon::Claim>, std::string> Daemon::claim_netdevs() const {
+  std::vector<Claim> claims;
+  std::vector<device::NetdevKey> keys;
+  for (const std::string& name : options_.devices) {
+    auto netdev = datapath::find_netdev(name);
+    if (!netdev) return std::unexpected(netdev.error());
+    auto lock = datapath::lock_netdev(*netdev);
+    if (!lock) return std::unexpected(lock.error());
+    keys.push_back(netdev->key());
+    claims.push_back({std::move(*netdev), std::move(*lock)});
+  }
+  for (const Claim& claim : claims)
+    if (auto done = take_over(claim.netdev, keys); !done) return std::unexpected(done.error());
+  return claims;
+}
+
+std::expected<std::uint16_t, std::string> Daemon::add_device(const datapath::Netdev& netdev,
+                                                             UniqueFd lock) {
+  auto device =
+      datapath::HostDevice::attach({secrets_, *programs_, *namespaces_, *sockets_, *core_}, netdev,
+                                   std::move(lock), device_options_);
   if (!device) return std::unexpected(device.error());
-  for (const std::string& notice : (*device)->notices()) spdlog::warn("{}", notice);
+  for (const std::string& notice : (*device)->main().notices()) spdlog::warn("{}", notice);
   devices_.push_back(std::move(*device));
   const datapath::HostDevice& added = *devices_.back();
   if (options_.enable.bits != 0) (void)core_->set_versions(added.id(), options_.enable);
-  spdlog::info("{}: PSP device {} with {}, {} worker{}, MTU {}", name, added.id(),
+  spdlog::info("{}: PSP device {} with {}, {} worker{}, MTU {}", netdev.name, added.id(),
                backend_->description(), options_.workers, options_.workers == 1 ? "" : "s",
                added.netdev().mtu);
   if (options_.enable.bits == 0)
     spdlog::info("{}: receive is disabled: 'pspctl dev set {} psp-versions-ena all' enables it",
-                 name, name);
-  return {};
+                 netdev.name, netdev.name);
+  return added.id();
 }
 
 void Daemon::watch() {
@@ -216,6 +164,8 @@ void Daemon::watch() {
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = RTMGRP_LINK | RTMGRP_TC;  // and filters: ours must not be missing for long
+  const int on = 1;                             // also of the namespaces with associated netdevs
+  ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
   if (links_ && ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0)
     sources_.push_back(loop_.on_readable(links_.get(), [this] { on_links(); }));
   loop_.watchdog();
@@ -232,24 +182,35 @@ int Daemon::run() {
 }
 
 int Daemon::shut_down() {
+  listeners_.clear();
   control_.reset();
   sources_.clear();
   if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
-    const auto left = datapath::end_secured_sockets(programs_->assoc_map());
-    if (!left || *left != 0) {
+    const auto left = datapath::end_secured_sockets(programs_->assoc_map(), *namespaces_);
+    const std::size_t waiting = sockets_ ? sockets_->unconnected() : 0;
+    if (!left || *left + waiting != 0) {
       spdlog::error(
           "{} secured connections cannot be aborted: pspd's programs stay in place and block "
           "them; 'pspd --cleanup' removes them later",
-          left ? *left : 0);
-      devices_.clear();
+          left ? *left + waiting : 0);
+      end_devices(false);
       return 1;
     }
     std::this_thread::sleep_for(kDrain);
   }
-  for (auto& device : devices_) device->detach();
-  devices_.clear();
+  end_devices(true);
   if (programs_) programs_->detach();
   return 0;
+}
+
+// end_devices unregisters all devices while they are there to be asked to let go of others.
+void Daemon::end_devices(bool clean) {
+  keep_programs_ = !clean;
+  for (auto& device : devices_) {
+    if (clean) device->detach();
+    core_->remove_device(device->id());
+  }
+  devices_.clear();
 }
 
 datapath::HostDevice* Daemon::device_by_id(std::uint16_t id) {
@@ -259,7 +220,11 @@ datapath::HostDevice* Daemon::device_by_id(std::uint16_t id) {
 }
 
 void Daemon::on_destroyed() {
-  if (!destroyed_->read([this](std::uint64_t cookie) { depart(cookie); })) resynchronise();
+  const auto gone = [this](const datapath::SecuredSocket& socket) {
+    sockets_->note_end(socket);
+    depart(socket.cookie());
+  };
+  if (!destroyed_->read(gone)) resynchronise();
 }
 
 void Daemon::depart(std::uint64_t cookie) {
@@ -273,7 +238,7 @@ void Daemon::depart(std::uint64_t cookie) {
 
 // resynchronise finds the sockets whose end went unheard.
 void Daemon::resynchronise() {
-  const auto sockets = datapath::secured_sockets(programs_->assoc_map());
+  const auto sockets = all_sockets();
   if (!sockets) return;
   std::unordered_set<std::uint64_t> known;
   for (const auto& socket : *sockets) known.insert(socket.cookie());
@@ -297,26 +262,67 @@ void Daemon::on_links() {
   char buffer[16384];
   while (::recv(links_.get(), buffer, sizeof buffer, 0) > 0) {
   }
-  check_devices();
+  // Whoever is root in a container can cause as many events as it likes.
+  if (steady_clock::now() - checked_ >= kCheckPause) return check_devices();
+  check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
 }
 
 void Daemon::check_devices() {
-  std::erase_if(devices_, [this](auto& device) {
-    if (!device->refresh()) {
-      spdlog::warn("{} has gone, and its PSP device with it", device->netdev().name);
-      return true;
-    }
-    if (device->failed()) {
+  checked_ = steady_clock::now();
+  check_later_ = {};
+  std::vector<std::uint16_t> gone;
+  for (const auto& device : devices_)
+    if (!device->main().refresh()) gone.push_back(device->id());
+  for (const std::uint16_t id : gone) retire(id);
+  for (const auto& device : devices_) {
+    if (device->main().failed()) {
       spdlog::error("{} has gone: connections through {} are blocked; stopping",
                     device->tap().name(), device->netdev().name);
-      loop_.stop(1);
-    } else if (auto healed = device->heal(); !healed)
-      spdlog::error("{}", healed.error());
-    else if (*healed)
-      spdlog::warn("{}: pspd's tc filters were gone or not the first; they are back",
-                   device->netdev().name);
-    return false;
-  });
+      return loop_.stop(1);
+    }
+    heal(device->main());
+  }
+  check_associated();
+  check_namespaces();
+  find_wanted();
+}
+
+void Daemon::heal(datapath::Attachment& attachment) {
+  if (auto healed = attachment.heal(); !healed)
+    spdlog::error("{}", healed.error());
+  else if (*healed)
+    spdlog::warn("{}: pspd's tc filters were gone or not the first; they are back",
+                 attachment.netdev().name);
+}
+
+// retire ends a device whose netdev has gone.
+void Daemon::retire(std::uint16_t id) {
+  const auto found =
+      std::ranges::find_if(devices_, [id](const auto& device) { return device->id() == id; });
+  if (found == devices_.end()) return;
+  spdlog::warn("{} has gone, and its PSP device with it", (*found)->netdev().name);
+  core_->remove_device(id);
+  devices_.erase(found);
+  for (Wanted& wanted : wanted_)
+    if (wanted.device == id) wanted.device = 0;
+}
+
+// find_wanted gives a netdev of the command line that has come back its PSP device again: a new
+// one.
+void Daemon::find_wanted() {
+  for (Wanted& wanted : wanted_) {
+    if (wanted.device != 0) continue;
+    const auto netdev = datapath::find_netdev(wanted.name);
+    if (!netdev || netdev->ifindex == wanted.refused) continue;
+    auto lock = datapath::lock_netdev(*netdev);
+    auto added = lock ? add_device(*netdev, std::move(*lock)) : std::unexpected(lock.error());
+    if (added) {
+      wanted.device = *added;
+    } else {
+      spdlog::error("{}", added.error());
+      wanted.refused = netdev->ifindex;  // once is enough
+    }
+  }
 }
 
 void Daemon::rotate() {
@@ -328,7 +334,7 @@ void Daemon::rotate() {
 
 std::vector<AssocInfo> Daemon::associations() {
   std::vector<AssocInfo> all;
-  const auto sockets = datapath::secured_sockets(programs_->assoc_map());
+  const auto sockets = all_sockets();
   if (!sockets) return all;
   for (const auto& socket : *sockets) {
     if (socket.assoc.epoch != secrets_.epoch || socket.assoc.state == PSP_STATE_NONE) continue;
@@ -363,39 +369,6 @@ DaemonInfo Daemon::daemon_info() {
       if (drops[i] != 0) one.drops.emplace_back(name(static_cast<Drop>(i)), drops[i]);
   }
   return info;
-}
-
-int clean_up(const Options& options) {
-  int code = 0;
-  for (const std::string& name : options.devices) {
-    const auto netdev = datapath::find_netdev(name);
-    const auto lock = netdev ? lock_netdev(*netdev) : std::unexpected(netdev.error());
-    if (!lock) {
-      spdlog::error("{}", lock.error());
-      code = 1;
-      continue;
-    }
-    const auto leftover = datapath::find_leftover(*netdev);
-    if (!leftover) {
-      spdlog::info("{}: nothing left of an earlier pspd", name);
-      continue;
-    }
-    if (auto done = take_over(*netdev); !done) {
-      spdlog::error("{}", done.error());
-      code = 1;
-      continue;
-    }
-    if (leftover->restore & PSP_RESTORE_UDP_GRO_FORWARDING)
-      (void)datapath::set_feature(name, "rx-udp-gro-forwarding", false);
-    datapath::remove_leftover(*netdev, *leftover, true);
-    spdlog::info("{}: removed what an earlier pspd left", name);
-  }
-  for (const auto& orphan : datapath::find_orphans()) {
-    (void)datapath::end_secured_sockets(orphan.assoc_map.get());
-    datapath::remove_orphan(orphan);
-    spdlog::info("removed the socket programs of a pspd that is no more");
-  }
-  return code;
 }
 
 }  // namespace psp

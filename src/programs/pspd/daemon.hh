@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <expected>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include "control_socket.hh"
 #include "event_loop.hh"
 #include "host_device.hh"
+#include "netns.hh"
 #include "options.hh"
 #include "programs.hh"
 #include "sock_diag.hh"
@@ -27,7 +29,7 @@
 
 namespace psp {
 
-class Daemon final : private netlink::Inspector {
+class Daemon final : private netlink::Inspector, private device::NetdevOps {
  public:
   // start brings everything up, in an order in which a failure leaves nothing behind. Errors: a
   // sentence that says what is missing and how to get it.
@@ -40,21 +42,47 @@ class Daemon final : private netlink::Inspector {
  private:
   explicit Daemon(const Options& options);
   std::expected<void, std::string> bring_up();
-  std::expected<void, std::string> add_device(const std::string& name);
+  // Claim is a netdev of the command line that is this pspd's.
+  struct Claim {
+    datapath::Netdev netdev;
+    UniqueFd lock;
+  };
+  std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
+  std::expected<std::uint16_t, std::string> add_device(const datapath::Netdev& netdev,
+                                                       UniqueFd lock);
+  std::expected<void, std::string> listen_at_home();
   void watch();
   int shut_down();
+  void end_devices(bool clean);
 
   void on_destroyed();
   void depart(std::uint64_t cookie);
   void resynchronise();
   void bury();
+  std::expected<std::vector<datapath::SecuredSocket>, std::string> all_sockets() const;
   void on_links();
   void check_devices();
+  void check_associated();
+  void check_namespaces();
+  void heal(datapath::Attachment& attachment);
+  void retire(std::uint16_t id);
+  void find_wanted();
   void rotate();
   datapath::HostDevice* device_by_id(std::uint16_t id);
 
+  // daemon_netns.cc: other namespaces.
+  device::Result<std::uint64_t> netns_of(std::uint64_t caller_netns, std::int32_t nsid) override;
+  std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) override;
+  device::Result<void> attach(const device::Device& device, device::NetdevKey netdev) override;
+  void detach(const device::Device& device, device::NetdevKey netdev) override;
+  void listen_in(const datapath::Netns& netns);
+  bool is_deserted(const datapath::Netns& netns) const;
+  void leave(std::uint64_t netns);
+  std::vector<device::NetdevKey> associated_netdevs() const;
+
   std::vector<AssocInfo> associations() override;
   DaemonInfo daemon_info() override;
+  std::uint64_t home_netns() override { return namespaces_->home().cookie(); }
 
   Options options_;
   const crypto::Backend* backend_ = nullptr;
@@ -62,7 +90,7 @@ class Daemon final : private netlink::Inspector {
   datapath::Secrets secrets_;
   device::IvAllocator ivs_;
   datapath::HostDeviceOptions device_options_;
-  std::vector<UniqueFd> locks_;  // one a netdev: no second pspd on it
+  std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
   std::optional<datapath::SocketPrograms> programs_;
   std::unique_ptr<datapath::KernelSockets> sockets_;
   std::unique_ptr<device::Core> core_;
@@ -71,7 +99,20 @@ class Daemon final : private netlink::Inspector {
   std::optional<datapath::DestroyEvents> destroyed_;
   UniqueFd links_;
   std::unique_ptr<ControlSocket> control_;
+  std::map<std::uint64_t, std::unique_ptr<ControlSocket>> listeners_;  // in other namespaces
   std::vector<EventLoop::Source> sources_;
+  std::chrono::steady_clock::time_point checked_{};
+  EventLoop::Source check_later_;
+  bool keep_programs_ = false;  // at a stop that has to leave sockets blocked
+
+  // Wanted is a netdev of the command line, the device it has (0: none, the netdev has gone) and
+  // the ifindex of one of that name that could not have a device.
+  struct Wanted {
+    std::string name;
+    std::uint16_t device = 0;
+    std::uint32_t refused = 0;
+  };
+  std::vector<Wanted> wanted_;
 
   // Departed connections keep their Tx key while TIME_WAIT may still have to answer with it.
   struct Departed {
@@ -80,8 +121,5 @@ class Daemon final : private netlink::Inspector {
   };
   std::deque<Departed> departed_;
 };
-
-// clean_up removes what a killed pspd left on the devices of `options`. Returns the exit code.
-int clean_up(const Options& options);
 
 }  // namespace psp

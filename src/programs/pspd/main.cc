@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon.hh"
+#include "leftovers.hh"
 #include "options.hh"
 
 namespace {

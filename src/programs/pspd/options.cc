@@ -15,6 +15,7 @@ Examples:
   pspd --dev eth0                       PSP device for eth0, receive disabled until
                                         'pspctl dev set eth0 psp-versions-ena all'
   pspd --dev eth0 --enable all --rotate-interval 24h
+  pspd --config /etc/softpsp/pspd.toml  options from a file: dev = "eth0"
   pspd --cleanup --dev eth0             remove what a killed pspd left
 
 On SIGTERM the host is put back as it was; connections that were secured are aborted,
@@ -104,6 +105,17 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_option("--log-level", options.log_level, "error, warn, info or debug")
       ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
       ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--compat",
+         [&](const std::string& text) {
+           options.compat =
+               text == "linux-6.18" ? device::Compat::kLinux618 : device::Compat::kNewest;
+         },
+         "whose rules hold where releases of the kernel differ: newest or linux-6.18")
+      ->check(CLI::IsMember({"newest", "linux-6.18"}))
+      ->default_str("newest");
+  app.set_config("--config", "", "read these options from a file (TOML)")->type_name("FILE");
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--cleanup", options.cleanup, "remove what a killed pspd left, then exit");
   try {
     app.parse(argc, argv);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <psp/device/core.hh>
 #include <psp/wire/types.hh>
 
 namespace psp {
@@ -26,6 +27,7 @@ struct Options {
   bool udp_checksum = true;
   std::string log_level = "info";
   bool cleanup = false;
+  device::Compat compat = device::Compat::kNewest;
 };
 
 // parse_options reads argv. Without a value the program ends with that exit code: help and version

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Attachment: a netdev whose sockets use a PSP device. It has a TAP, tc programs and workers of its
+// own, all in the netdev's network namespace; keys and statistics are the device's. A device has
+// one on its main netdev and one on each that is associated with it.
+//
+// Threading: the control thread, outside of all InNetns; the workers have threads of their own.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <psp/device/software_driver.hh>
+
+#include "netdev.hh"
+#include "netns.hh"
+#include "programs.hh"
+#include "tap.hh"
+#include "worker.hh"
+
+namespace psp::datapath {
+
+struct HostDeviceOptions {
+  device::SoftwareDriverOptions driver;
+  TxOptions tx;
+  unsigned workers = 1;  // TAP queues, each with a thread
+  std::uint32_t busy_poll_us = 0;
+};
+
+class Attachment {
+ public:
+  // open makes the TAP and the workers. `lock` is that of the netdev (see lock_netdev). What is
+  // passed by reference outlives the attachment. Errors: a sentence.
+  static std::expected<std::unique_ptr<Attachment>, std::string> open(
+      const Netns& netns, const Netdev& netdev, UniqueFd lock, device::SoftwareDriver& driver,
+      const HostDeviceOptions& options);
+
+  // The programs stay where they are, and with them the block on secured sockets, unless detach was
+  // called; no socket may send by the netdev any more.
+  ~Attachment();
+  Attachment(const Attachment&) = delete;
+  Attachment& operator=(const Attachment&) = delete;
+
+  // start puts the programs in place. What a killed pspd left on the netdev is taken over: its
+  // sockets must be gone (see end_secured_sockets). Errors: a sentence; detach then cleans up.
+  std::expected<void, std::string> start(const Secrets& secrets, const SocketPrograms& shared,
+                                         std::uint16_t dev_id, VersionSet versions,
+                                         std::uint32_t rotation);
+
+  // detach takes the programs off the netdev and puts its settings back.
+  void detach();
+
+  // refresh takes over a new name, MTU or address. False: the netdev has gone.
+  bool refresh();
+  // failed: the TAP has gone. Nothing is sealed or opened any more.
+  bool failed() const;
+  // heal puts the programs back if somebody took them off. True if it had to.
+  std::expected<bool, std::string> heal();
+
+  void set_versions(VersionSet versions);
+  void set_rotation(std::uint32_t rotation);
+
+  const Netdev& netdev() const { return netdev_; }
+  const Tap& tap() const { return tap_; }
+  const std::vector<std::string>& notices() const { return notices_; }
+  DropCounts drops() const;  // of the programs
+  // references is how many of the references to its network namespace are this attachment's.
+  std::size_t references() const { return 1 + tap_.queues(); }
+
+ private:
+  Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
+      : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
+  void tune();
+
+  const Netns& netns_;
+  Netdev netdev_;
+  UniqueFd lock_;
+  Tap tap_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  const SocketPrograms* shared_ = nullptr;
+  std::optional<NetdevPrograms> programs_;
+  std::uint16_t dev_id_ = 0;
+  std::vector<std::string> notices_;
+};
+
+}  // namespace psp::datapath
