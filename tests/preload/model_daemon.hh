@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pspd without packets, in a thread of the test: the real control socket, server and core over
+// models. Descriptors are real: a TCP socket can be secured once, whatever number it has here.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <netinet/in.h>
+#include <set>
+#include <string>
+#include <sys/socket.h>
+#include <thread>
+#include <vector>
+
+#include <psp/base/unique_fd.hh>
+#include <psp/device/core.hh>
+#include <psp/netlink/server.hh>
+
+#include "control_socket.hh"
+#include "device/core_fakes.hh"
+
+namespace psp {
+
+// AnySockets takes every TCP socket, once.
+class AnySockets final : public device::SocketOps {
+ public:
+  device::Result<device::SocketInfo> examine(int fd) override {
+    int protocol = 0;
+    socklen_t length = sizeof protocol;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) != 0)
+      return device::fail(errno);
+    if (protocol != IPPROTO_TCP)
+      return device::fail(EOPNOTSUPP, "Unsupported socket family and type", device::Field::kSockFd);
+    device::SocketInfo info;
+    length = sizeof info.cookie;
+    ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &info.cookie, &length);
+    length = sizeof info.netns;
+    ::getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &info.netns, &length);
+    info.established = true;
+    return info;
+  }
+  device::Result<void> rx_attach(int, const device::Association& association) override {
+    if (!secured_.insert(association.cookie).second)
+      return device::fail(EBUSY, "Socket already has PSP state", device::Field::kSockFd);
+    return {};
+  }
+  device::Result<void> tx_attach(int, const device::Association&) override { return {}; }
+
+ private:
+  std::set<std::uint64_t> secured_;
+};
+
+// ModelDaemon runs from construction to destruction, in the namespace of the thread that makes it.
+class ModelDaemon {
+ public:
+  explicit ModelDaemon(const std::string& address, std::uint32_t devices = 1) {
+    const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM, 0));
+    std::uint64_t netns = 0;
+    socklen_t length = sizeof netns;
+    ::getsockopt(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &length);
+    core_.set_listener(&server_);
+    for (std::uint32_t i = 0; i < devices; i++)
+      (void)core_.add_device({netns, 7 + i}, "eth0", VersionSet::all(), driver_);
+    auto control = ControlSocket::listen(loop_, server_, address);
+    if (!control) {
+      error_ = control.error();
+      return;
+    }
+    control_ = std::move(*control);
+    beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
+      if (stop_) loop_.stop(0);
+    });
+    thread_ = std::thread([this] { loop_.run(); });
+  }
+  ~ModelDaemon() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  ModelDaemon(const ModelDaemon&) = delete;
+  ModelDaemon& operator=(const ModelDaemon&) = delete;
+
+  const std::string& error() const { return error_; }
+
+ private:
+  device::FakeDriver driver_;
+  AnySockets sockets_;
+  device::Core core_{sockets_};
+  netlink::Server server_{core_, nullptr};
+  EventLoop loop_;
+  std::unique_ptr<ControlSocket> control_;
+  EventLoop::Source beat_;
+  std::atomic<bool> stop_ = false;
+  std::string error_;
+  std::thread thread_;
+};
+
+}  // namespace psp

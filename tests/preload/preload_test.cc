@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Programs that were written for the kernel's `psp` family, run unmodified under libpsp-genl.so
+// against the real control socket and server. The programs know nothing of pspd; what they see is
+// their business (handwritten.c, mnl_client.c, nl_client.c, client.py).
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+
+#include "model_daemon.hh"
+
+namespace psp {
+namespace {
+
+constexpr const char* kAddress = "@softpsp-preload-test";
+
+struct Ended {
+  int status = -1;
+  std::string output;
+};
+
+// Child is a program under the library, with its standard input and output.
+class Child {
+ public:
+  explicit Child(std::vector<std::string> words, const std::string& preload = PSP_GENL_LIBRARY) {
+    std::array<int, 2> in{}, out{};
+    if (::pipe2(in.data(), O_CLOEXEC) != 0 || ::pipe2(out.data(), O_CLOEXEC) != 0) return;
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::dup2(in[0], STDIN_FILENO);
+      ::dup2(out[1], STDOUT_FILENO);
+      ::dup2(out[1], STDERR_FILENO);
+      ::setenv("LD_PRELOAD", preload.c_str(), 1);
+      ::setenv("PSP_SOCKET", kAddress, 1);
+      std::vector<char*> argv;
+      for (std::string& word : words) argv.push_back(word.data());
+      argv.push_back(nullptr);
+      ::execvp(argv[0], argv.data());
+      ::_exit(127);
+    }
+    in_ = UniqueFd(in[1]);
+    out_ = UniqueFd(out[0]);
+    ::close(in[0]);
+    ::close(out[1]);
+  }
+  ~Child() {
+    if (pid_ > 0) ::kill(pid_, SIGKILL);
+    (void)wait();
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  // line reads up to the next end of line.
+  std::string line() {
+    std::string text;
+    for (char c; ::read(out_.get(), &c, 1) == 1 && c != '\n';) text += c;
+    return text;
+  }
+  void go_on() { (void)!::write(in_.get(), "go\n", 3); }
+  Ended wait() {
+    Ended ended;
+    char buffer[4096];
+    for (ssize_t n; (n = ::read(out_.get(), buffer, sizeof buffer)) > 0;)
+      ended.output.append(buffer, static_cast<std::size_t>(n));
+    if (pid_ > 0) ::waitpid(pid_, &ended.status, 0);
+    pid_ = -1;
+    return ended;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  UniqueFd in_, out_;
+};
+
+Ended run(std::vector<std::string> words, const std::string& preload = PSP_GENL_LIBRARY) {
+  return Child(std::move(words), preload).wait();
+}
+
+class Preload : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    // Ports of netlink sockets and abstract addresses are then nobody else's.
+    isolated_ = ::unshare(CLONE_NEWNET) == 0;
+    if (isolated_) (void)!std::system("ip link set lo up");
+  }
+  void SetUp() override {
+    if (!isolated_) GTEST_SKIP() << "needs CAP_SYS_ADMIN and CAP_NET_ADMIN (a network namespace)";
+  }
+  void start(std::uint32_t devices = 1) {
+    daemon_ = std::make_unique<ModelDaemon>(kAddress, devices);
+    ASSERT_EQ(daemon_->error(), "");
+  }
+  void expect_ok(std::vector<std::string> words, const std::string& output = "ok\n") {
+    const Ended ended = run(std::move(words));
+    EXPECT_EQ(ended.output, output);
+    EXPECT_EQ(ended.status, 0);
+  }
+  static inline bool isolated_ = false;
+  std::unique_ptr<ModelDaemon> daemon_;
+};
+
+// One habit of handwritten.c a test.
+class Handwritten : public Preload, public testing::WithParamInterface<const char*> {};
+
+TEST_P(Handwritten, RunsAsOnTheKernel) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  expect_ok({PSP_HANDWRITTEN, GetParam()});
+}
+
+INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
+                         testing::Values("lookup", "families", "batch", "associate", "errors",
+                                         "peek", "polling", "connected", "calls", "control",
+                                         "threads", "forked", "executed", "closing", "overrun",
+                                         "overrun_unheard", "ordinary"),
+                         [](const auto& parameter) { return std::string(parameter.param); });
+
+TEST_F(Preload, ContinuesADumpAsItIsRead) {
+  ASSERT_NO_FATAL_FAILURE(start(2000));
+  expect_ok({PSP_HANDWRITTEN, "long_dump"}, "2000 devices\nok\n");
+}
+
+TEST_F(Preload, HasTheKernelAnswerWhilePspdIsAway) { expect_ok({PSP_HANDWRITTEN, "absent"}); }
+
+TEST_F(Preload, SurvivesARestartOfPspd) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  Child child({PSP_HANDWRITTEN, "restart"});
+  ASSERT_EQ(child.line(), "stop");
+  daemon_.reset();
+  child.go_on();
+  ASSERT_EQ(child.line(), "start");
+  ASSERT_NO_FATAL_FAILURE(start());
+  child.go_on();
+  const Ended ended = child.wait();
+  EXPECT_EQ(ended.output, "ok\n");
+  EXPECT_EQ(ended.status, 0);
+}
+
+TEST_F(Preload, StepsAsideWhereTheKernelHasTheFamily) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  // The kernel's part is played by a second library, behind ours.
+  const Ended ended =
+      run({PSP_HANDWRITTEN, "kernel"}, std::string(PSP_GENL_LIBRARY) + ":" + PSP_FAKE_KERNEL);
+  EXPECT_EQ(ended.output, "psp is 0x19\nok\n");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_EQ(run({PSP_HANDWRITTEN, "kernel"}).output, "psp is 0x5053\nok\n");
+}
+
+TEST_F(Preload, ServesProgramsOfLibmnl) {
+  ASSERT_NO_FATAL_FAILURE(start(3));
+  expect_ok({PSP_MNL_CLIENT}, "devices: 1 2 3\nrotated: 2\nno device: No such device\n");
+}
+
+TEST_F(Preload, ServesProgramsOfLibnl) {
+#ifdef PSP_NL_CLIENT
+  ASSERT_NO_FATAL_FAILURE(start(3));
+  expect_ok({PSP_NL_CLIENT}, "devices: 1 2 3\nrotated: 2\nno device: -19\n");
+#else
+  GTEST_SKIP() << "built without libnl-genl-3";
+#endif
+}
+
+TEST_F(Preload, ServesPythonPrograms) {
+  ASSERT_NO_FATAL_FAILURE(start(3));
+  expect_ok({"python3", PSP_SOURCE_DIR "/tests/preload/client.py"},
+            "devices: 1 2 3\nrotated: 2\nno device: No such device\n");
+}
+
+}  // namespace
+}  // namespace psp
