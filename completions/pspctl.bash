@@ -6,7 +6,7 @@
 # Answers of pspctl, where the command line so far says that they come from.
 _pspctl_json() { command "${_pspctl_command[@]}" -j "$@" 2>/dev/null; }
 
-_pspctl_devices() { _pspctl_json dev show | grep -o '"ifname":"[^"\\]*"' | cut -d'"' -f4 | sort -u; }
+_pspctl_devices() { _pspctl_json dev show | grep -o '"id":[0-9]*,"ifname":"[^"\\]*"' | cut -d'"' -f6 | sort -u; }
 
 # _pspctl_versions DEVICE...: those that the device can, or all that there are.
 _pspctl_versions() {

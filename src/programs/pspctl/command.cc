@@ -37,8 +37,9 @@ Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted
 )";
 
 const std::vector<Noun>& nouns() {
-  static const std::vector<Noun> table = {dev_noun(),   key_noun(),     assoc_noun(),
-                                          stats_noun(), monitor_noun(), doctor_noun()};
+  static const std::vector<Noun> table = {dev_noun(),    key_noun(),     assoc_noun(),
+                                          stats_noun(),  monitor_noun(), doctor_noun(),
+                                          netlink_noun()};
   return table;
 }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl dev: the PSP devices and the versions that they accept.
+#include <cerrno>
 #include <fmt/format.h>
 
 #include "command.hh"
 #include "devices.hh"
+#include "netlink_query.hh"
+#include "netns.hh"
 
 namespace psp::ctl {
 
@@ -12,17 +15,23 @@ namespace {
 
 constexpr std::string_view kHelp = R"(Usage: pspctl dev show [IFNAME | id N]
        pspctl dev set IFNAME|id N psp-versions-ena LIST
+       pspctl dev assoc|disassoc IFNAME|id N netdev NAME [netns NAME | nsid N | pid PID]
 
 show   id, netdev, versions that the device can and versions enabled for receive;
        -s adds counters, -d what pspd knows beside (TAP, MTU, key generation, SPIs left)
 set    enables exactly the versions of LIST for receive: names or numbers separated by
        commas, or all, or none. Transmit does not look at it. Needs CAP_NET_ADMIN.
+assoc  lets another netdev use the device: one here, or in a namespace that is named as
+       for ip-netns(8), by number, or by a process in it. Connections made there are then
+       secured by this device. Needs CAP_NET_ADMIN; in the device's namespace only, if one
+       is named. disassoc takes it back.
 
        hdr0-aes-gcm-128  (0)  encrypted          hdr0-aes-gmac-128 (2)  authenticated only
        hdr0-aes-gcm-256  (1)  encrypted          hdr0-aes-gmac-256 (3)  authenticated only
 
 Examples:
        pspctl dev set eth0 psp-versions-ena hdr0-aes-gcm-128,hdr0-aes-gcm-256
+       pspctl dev assoc eth0 netdev eth0 netns container1
        pspctl -j dev show eth0
 )";
 
@@ -38,10 +47,11 @@ Outcome<void> print_device(Context& context, Client& client, const DeviceInfo& d
   Emitter& out = context.out;
   const auto element = out.element();
   out.print("id", "{}: ", device.id);
-  out.print("ifname", "{}", netdev_name(device.ifindex), Colour::kName);
-  out.print("ifindex", ": ifindex {}\n", device.ifindex);
+  print_identity(out, device);
+  out.text("\n");
   out.print_versions("psp-versions-cap", "    ", device.versions_cap);
   out.print_versions("psp-versions-ena", "\n    ", device.versions_ena);
+  print_associated(out, device, "\n    ");
   out.text("\n");
   const auto* details = daemon_device(daemon, device.id);
   if (context.options.details && details != nullptr) print_details(out, *details);
@@ -94,8 +104,81 @@ Outcome<void> set(Context& context) {
   return {};
 }
 
+// Place is where a netdev is, and the words that said so.
+struct Place {
+  std::optional<std::int32_t> nsid;  // none: here
+  std::string words;
+};
+
+Outcome<Place> place_of(const Outcome<UniqueFd>& netns, std::string words) {
+  if (!netns) return std::unexpected(netns.error());
+  const auto nsid = nsid_of(*netns, words);
+  if (!nsid) return std::unexpected(nsid.error());
+  return Place{*nsid, " " + std::move(words)};
+}
+
+// take_place reads `[netns NAME | nsid N | pid PID]`.
+Outcome<Place> take_place(Words& words) {
+  const std::string key(words.peek());
+  if (key != "netns" && key != "nsid" && key != "pid") return Place{};
+  words.accept(key);
+  const auto word = words.take(fmt::format("value behind \"{}\"", key));
+  if (!word) return std::unexpected(word.error());
+  const std::string both = fmt::format("{} {}", key, *word);
+  if (key == "netns") return place_of(open_netns(*word), both);
+  const auto number = parse_number(*word);
+  if (!number || *number > INT32_MAX)
+    return usage_error(fmt::format("\"{}\" is no {}", *word, key));
+  if (key == "pid") return place_of(open_netns_of(*number), both);
+  return Place{static_cast<std::int32_t>(*number), " " + both};
+}
+
+using Change = ClientResult<void> (Client::*)(std::uint32_t, std::uint32_t,
+                                              std::optional<std::int32_t>);
+
+// associate is dev assoc and dev disassoc.
+Outcome<void> associate(Context& context, std::string_view verb, Change change) {
+  const auto selector = take_device(context.words);
+  if (!selector) return std::unexpected(selector.error());
+  const std::string what = fmt::format("dev {} {}", verb, selector->words());
+  if (!context.words.accept("netdev"))
+    return usage_error(fmt::format("dev {}: netdev NAME is missing", verb));
+  const auto name = context.words.take("NAME behind \"netdev\"");
+  if (!name) return std::unexpected(name.error());
+  const auto place = take_place(context.words);
+  if (!place) return std::unexpected(place.error());
+  if (auto end = context.words.expect_end(); !end) return end;
+
+  const auto ifindex = link_index(*name, place->nsid);
+  if (!ifindex) {
+    ClientError error;
+    error.sys_errno = ifindex.error();
+    if (error.sys_errno == ENODEV) error.text = "no such network interface";
+    if (error.sys_errno == EINVAL && place->nsid) error.text = "no such network namespace";
+    return refused(fmt::format("{}: netdev {}{}", what, *name, place->words), error);
+  }
+  auto client = context.connect();
+  if (!client) return std::unexpected(client.error());
+  const auto device = find_device(*client, *selector, fmt::format("dev {}", verb));
+  if (!device) return std::unexpected(device.error());
+  if (auto done = ((*client).*change)(device->id, *ifindex, place->nsid); !done)
+    return refused(what, done.error());
+  context.out.finish();
+  return {};
+}
+
+Outcome<void> assoc(Context& context) { return associate(context, "assoc", &Client::dev_assoc); }
+Outcome<void> disassoc(Context& context) {
+  return associate(context, "disassoc", &Client::dev_disassoc);
+}
+
 }  // namespace
 
-Noun dev_noun() { return {"dev", kHelp, true, {{"show", show, "list"}, {"set", set}}}; }
+Noun dev_noun() {
+  return {"dev",
+          kHelp,
+          true,
+          {{"show", show, "list"}, {"set", set}, {"assoc", assoc}, {"disassoc", disassoc}}};
+}
 
 }  // namespace psp::ctl

@@ -11,9 +11,9 @@
 
 #include <psp/wire/version_text.hh>
 
-namespace psp::ctl {
+#include "netlink_query.hh"
 
-namespace {
+namespace psp::ctl {
 
 std::optional<std::uint32_t> parse_number(std::string_view word) {
   std::uint32_t number = 0;
@@ -21,8 +21,6 @@ std::optional<std::uint32_t> parse_number(std::string_view word) {
   if (error != std::errc{} || end != word.data() + word.size()) return {};
   return number;
 }
-
-}  // namespace
 
 std::string DeviceSelector::words() const { return id ? fmt::format("id {}", *id) : ifname; }
 
@@ -51,6 +49,40 @@ std::string netdev_name(std::uint32_t ifindex) {
   return buffer.data();
 }
 
+std::string device_name(const DeviceInfo& device) {
+  if (!device.by_association) return netdev_name(device.ifindex);
+  return device.associated.empty() ? "?" : netdev_name(device.associated.front().ifindex);
+}
+
+void print_identity(Emitter& out, const DeviceInfo& device) {
+  out.print("ifname", "{}", device_name(device), Colour::kName);
+  if (!device.by_association) {
+    out.print("ifindex", ": ifindex {}", device.ifindex);
+    return;
+  }
+  out.set("by-association", true);
+  out.text(": by-association");
+}
+
+void print_associated(Emitter& out, const DeviceInfo& device, std::string_view before) {
+  if (device.associated.empty()) return;
+  const auto list = out.array("assoc-list");
+  for (const AssociatedNetdev& netdev : device.associated) {
+    const auto element = out.element();
+    const bool ours = netdev.nsid < 0;
+    const auto name =
+        link_name(netdev.ifindex, ours ? std::nullopt : std::optional<std::int32_t>(netdev.nsid));
+    out.text(before);
+    out.print("ifname", "assoc {}", name.value_or(fmt::format("if{}", netdev.ifindex)),
+              Colour::kName);
+    out.print("ifindex", " ifindex {}", netdev.ifindex);
+    if (ours)
+      out.set("nsid", netdev.nsid);
+    else
+      out.print("nsid", " nsid {}", netdev.nsid);
+  }
+}
+
 Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
                                 std::string_view what) {
   if (selector.id) {
@@ -65,7 +97,12 @@ Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
                 fmt::format("{} {}: no such network interface", what, selector.ifname)});
   const auto devices = client.devices();
   if (!devices) return refused(fmt::format("{} {}", what, selector.ifname), devices.error());
-  const auto found = std::ranges::find(*devices, ifindex, &DeviceInfo::ifindex);
+  const auto found = std::ranges::find_if(*devices, [&](const DeviceInfo& device) {
+    return device.ifindex == ifindex ||
+           std::ranges::any_of(device.associated, [&](const AssociatedNetdev& netdev) {
+             return netdev.nsid < 0 && netdev.ifindex == ifindex;
+           });
+  });
   if (found == devices->end())
     return std::unexpected(
         Failure{ExitStatus::kFailed,
@@ -85,11 +122,6 @@ Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
   if (!devices) return refused(what, devices.error());
   std::ranges::sort(*devices, {}, &DeviceInfo::id);
   return std::move(*devices);
-}
-
-std::string DeviceNames::of(std::uint32_t id) const {
-  const auto found = std::ranges::find(devices_, id, &DeviceInfo::id);
-  return found == devices_.end() ? "?" : netdev_name(found->ifindex);
 }
 
 Outcome<VersionSet> read_versions(std::string_view list, VersionSet cap) {

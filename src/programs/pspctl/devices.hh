@@ -19,6 +19,9 @@ struct DeviceSelector {
   std::string words() const;  // as typed, for errors
 };
 
+// parse_number reads a decimal number.
+std::optional<std::uint32_t> parse_number(std::string_view word);
+
 // take_device reads `[dev] IFNAME` or `[dev] id N`. Errors: kUsage.
 Outcome<DeviceSelector> take_device(Words& words);
 // take_optional_device is the same where there may be none.
@@ -27,6 +30,16 @@ Outcome<std::optional<DeviceSelector>> take_optional_device(Words& words);
 // netdev_name is the name of the netdev with that index, or "if<index>" if there is none here.
 std::string netdev_name(std::uint32_t ifindex);
 
+// device_name is the netdev by which we know a device: its main one, or where it is visible by
+// association only, the first of ours that uses it.
+std::string device_name(const DeviceInfo& device);
+
+// print_identity prints name and ifindex, or that it is visible by association: "eth0: ifindex 2".
+void print_identity(Emitter& out, const DeviceInfo& device);
+
+// print_associated prints the netdevs that use the device; `before` each for people.
+void print_associated(Emitter& out, const DeviceInfo& device, std::string_view before);
+
 // find_device looks the device up; `what` begins the error. Errors: kFailed, or the client's.
 Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
                                 std::string_view what);
@@ -34,17 +47,6 @@ Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
 Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
                                                 const std::optional<DeviceSelector>& selector,
                                                 std::string_view what);
-
-// DeviceNames maps the ids of `devices` to netdev names.
-class DeviceNames {
- public:
-  explicit DeviceNames(const std::vector<DeviceInfo>& devices) : devices_(devices) {}
-  // of is the name of the device with that id, or "?".
-  std::string of(std::uint32_t id) const;
-
- private:
-  const std::vector<DeviceInfo>& devices_;
-};
 
 // read_versions reads a list as people write it: "hdr0-aes-gcm-128,aes-gcm-256,2", "none", or
 // "all", which is `cap`. Errors: kUsage.

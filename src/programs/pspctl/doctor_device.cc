@@ -110,7 +110,7 @@ Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& sele
   Verdicts verdicts;
   for (const DeviceInfo& device : *devices) {
     DeviceFacts facts;
-    facts.ifname = netdev_name(device.ifindex);
+    facts.ifname = device_name(device);
     facts.versions_ena = device.versions_ena;
     if (const auto* details = daemon_device(daemon, device.id))
       facts.spi_remaining = details->spi_remaining;

@@ -40,6 +40,11 @@ Emitter::Scope Emitter::object(std::string_view key) {
   return Scope(*this);
 }
 
+Emitter::Scope Emitter::array(std::string_view key) {
+  open_.emplace_back(std::string(key), nlohmann::ordered_json::array());
+  return Scope(*this);
+}
+
 void Emitter::close() {
   auto [key, value] = std::move(open_.back());
   open_.pop_back();
@@ -49,6 +54,8 @@ void Emitter::close() {
   }
   if (open_.empty())
     elements_.push_back(std::move(value));
+  else if (open_.back().second.is_array())
+    open_.back().second.push_back(std::move(value));
   else
     open_.back().second[key] = std::move(value);
 }
@@ -110,6 +117,10 @@ void Emitter::end_event() {
     write("\n", Colour::kNone);
   }
   std::fflush(file_);
+}
+
+void Emitter::document(const nlohmann::ordered_json& value) {
+  write(dump(value, style_.pretty) + "\n", Colour::kNone);
 }
 
 void Emitter::finish() {

@@ -45,8 +45,10 @@ class Emitter {
     Emitter& emitter_;
   };
 
-  // element opens an object of the top-level array.
+  // element opens an object of the array: the top-level one, or that opened by array().
   [[nodiscard]] Scope element() { return object({}); }
+  // array opens an array named `key` inside the open object; its elements are objects.
+  [[nodiscard]] Scope array(std::string_view key);
   // object opens an object named `key` inside the open one.
   [[nodiscard]] Scope object(std::string_view key);
 
@@ -82,6 +84,8 @@ class Emitter {
   // end_event ends one event of a stream: a line, written at once. For programs a line holds one
   // object, and no array is around them.
   void end_event();
+  // document writes a JSON value by itself, whatever the style.
+  void document(const nlohmann::ordered_json& value);
   // finish writes the array. Call once, if the command succeeded.
   void finish();
 

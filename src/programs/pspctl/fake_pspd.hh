@@ -31,7 +31,10 @@ namespace psp::ctl {
 
 class FakePspd final : public netlink::Inspector {
  public:
-  FakePspd() : core(sockets_) {
+  // kPassedFd is the descriptor by which the core knows one that came with a request.
+  static constexpr int kPassedFd = 1000;
+
+  FakePspd() : core(sockets, &netdevs) {
     static std::atomic<int> serial{0};
     address = "@pspctl-test-" + std::to_string(getpid()) + "-" + std::to_string(serial++);
   }
@@ -44,9 +47,9 @@ class FakePspd final : public netlink::Inspector {
     server_ = std::make_unique<netlink::Server>(core, with_inspector ? this : nullptr);
     core.set_listener(server_.get());
     server_->set_multicast(
-        [this](std::uint32_t bit, std::uint64_t, const netlink::Datagram& message) {
+        [this](std::uint32_t bit, std::uint64_t where, const netlink::Datagram& message) {
           for (const auto& one : connections_)
-            if ((one->caller.groups & bit) != 0)
+            if ((one->caller.groups & bit) != 0 && one->caller.netns == where)
               send(one->fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
         });
     sockaddr_un name{};
@@ -71,15 +74,13 @@ class FakePspd final : public netlink::Inspector {
 
   std::string address;
   bool net_admin = true;
+  std::uint64_t netns = 0;  // that the server takes callers to be in
   bool with_inspector = true;
   std::vector<AssocInfo> assocs;
   DaemonInfo info;
   device::FakeDriver driver, second_driver;
-
- private:
-  device::ModelSockets sockets_;
-
- public:
+  device::ModelSockets sockets;
+  device::FakeNetdevs netdevs;
   device::Core core;
 
  private:
@@ -104,18 +105,32 @@ class FakePspd final : public netlink::Inspector {
         connections_.push_back(std::make_unique<Connection>());
         connections_.back()->fd = UniqueFd(accept(listener_.get(), nullptr, nullptr));
         connections_.back()->caller.net_admin = net_admin;
+        connections_.back()->caller.netns = netns;
       }
     }
   }
 
   bool answer(Connection& one) {
     std::array<std::uint8_t, 16384> octets;
-    const ssize_t size = recv(one.fd.get(), octets.data(), octets.size(), 0);
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    iovec place = {octets.data(), octets.size()};
+    msghdr message{};
+    message.msg_iov = &place;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t size = recvmsg(one.fd.get(), &message, MSG_CMSG_CLOEXEC);
     if (size <= 0) return false;
+    UniqueFd passed;
+    if (const cmsghdr* header = CMSG_FIRSTHDR(&message)) {
+      int fd = -1;
+      std::copy_n(CMSG_DATA(header), sizeof fd, reinterpret_cast<unsigned char*>(&fd));
+      passed = UniqueFd(fd);
+    }
     std::vector<netlink::Datagram> answers;
-    server_->handle(one.caller, {octets.data(), static_cast<std::size_t>(size)}, -1, answers);
-    for (const auto& message : answers)
-      send(one.fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
+    server_->handle(one.caller, {octets.data(), static_cast<std::size_t>(size)},
+                    passed ? kPassedFd : -1, answers);
+    for (const auto& part : answers) send(one.fd.get(), part.data(), part.size(), MSG_NOSIGNAL);
     const std::lock_guard lock(mutex_);
     if (one.caller.groups != 0) ++members_;
     joined_.notify_all();

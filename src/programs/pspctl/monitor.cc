@@ -82,10 +82,11 @@ void print_event(Context& context, const Notification& event) {
     out.print("name", "{}", name_of(event.kind));
     out.print("id", " {}:", event.device.id);
     if (event.kind != Notification::Kind::kKeyRotate) {
-      out.print("ifname", " {}", netdev_name(event.device.ifindex), Colour::kName);
-      out.print("ifindex", ": ifindex {}", event.device.ifindex);
+      out.text(" ");
+      print_identity(out, event.device);
       out.print_versions("psp-versions-cap", " ", event.device.versions_cap);
       out.print_versions("psp-versions-ena", " ", event.device.versions_ena);
+      print_associated(out, event.device, " ");
     }
   }
   out.end_event();

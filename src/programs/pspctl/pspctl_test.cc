@@ -222,7 +222,8 @@ TEST_F(Pspctl, ExitsWithThreeIfPspdEnds) {
 
 TEST_F(Pspctl, ExitsWithTwoForUsage) {
   fails({"frob"}, ExitStatus::kUsage, "\"frob\" is no noun of pspctl; see pspctl --help");
-  fails({"dev", "frob"}, ExitStatus::kUsage, "dev: \"frob\" is no verb of it (show, set)");
+  fails({"dev", "frob"}, ExitStatus::kUsage,
+        "dev: \"frob\" is no verb of it (show, set, assoc, disassoc)");
   fails({"key"}, ExitStatus::kUsage, "key: VERB is missing (rotate)");
   fails({"key", "rotate"}, ExitStatus::kUsage, "IFNAME (or \"id N\") is missing");
   fails({"dev", "show", "lo", "lo"}, ExitStatus::kUsage, "\"lo\" is not expected here");
@@ -248,7 +249,7 @@ TEST(Help, FitsAScreenAndExistsForEachNoun) {
     EXPECT_LE(std::ranges::count(result.out, '\n'), 24);
     EXPECT_THAT(result.out, StartsWith("Usage: pspctl "));
   }
-  for (const std::string noun : {"dev", "key", "assoc", "stats", "monitor", "doctor"}) {
+  for (const std::string noun : {"dev", "key", "assoc", "stats", "monitor", "doctor", "netlink"}) {
     const Result result = call({noun, "help"});
     EXPECT_EQ(result.status, ExitStatus::kOk);
     EXPECT_THAT(result.out, StartsWith("Usage: pspctl " + noun));

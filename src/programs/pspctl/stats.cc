@@ -41,7 +41,7 @@ Outcome<void> show(Context& context) {
     if (!stats) return refused(fmt::format("stats show id {}", device.id), stats.error());
     const auto element = out.element();
     out.print("dev-id", "{}: ", device.id);
-    out.print("ifname", "{}", netdev_name(device.ifindex), Colour::kName);
+    out.print("ifname", "{}", device_name(device), Colour::kName);
     out.text(":\n");
     print_statistics(out, *stats, daemon_device(*daemon, device.id));
   }
