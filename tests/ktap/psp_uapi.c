@@ -2357,9 +2357,10 @@ static void case_root_of_a_user_namespace(void) {
 // A world is another network namespace with one end of a veth pair, of which this one has the
 // other, and an nsid for it here. Cases go there by setns and come back.
 
-#define WORLD_NSID 4711
+#define FIRST_NSID 4711
 static struct {
   bool made;
+  int32_t nsid;  // another each time: namespaces go slowly
   int home, away;
   uint32_t here, there;  // ifindexes of the pair
 } world = {.home = -1, .away = -1};
@@ -2427,14 +2428,16 @@ static void remove_pair(void) {
 static void make_world(void) {
   const struct rtgenmsg head = {.rtgen_family = AF_UNSPEC};
   struct message m;
+  static int32_t count;
   world.made = true;
+  world.nsid = FIRST_NSID + count++;
   world.home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   if (unshare(CLONE_NEWNET) != 0) fail(__LINE__, "unshare: %s", strerror(errno));
   world.away = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   go(world.home);
   PASS_ON;
   begin_route(&m, RTM_NEWNSID, 0, &head, sizeof head);
-  put_u32(&m, NETNSA_NSID, WORLD_NSID);
+  put_u32(&m, NETNSA_NSID, (uint32_t)world.nsid);
   put_u32(&m, NETNSA_FD, (uint32_t)world.away);
   ask_route(&m, "new nsid");
   make_pair();
@@ -2447,13 +2450,21 @@ static void make_world(void) {
   go(world.home);
 }
 
+// end_world also waits until the device has nothing associated: the next case would hear of it.
 static void end_world(void) {
+  struct answer a;
   if (!world.made) return;
   world.made = false;
   if (setns(world.home, CLONE_NEWNET) != 0) exit(2);
   remove_pair();
   close(world.home);
   close(world.away);
+  for (int tries = 0; tries < PATIENCE_MS / 10; tries++) {
+    ask_id(&psp.nl, DEV_GET, psp.id, &a);
+    if (in_answer(&a, DEV_ASSOC_LIST) == NULL) return;
+    usleep(10000);
+  }
+  fail(__LINE__, "the device still has an associated netdev");
 }
 
 // Both ends of the netlink talk of one namespace: sockets belong to where they were opened.
@@ -2469,7 +2480,7 @@ static void ask_dev_assoc(struct netlink* nl, uint8_t cmd, uint32_t ifindex, boo
   begin(&m, psp.family, cmd, 0);
   put_u32(&m, DEV_ID, psp.id);
   put_u32(&m, DEV_IFINDEX, ifindex);
-  if (with_nsid) m.bad = (uint32_t)put_u32(&m, DEV_NSID, WORLD_NSID);
+  if (with_nsid) m.bad = (uint32_t)put_u32(&m, DEV_NSID, (uint32_t)world.nsid);
   ask(nl, &m, a);
   if (a->bad != 0 && a->bad == m.bad) a->missing = DEV_NSID;  // what the cases ask for
 }
@@ -2505,7 +2516,7 @@ static void case_dev_assoc_is_listed(void) {
   ask_id(&psp.nl, DEV_GET, psp.id, &a);
   check_device_set(&a);
   PASS_ON;
-  CHECK(listed(&a, world.there, WORLD_NSID, &count), "the list of %u has not the netdev", count);
+  CHECK(listed(&a, world.there, world.nsid, &count), "the list of %u has not the netdev", count);
   CHECK_EQ(count, 1, "netdevs in the list");
 }
 
@@ -2517,7 +2528,7 @@ static void case_dev_assoc_notifies(void) {
   PASS_ON;
   CHECK(next_notification(&listener, &n, PATIENCE_MS), "no notification");
   CHECK_EQ(n.cmd, DEV_CHANGE_NTF, "command");
-  CHECK(listed(&n, world.there, WORLD_NSID, &count), "the list of %u has not the netdev", count);
+  CHECK(listed(&n, world.there, world.nsid, &count), "the list of %u has not the netdev", count);
 }
 
 static void case_unassociated_namespace(void) {
@@ -2615,7 +2626,7 @@ static void check_loss_is_told(struct netlink* home, struct netlink* away) {
   unsigned count;
   CHECK(next_notification(home, &n, PATIENCE_MS), "no notification in the main namespace");
   CHECK_EQ(n.cmd, DEV_CHANGE_NTF, "command in the main namespace");
-  CHECK(!listed(&n, world.there, WORLD_NSID, &count), "the list still has the netdev");
+  CHECK(!listed(&n, world.there, world.nsid, &count), "the list still has the netdev");
   CHECK(next_notification(away, &n, PATIENCE_MS), "no notification in the other namespace");
   CHECK_EQ(n.cmd, DEV_DEL_NTF, "command in the other namespace");
   CHECK_EQ(u32_of(in_answer(&n, DEV_ID)), psp.id, "id in the other namespace");
