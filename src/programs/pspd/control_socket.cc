@@ -39,6 +39,7 @@ constexpr std::size_t kDescriptorsMax = 253;
 constexpr std::size_t kDescriptorsOfUse = 2;  // more than that is no request
 constexpr auto kRetry = 5ms;
 constexpr auto kRetryMax = 320ms;
+constexpr int kPartsAtOnce = 16;  // of a dump, each up to 32 KiB
 constexpr auto kAcceptPause = 100ms;
 
 struct Address {
@@ -158,6 +159,7 @@ struct ControlSocket::Client {
   bool judged = false;  // caller.net_admin was found out at accept
   netlink::Caller caller{};
   std::deque<netlink::Datagram> answers{};
+  std::size_t sent = 0;
   EventLoop::Source readable{};
   std::chrono::steady_clock::time_point due{};  // while answers wait
   std::chrono::milliseconds pause{};
@@ -242,6 +244,7 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   client.self = std::prev(clients_.end());
   client.fd = std::move(fd);
   client.uid = peer.uid;
+  client.caller.paced = true;
   account.clients++;
   // An accepted socket belongs to the namespace of the socket that connected.
   client.caller.netns = option(client.fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, client.caller.netns);
@@ -293,7 +296,7 @@ void ControlSocket::Hub::serve(Client& client) {
   if (received.kind != Received::Kind::kDatagram || closer.waiting() >= kClosingMax)
     return drop(client, received.kind == Received::Kind::kEnd);
   if (!flush(client)) return drop(client);
-  if (client.answers.empty()) return;
+  if (client.answers.empty() && !client.caller.dump) return;
   // Answers wait for the client; until they are gone it is not heard.
   client.readable = {};
   client.pause = kRetry;
@@ -356,6 +359,7 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
                                 const Delivery::Target& target, int netlink_fd, int sock_fd) {
   judge(client, message);
   netlink::Caller caller = client.caller;
+  caller.dump.reset();
   caller.netns = target.netns;
   caller.ext_ack = option(netlink_fd, SOL_NETLINK, NETLINK_EXT_ACK, 0) != 0;
   caller.cap_ack = option(netlink_fd, SOL_NETLINK, NETLINK_CAP_ACK, 0) != 0;
@@ -384,9 +388,13 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
   }
   std::deque<netlink::Datagram> parts(std::make_move_iterator(answers.begin()),
                                       std::make_move_iterator(answers.end()));
-  auto rest = [parts = std::move(parts),
+  auto rest = [&server = server_, caller, parts = std::move(parts),
                port = target.port]() mutable -> std::optional<netlink::Datagram> {
-    if (parts.empty()) return std::nullopt;
+    if (parts.empty()) {
+      std::vector<netlink::Datagram> more;
+      if (!server.resume(caller, more)) return std::nullopt;
+      parts.assign(std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+    }
     netlink::Datagram part = std::move(parts.front());
     parts.pop_front();
     address_messages(part, port);
@@ -396,14 +404,20 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
 }
 
 bool ControlSocket::Hub::flush(Client& client) {
-  while (!client.answers.empty()) {
+  for (int parts = 0;;) {
+    if (client.answers.empty()) {
+      // A dump is made while it is read; others have their turn in between.
+      std::vector<netlink::Datagram> more;
+      if (parts++ == kPartsAtOnce || !server_.resume(client.caller, more)) return true;
+      for (netlink::Datagram& answer : more) client.answers.push_back(std::move(answer));
+    }
     netlink::Datagram& answer = client.answers.front();
     const ssize_t n = ::send(client.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
     if (n < 0) return errno == EAGAIN || errno == EINTR;
     netlink::wipe(answer);
     client.answers.pop_front();
+    client.sent++;
   }
-  return true;
 }
 
 void ControlSocket::Hub::tick() {
@@ -411,14 +425,14 @@ void ControlSocket::Hub::tick() {
   const std::vector<Client*> all = waiting_;
   for (Client* client : all) {
     if (client->due > now) continue;
-    const std::size_t before = client->answers.size();
+    const std::size_t before = client->sent;
     if (!flush(*client)) {
       drop(*client);
-    } else if (client->answers.empty()) {
+    } else if (client->answers.empty() && !client->caller.dump) {
       std::erase(waiting_, client);
       listen_to(*client);
     } else {
-      client->pause = client->answers.size() < before
+      client->pause = client->sent != before
                           ? std::chrono::milliseconds(kRetry)
                           : std::min<std::chrono::milliseconds>(client->pause * 2, kRetryMax);
       client->due = now + client->pause;

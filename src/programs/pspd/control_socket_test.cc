@@ -132,6 +132,42 @@ TEST_F(ControlSocketTest, AClientThatNeverReadsCostsNobodyElse) {
   expect_alive();
 }
 
+TEST_F(ControlSocketTest, ALongDumpIsMadeWhileItIsRead) {
+  constexpr std::size_t kDevices = 20'000;  // a megabyte: more than a socket holds
+  pause_ = true;
+  while (!paused_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (std::size_t i = 1; i < kDevices; i++) {
+    const auto ifindex = static_cast<std::uint32_t>(1000 + i);
+    ASSERT_TRUE(core_.add_device({netns_, ifindex}, "eth", VersionSet::all(), driver_));
+  }
+  pause_ = false;
+  const UniqueFd slow = connect();
+  const std::uint8_t request[20] = {20, 0, 0, 0, 0x53, 0x50, 1, 3, 1, 0,
+                                    0,  0, 0, 0, 0,    0,    1, 1, 0, 0};
+  ASSERT_EQ(::send(slow.get(), request, sizeof request, 0), 20);
+  auto client = Client::connect_daemon(address_);
+  ASSERT_TRUE(client) << "answered while the first one does not read";
+  const auto devices = client->devices();
+  ASSERT_TRUE(devices) << devices.error().message;
+  EXPECT_EQ(devices->size(), kDevices);
+
+  std::size_t octets = 0;
+  std::vector<std::uint8_t> part(16384);
+  std::uint16_t last = 0;
+  while (last != 3) {  // NLMSG_DONE
+    const ssize_t n = ::recv(slow.get(), part.data(), part.size(), 0);
+    ASSERT_GT(n, 0);
+    octets += static_cast<std::size_t>(n);
+    for (std::size_t at = 0; at < static_cast<std::size_t>(n);) {
+      std::uint32_t length = 0;
+      std::memcpy(&length, part.data() + at, sizeof length);
+      std::memcpy(&last, part.data() + at + 4, sizeof last);
+      at += length;
+    }
+  }
+  EXPECT_EQ(octets, kDevices * 52 + 20);
+}
+
 TEST_F(ControlSocketTest, KeepsNoDescriptorThatItWasSent) {
   const auto open_descriptors = [] {
     int count = 0;
