@@ -161,6 +161,11 @@ Step Swap::fail(Error error) {
   return Step::kFailed;
 }
 
+std::optional<Error> FizzV0::unfit() const {
+  if (policy_.protocol == Protocol::kFizzV0) return tls_.unfit();
+  return Error{ErrorCode::kUsage, EINVAL, "kernel-selftest is spoken on a socket without TLS"};
+}
+
 void FizzV0::queue_key(const KeyInfo& rx) {
   crypto::Secret<kTlvHeader + kSaSize> tlv;
   tlv.resize(kTlvHeader + kSaSize);
@@ -224,11 +229,8 @@ std::expected<Swap::Peer, Error> FizzV0::take_peer() {
   return peer;
 }
 
-KernelSelftest::KernelSelftest(int fd, PspOps& ops, const Policy& policy)
-    : Swap(ops, policy), fd_(fd), named_(policy.protocol == Protocol::kKernelSelftest) {}
-
 std::optional<Error> KernelSelftest::unfit() const {
-  if (named_) return std::nullopt;
+  if (policy_.protocol == Protocol::kKernelSelftest) return std::nullopt;
   return Error{ErrorCode::kUsage, EINVAL,
                "keys would travel in clear: ask for the protocol kernel-selftest by its name"};
 }

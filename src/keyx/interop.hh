@@ -24,7 +24,7 @@ class Swap : public Upgrade {
     KeyInfo tx;
   };
 
-  Swap(PspOps& ops, const Policy& policy) : ops_(ops), policy_(policy) {}
+  Swap(PspOps& ops, const Policy& policy) : policy_(policy), ops_(ops) {}
 
   // The parts that differ. send and read return kDone when all is through.
   virtual std::optional<Error> unfit() const = 0;
@@ -38,6 +38,7 @@ class Swap : public Upgrade {
   virtual TlsStream::Io drain() = 0;
   virtual void finish() = 0;
 
+  Policy policy_;
   Version version_ = Version::kAesGcm128;
 
  private:
@@ -49,7 +50,6 @@ class Swap : public Upgrade {
   Step fail(Error error);
 
   PspOps& ops_;
-  Policy policy_;
   Stage stage_ = Stage::kBegin;
   unsigned tx_tries_ = 0;
   KeyInfo tx_;
@@ -68,7 +68,7 @@ class FizzV0 final : public Swap {
 
  private:
   static constexpr std::size_t kMax = 2 + 255;
-  std::optional<Error> unfit() const override { return tls_.unfit(); }
+  std::optional<Error> unfit() const override;
   int fd() const override { return tls_.fd(); }
   void queue_key(const KeyInfo& rx) override;
   bool queue_error() override;
@@ -88,7 +88,7 @@ class FizzV0 final : public Swap {
 // octets by version; both know the version beforehand.
 class KernelSelftest final : public Swap {
  public:
-  KernelSelftest(int fd, PspOps& ops, const Policy& policy);
+  KernelSelftest(int fd, PspOps& ops, const Policy& policy) : Swap(ops, policy), fd_(fd) {}
 
  private:
   std::optional<Error> unfit() const override;
@@ -102,7 +102,6 @@ class KernelSelftest final : public Swap {
   void finish() override {}
 
   int fd_;
-  bool named_;
   std::size_t done_ = 0;
   crypto::Secret<36> out_, in_;
 };

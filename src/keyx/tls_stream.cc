@@ -114,7 +114,8 @@ TlsStream::Io TlsStream::flush() {
     }
     const int sys_errno = errno;
     const int result = SSL_get_error(ssl_, 0);
-    if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_BAD_WRITE_RETRY)
+    const int reason = ERR_GET_REASON(ERR_peek_error());
+    if (reason == SSL_R_BAD_WRITE_RETRY || reason == SSL_R_BAD_LENGTH)
       return {Step::kFailed,
               0,
               {ErrorCode::kUsage, EINVAL, "an SSL_write is unfinished: complete it first"}};

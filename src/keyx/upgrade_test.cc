@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an upgrade leaves to the application: its octets, its settings, its SSL; what it refuses;
+// and what it costs in round trips.
+#include <gmock/gmock.h>
+
+#include "test_peer.hh"
+
+namespace psp::keyx {
+namespace {
+
+using test::Bytes;
+using test::drive;
+using test::ModelOps;
+using test::Relay;
+using test::run;
+using test::ScriptedPeer;
+using test::Side;
+using test::unread;
+using ::testing::HasSubstr;
+
+constexpr Spi kClientSpi{0x8000'0101};  // ModelOps' first
+constexpr Spi kServerSpi{0x0000'0202};
+constexpr std::pair<Step, Step> kBothDone{Step::kDone, Step::kDone};
+
+Bytes text(std::string_view from) { return {from.begin(), from.end()}; }
+
+Bytes take(Upgrade& upgrade, std::size_t at_once = 4096) {
+  Bytes out, piece(at_once);
+  while (const std::size_t n = upgrade.read(piece))
+    out.insert(out.end(), piece.begin(), piece.begin() + static_cast<std::ptrdiff_t>(n));
+  return out;
+}
+
+KeyMessage server_key() { return {Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))}; }
+
+// Two is two ends after the handshake, with contexts of the test's own.
+struct Two {
+  explicit Two(bool client_announces = false, bool server_announces = false) {
+    auto client_made = make_context({.server = false, .first_use = true});
+    auto server_made = make_context({.server = true, .first_use = true});
+    client_context = std::move(*client_made);
+    server_context = std::move(*server_made);
+    EXPECT_TRUE(!client_announces || announce(client_context.ctx.get()));
+    EXPECT_TRUE(!server_announces || announce(server_context.ctx.get()));
+    auto [near, far] = test::tcp_pair();
+    client = Side(client_context, std::move(near));
+    server = Side(server_context, std::move(far));
+    server_ops.next_spi = kServerSpi;
+  }
+  bool shake() {
+    const auto [ra, rb] = test::shake(client, server);
+    return ra && rb;
+  }
+  std::pair<Step, Step> upgrade(const Policy& client_policy = {},
+                                const Policy& server_policy = {}) {
+    a = make_upgrade(client.ssl.get(), client_ops, client_policy);
+    b = make_upgrade(server.ssl.get(), server_ops, server_policy);
+    return drive(*a, client, *b, server);
+  }
+  TlsContext client_context, server_context;
+  Side client, server;
+  ModelOps client_ops, server_ops;
+  std::unique_ptr<Upgrade> a, b;
+};
+
+TEST(Upgrade, DataOfTheApplicationInFrontOfTheOfferIsKept) {
+  // Whatever the sizes of records and reads: one octet, whole records, several of them.
+  for (const std::size_t size : {1, 15, 16, 17, 527, 528, 529, 16384, 40000})
+    for (const std::size_t at_once : {1, 4096}) {
+      Two two;
+      ASSERT_TRUE(two.shake());
+      Bytes data(size);
+      for (std::size_t i = 0; i < size; ++i) data[i] = static_cast<std::uint8_t>(i * 7 + i / 256);
+      std::size_t written = 0;
+      for (std::size_t n = 0; written < size; written += n)
+        ASSERT_EQ(SSL_write_ex(two.client.ssl.get(), data.data() + written, size - written, &n), 1);
+      ASSERT_EQ(two.upgrade(), kBothDone) << size;
+      EXPECT_EQ(two.b->pending(), size);
+      EXPECT_EQ(take(*two.b, at_once), data);
+      EXPECT_EQ(two.b->pending(), 0u);
+      EXPECT_EQ(two.a->pending(), 0u);
+    }
+}
+
+TEST(Upgrade, DataThatTheSslHoldsAlreadyIsKept) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  ASSERT_EQ(SSL_write(two.server.ssl.get(), "0123456789", 10), 10);
+  ASSERT_TRUE(test::wait_readable(two.client.fd.get()));
+  char some[4];
+  ASSERT_EQ(SSL_read(two.client.ssl.get(), some, 4), 4);  // the rest waits in the SSL
+  ASSERT_EQ(two.upgrade(), kBothDone);
+  EXPECT_EQ(take(*two.a), text("456789"));
+}
+
+TEST(Upgrade, DataBetweenOfferAndKeyIsKept) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  peer.say_raw(text("one "));
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say_raw(text("two "));
+  // In one record with the key, and with the beginning of a mark that is none.
+  const auto key = serialize(server_key());
+  Bytes record = peer.marked({});
+  record.resize(kMarkSize - 1);
+  const Bytes half_a_mark = record;
+  const Bytes message = peer.marked(key.span());
+  record.insert(record.end(), message.begin(), message.end());
+  peer.say_raw(record);
+  peer.say_plain(peer.start(kClientSpi, kServerSpi));
+  ASSERT_EQ(run(exchange, peer.client), Step::kDone) << exchange.error().message;
+  Bytes want = text("one two ");
+  want.insert(want.end(), half_a_mark.begin(), half_a_mark.end());
+  EXPECT_EQ(take(exchange), want);
+}
+
+TEST(Upgrade, DataThatLooksLikeAMessageIsStillData) {
+  // Whoever controls what the peer's application sends cannot forge a message: no mark.
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true});
+  const auto forged = serialize(Offer{.versions = {}, .tls_allowed = true});
+  peer.say_raw(forged.span());
+  EXPECT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's offer");
+  EXPECT_EQ(exchange.pending(), forged.size());
+}
+
+TEST(Upgrade, DataBehindTheOfferIsKeptWhereBothStayOnTls) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  two.server_ops.availability = {.versions = {}, .absence = Absence::kNoDevice, .reason = "none"};
+  const Policy policy{.allow_tls = true};
+  two.a = make_upgrade(two.client.ssl.get(), two.client_ops, policy);
+  two.b = make_upgrade(two.server.ssl.get(), two.server_ops, policy);
+  two.a->step();
+  while (two.b->step() != Step::kDone) usleep(100);
+  // The server is done and goes on at once; the client still waits for the offer.
+  ASSERT_EQ(SSL_write(two.server.ssl.get(), "early", 5), 5);
+  usleep(2000);
+  ASSERT_EQ(run(*two.a, two.client), Step::kDone);
+  ASSERT_EQ(SSL_write(two.server.ssl.get(), "late", 4), 4);
+  Bytes all = take(*two.a);
+  ASSERT_TRUE(test::wait_readable(two.client.fd.get()));
+  Bytes more(16);
+  for (int n = 0; (n = SSL_read(two.client.ssl.get(), more.data(), 16)) > 0;)
+    all.insert(all.end(), more.begin(), more.begin() + n);
+  EXPECT_EQ(all, text("earlylate"));
+}
+
+TEST(Upgrade, TheApplicationIsAskedToDrainWhenMuchComesBeforeTheOffer) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.early_max = 1000});
+  const Bytes data(5000, 'x');
+  peer.say_raw(data);
+  peer.say(Offer{.versions = VersionSet::all()});
+  Bytes all;
+  while (run(exchange, peer.client) == Step::kWantDrain) {
+    EXPECT_LE(exchange.pending(), 2000u);
+    const Bytes some = take(exchange);
+    ASSERT_FALSE(some.empty());
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
+  const Bytes rest = take(exchange);
+  all.insert(all.end(), rest.begin(), rest.end());
+  EXPECT_EQ(all, data);
+}
+
+TEST(Upgrade, WhatWasKeptCanBeReadAfterAFailure) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  peer.say_raw(text("last words"));
+  shutdown(peer.own.fd.get(), SHUT_WR);
+  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
+  EXPECT_EQ(exchange.error().code, ErrorCode::kPeerClosed);
+  EXPECT_EQ(take(exchange), text("last words"));
+}
+
+TEST(Upgrade, TheSslIsOverUnderPspAndSaysNothingMore) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  ASSERT_EQ(two.upgrade(), kBothDone);
+  EXPECT_LE(SSL_write(two.client.ssl.get(), "oops", 4), 0);
+  char octet = 0;
+  EXPECT_LE(SSL_read(two.client.ssl.get(), &octet, 1), 0);
+  SSL_key_update(two.client.ssl.get(), SSL_KEY_UPDATE_REQUESTED);
+  SSL_shutdown(two.client.ssl.get());
+  two.a.reset();
+  SSL_shutdown(two.client.ssl.get());
+  two.client.ssl.reset();
+  usleep(2000);
+  EXPECT_EQ(unread(two.server.fd.get()), 0);
+  EXPECT_EQ(send(two.client.fd.get(), "psp", 3, 0), 3);
+  ASSERT_TRUE(test::wait_readable(two.server.fd.get()));
+  char data[4];
+  EXPECT_EQ(recv(two.server.fd.get(), data, 4, 0), 3);
+}
+
+TEST(Upgrade, StayingOnTlsLeavesTheSslAsItWas) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  SSL* const ssl = two.client.ssl.get();
+  const int off = 0;
+  ASSERT_EQ(setsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_NODELAY, &off, sizeof off), 0);
+  SSL_clear_mode(ssl, SSL_get_mode(ssl));
+  SSL_set_mode(ssl, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  SSL_set_read_ahead(ssl, 1);
+  const long mode = SSL_get_mode(ssl);
+  // The server refuses when the client's KEY is out already, the hard case.
+  two.server_ops.rx_fault = OpsError{ENOSPC, "no SPI"};
+  ASSERT_EQ(two.upgrade({.allow_tls = true}, {.allow_tls = true}), kBothDone);
+  EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kTls);
+  two.a.reset();
+  EXPECT_EQ(SSL_get_mode(ssl), mode);
+  EXPECT_EQ(SSL_get_read_ahead(ssl), 1);
+  EXPECT_EQ(SSL_get_quiet_shutdown(ssl), 0);
+  EXPECT_EQ(SSL_get_wfd(ssl), two.client.fd.get());
+  int nodelay = -1;
+  socklen_t size = sizeof nodelay;
+  getsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_NODELAY, &nodelay, &size);
+  EXPECT_EQ(nodelay, 0);
+  ASSERT_EQ(SSL_write(ssl, "hi", 2), 2);
+  ASSERT_TRUE(test::wait_readable(two.server.fd.get()));
+  char data[4];
+  EXPECT_EQ(SSL_read(two.server.ssl.get(), data, sizeof data), 2);
+}
+
+TEST(Upgrade, ReadAheadOfTheApplicationDoesNoHarm) {
+  Two two;
+  SSL_set_read_ahead(two.client.ssl.get(), 1);
+  SSL_set_read_ahead(two.server.ssl.get(), 1);
+  ASSERT_TRUE(two.shake());
+  ASSERT_EQ(SSL_write(two.server.ssl.get(), "data", 4), 4);
+  ASSERT_EQ(two.upgrade(), kBothDone) << two.a->error().message << two.b->error().message;
+  EXPECT_EQ(take(*two.a), text("data"));
+}
+
+TEST(Upgrade, ASocketWithNagleIsUpgradedWithoutWaitingForAcknowledgements) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  const int off = 0;
+  setsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
+  two.a = make_upgrade(two.client.ssl.get(), two.client_ops, {});
+  int nodelay = 0;
+  socklen_t size = sizeof nodelay;
+  getsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_NODELAY, &nodelay, &size);
+  EXPECT_NE(nodelay, 0);
+  two.a.reset();
+  getsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_NODELAY, &nodelay, &size);
+  EXPECT_EQ(nodelay, 0);
+}
+
+// expect_usage: an upgrade of this SSL is refused before a word is said or a key is asked for.
+void expect_usage(SSL* ssl, int peer_fd, const char* words) {
+  for (const Protocol protocol : {Protocol::kSoftpsp, Protocol::kFizzV0}) {
+    ModelOps ops;
+    const auto upgrade = make_upgrade(ssl, ops, {.versions = {1}, .protocol = protocol});
+    ASSERT_EQ(upgrade->step(), Step::kFailed) << words;
+    EXPECT_EQ(upgrade->error().code, ErrorCode::kUsage);
+    EXPECT_THAT(upgrade->error().message, HasSubstr(words));
+    EXPECT_EQ(ops.rx_calls, 0u);
+    EXPECT_EQ(unread(peer_fd), 0);
+  }
+}
+
+TEST(Upgrade, AnSslThroughAnotherKindOfBioIsRefused) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  BIO* const filter = BIO_new(BIO_f_buffer());
+  BIO* const socket = SSL_get_wbio(two.client.ssl.get());
+  BIO_up_ref(socket);
+  SSL_set0_wbio(two.client.ssl.get(), BIO_push(filter, socket));
+  expect_usage(two.client.ssl.get(), two.server.fd.get(), "another kind of BIO");
+
+  Two other;
+  ASSERT_TRUE(other.shake());
+  SSL_set_bio(other.client.ssl.get(), BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+  expect_usage(other.client.ssl.get(), other.server.fd.get(), "another kind of BIO");
+}
+
+TEST(Upgrade, AnSslOnTwoSocketsIsRefused) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  const test::Fd copy(dup(two.client.fd.get()));
+  SSL_set_wfd(two.client.ssl.get(), copy.get());
+  expect_usage(two.client.ssl.get(), two.server.fd.get(), "one socket");
+}
+
+TEST(Upgrade, AnUnfinishedHandshakeIsRefused) {
+  Two two;
+  expect_usage(two.client.ssl.get(), two.server.fd.get(), "not finished");
+}
+
+TEST(Upgrade, AnOlderTlsIsRefused) {
+  Two two;
+  for (SSL* ssl : {two.client.ssl.get(), two.server.ssl.get()}) {
+    SSL_set_min_proto_version(ssl, TLS1_2_VERSION);
+    SSL_set_max_proto_version(ssl, TLS1_2_VERSION);
+  }
+  ASSERT_TRUE(two.shake());
+  expect_usage(two.client.ssl.get(), two.server.fd.get(), "TLS 1.3");
+}
+
+TEST(Upgrade, AnUnfinishedWriteIsRefused) {
+  for (const bool read_between : {false, true}) {
+    Two two;
+    ASSERT_TRUE(two.shake());
+    const Bytes much(16384, 'x');
+    std::size_t n = 0;
+    while (SSL_write_ex(two.client.ssl.get(), much.data(), much.size(), &n) == 1) {
+    }
+    ASSERT_EQ(SSL_get_error(two.client.ssl.get(), 0), SSL_ERROR_WANT_WRITE);
+    char octet = 0;
+    // A read in between hides it from SSL_want.
+    if (read_between) SSL_read(two.client.ssl.get(), &octet, 1);
+    ModelOps ops;
+    Exchange exchange(two.client.ssl.get(), ops, {});
+    ASSERT_EQ(exchange.step(), Step::kFailed);
+    EXPECT_EQ(exchange.error().code, ErrorCode::kUsage) << exchange.error().message;
+    EXPECT_THAT(exchange.error().message, HasSubstr("SSL_write is unfinished"));
+    EXPECT_EQ(ops.rx_calls, 0u);
+  }
+}
+
+TEST(Upgrade, AnSslThatWasShutDownIsRefused) {
+  Two two;
+  ASSERT_TRUE(two.shake());
+  SSL_shutdown(two.client.ssl.get());
+  ASSERT_TRUE(test::wait_readable(two.server.fd.get()));
+  const int before = unread(two.server.fd.get());
+  ModelOps ops;
+  Exchange exchange(two.client.ssl.get(), ops, {});
+  ASSERT_EQ(exchange.step(), Step::kFailed);
+  EXPECT_EQ(exchange.error().code, ErrorCode::kUsage);
+  EXPECT_EQ(unread(two.server.fd.get()), before);
+}
+
+TEST(Upgrade, KernelTlsIsRefused) {
+  Two two;
+  for (SSL* ssl : {two.client.ssl.get(), two.server.ssl.get()})
+    SSL_set_options(ssl, SSL_OP_ENABLE_KTLS);
+  ASSERT_TRUE(two.shake());
+  if (!BIO_get_ktls_send(SSL_get_wbio(two.client.ssl.get())) &&
+      setsockopt(two.client.fd.get(), IPPROTO_TCP, TCP_ULP, "tls", 4) != 0)
+    GTEST_SKIP() << "this kernel has no TLS (CONFIG_TLS)";
+  expect_usage(two.client.ssl.get(), two.server.fd.get(), "kTLS");
+}
+
+TEST(Upgrade, AnnouncedOnBothEndsItGoesOn) {
+  Two two(true, true);
+  ASSERT_TRUE(two.shake());
+  EXPECT_EQ(announced(two.client.ssl.get()), Announced::kYes);
+  EXPECT_EQ(announced(two.server.ssl.get()), Announced::kYes);
+  EXPECT_EQ(two.upgrade(), kBothDone);
+  EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kPsp);
+}
+
+TEST(Upgrade, WithoutThePeersAnnouncementItEndsAtOnceAndSaysNothing) {
+  for (const bool by_server : {false, true})
+    for (const bool allow_tls : {false, true}) {
+      Two two(!by_server, by_server);
+      ASSERT_TRUE(two.shake());
+      Side& side = by_server ? two.server : two.client;
+      Side& other = by_server ? two.client : two.server;
+      EXPECT_EQ(announced(side.ssl.get()), Announced::kNo);
+      EXPECT_EQ(announced(other.ssl.get()), Announced::kNotAsked);
+      ModelOps ops;
+      const auto upgrade = make_upgrade(side.ssl.get(), ops, {.allow_tls = allow_tls});
+      EXPECT_EQ(upgrade->step(), allow_tls ? Step::kDone : Step::kFailed);
+      if (allow_tls) {
+        EXPECT_EQ(upgrade->outcome().kind, Outcome::Kind::kTls);
+        EXPECT_THAT(upgrade->outcome().why_tls, HasSubstr("did not announce"));
+      } else {
+        EXPECT_EQ(upgrade->error().code, ErrorCode::kNoPsp);
+      }
+      // The first octet of TLS behind the handshake is the application's.
+      ASSERT_EQ(SSL_write(side.ssl.get(), "x", 1), 1);
+      ASSERT_TRUE(test::wait_readable(other.fd.get()));
+      char data[64];
+      EXPECT_EQ(SSL_read(other.ssl.get(), data, sizeof data), 1);
+    }
+}
+
+TEST(Upgrade, AManInTheMiddleCannotTakeTheAnnouncementOut) {
+  auto client_context = make_context({.server = false, .first_use = true});
+  auto server_context = make_context({.server = true, .first_use = true});
+  ASSERT_TRUE(announce(client_context->ctx.get()));
+  ASSERT_TRUE(announce(server_context->ctx.get()));
+  auto [near, far] = test::tcp_pair();
+  auto [near2, far2] = test::tcp_pair();
+  Relay relay(std::move(far), std::move(near2));
+  bool changed = false;
+  relay.tamper = [&](bool from_client, Bytes& piece) {
+    const Bytes extension{0xff, 0x50, 0, 1};
+    const auto at = std::search(piece.begin(), piece.end(), extension.begin(), extension.end());
+    if (!from_client || changed || at == piece.end()) return;
+    *(at + 1) = 0x51;  // now it is an extension that nobody knows
+    changed = true;
+  };
+  Side client(*client_context, std::move(near)), server(*server_context, std::move(far2));
+  const auto [a, b] = test::shake(client, server, &relay);
+  EXPECT_TRUE(changed);
+  EXPECT_FALSE(a && b);
+  EXPECT_FALSE(a);
+}
+
+// Lockstep carries octets in flights: all that one side has said, then all of the other's.
+TEST(Upgrade, TwoRoundTripsAreEnough) {
+  for (const bool allow_tls : {false, true}) {
+    Two two;
+    ASSERT_TRUE(two.shake());
+    // Between the ends now lies a wire that the test carries octets across.
+    auto [a_wire, a_far] = test::tcp_pair();
+    auto [b_far, b_wire] = test::tcp_pair();
+    SSL_set_fd(two.client.ssl.get(), a_wire.get());
+    SSL_set_fd(two.server.ssl.get(), b_wire.get());
+    const Policy policy{.allow_tls = allow_tls};
+    const auto a = make_upgrade(two.client.ssl.get(), two.client_ops, policy);
+    const auto b = make_upgrade(two.server.ssl.get(), two.server_ops, policy);
+    const auto carry = [](const test::Fd& from, const test::Fd& to) {
+      usleep(3000);  // what was sent is there by now
+      Bytes octets(65536);
+      const ssize_t n = recv(from.get(), octets.data(), octets.size(), 0);
+      if (n > 0) send(to.get(), octets.data(), static_cast<std::size_t>(n), 0);
+      usleep(3000);
+    };
+    unsigned flights = 0;
+    Step ra = a->step(), rb = Step::kWantRead;
+    while (flights < 20 && (ra != Step::kDone || rb != Step::kDone)) {
+      ++flights;
+      if (flights % 2 == 1) {
+        carry(a_far, b_far);
+        if (rb != Step::kDone) rb = b->step();
+      } else {
+        carry(b_far, a_far);
+        if (ra != Step::kDone) ra = a->step();
+      }
+    }
+    EXPECT_EQ(std::pair(ra, rb), kBothDone) << a->error().message << b->error().message;
+    EXPECT_LE(flights, 4u);
+  }
+}
+
+}  // namespace
+}  // namespace psp::keyx
