@@ -300,7 +300,8 @@ def parse_segment(text):
             raise Malformed(f"what is this: {rest.strip()}")
         if part["name"]:
             name = "urgent" if part["name"] == "urg" else part["name"]
-            setattr(segment, name, int(part["number"], 0))
+            same = name == "flow" and part["number"] == "same"
+            setattr(segment, name, "same" if same else int(part["number"], 0))
         elif part["options"] is not None:
             segment.options = parse_options_text(part["options"])
         elif part["label"]:

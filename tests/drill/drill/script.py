@@ -132,6 +132,7 @@ class Connection:
     secured_at: float = None  # when tx-assoc returned
     boundary: int = None  # first octet that must be sealed
     peer_timestamp: int = 0  # the last TS val of the host
+    flow: int = None  # the flow label of its last packet that a line asked for
     ivs: dict = dataclasses.field(default_factory=dict)
     queue: collections.deque = dataclasses.field(default_factory=collections.deque)
 
@@ -451,6 +452,8 @@ class Run:
         if wanted.options:
             wanted.options = [(name, *(None if value == "last" else value for value in values))
                               for name, *values in wanted.options]  # fmt: skip
+        if wanted.flow == "same":
+            wanted.flow = connection.flow
         delay, until = self.statement.delay, self.statement.until
         deadline = self.last + (until if until is not None else (delay or 0) + self.patience)
         skipped = None
@@ -472,6 +475,7 @@ class Run:
         if until is not None and seen.at > self.last + until:
             raise Failure(f"{text}\n    came {seen.at - self.last:.3f} s after the event before")
         self.last = max(seen.at, self.last)
+        connection.flow = seen.segment.flow
         if label:
             self.saved[label] = seen.raw
 
