@@ -44,9 +44,11 @@ struct psp_error {
 /* psp_device describes one PSP device. */
 struct psp_device {
   uint32_t id;
-  uint32_t ifindex;
+  uint32_t ifindex;      /* of the main netdev; 0 if that is in another network namespace */
   uint32_t versions_cap; /* bit n: version n */
   uint32_t versions_ena;
+  uint32_t associated; /* how many netdevs use it beside the main one, as far as seen from here */
+  uint32_t by_association; /* 1: seen from here only because such a netdev is here; else 0 */
 };
 
 struct psp_stats {
@@ -77,6 +79,14 @@ int psp_dev_set(uint32_t dev_id, uint32_t versions, struct psp_error* err);
 
 /* psp_key_rotate makes a new device key. Needs CAP_NET_ADMIN. Twice, and old connections die. */
 int psp_key_rotate(uint32_t dev_id, struct psp_error* err);
+
+/*
+ * psp_dev_assoc lets the netdev `ifindex` use the device, psp_dev_disassoc ends that. nsid is the
+ * number of the netdev's network namespace (ip netns list-id), -1: the caller's own. Need
+ * CAP_NET_ADMIN.
+ */
+int psp_dev_assoc(uint32_t dev_id, uint32_t ifindex, int32_t nsid, struct psp_error* err);
+int psp_dev_disassoc(uint32_t dev_id, uint32_t ifindex, int32_t nsid, struct psp_error* err);
 
 int psp_get_stats(uint32_t dev_id, struct psp_stats* stats, struct psp_error* err);
 

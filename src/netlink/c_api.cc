@@ -49,6 +49,11 @@ int with_client(psp_error* err, Call&& call) {
 
 int bad_version(psp_error* err) { return refuse(err, ERANGE, "no such PSP version", ".version"); }
 
+std::optional<std::int32_t> nsid_of(int32_t nsid) {
+  if (nsid == -1) return std::nullopt;
+  return nsid;
+}
+
 }  // namespace
 
 int psp_rx_assoc(int fd, uint32_t version, struct psp_key* rx, struct psp_error* err) {
@@ -87,7 +92,9 @@ int psp_dev_list(struct psp_device* devices, size_t max, struct psp_error* err) 
       devices[i] = {.id = info.id,
                     .ifindex = info.ifindex,
                     .versions_cap = info.versions_cap.bits,
-                    .versions_ena = info.versions_ena.bits};
+                    .versions_ena = info.versions_ena.bits,
+                    .associated = static_cast<uint32_t>(info.associated.size()),
+                    .by_association = info.by_association ? 1u : 0u};
     }
     return static_cast<int>(list->size());
   });
@@ -103,6 +110,20 @@ int psp_dev_set(uint32_t dev_id, uint32_t versions, struct psp_error* err) {
 int psp_key_rotate(uint32_t dev_id, struct psp_error* err) {
   return with_client(err, [&](psp::Client& client) {
     const auto done = client.key_rotate(dev_id);
+    return done ? 0 : report(err, done.error());
+  });
+}
+
+int psp_dev_assoc(uint32_t dev_id, uint32_t ifindex, int32_t nsid, struct psp_error* err) {
+  return with_client(err, [&](psp::Client& client) {
+    const auto done = client.dev_assoc(dev_id, ifindex, nsid_of(nsid));
+    return done ? 0 : report(err, done.error());
+  });
+}
+
+int psp_dev_disassoc(uint32_t dev_id, uint32_t ifindex, int32_t nsid, struct psp_error* err) {
+  return with_client(err, [&](psp::Client& client) {
+    const auto done = client.dev_disassoc(dev_id, ifindex, nsid_of(nsid));
     return done ? 0 : report(err, done.error());
   });
 }

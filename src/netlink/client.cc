@@ -120,11 +120,15 @@ class Buffer {
   std::vector<std::uint64_t> words_;
 };
 
+// kDumpsMax is how often a list is asked for again because devices came or went meanwhile.
+constexpr int kDumpsMax = 4;
+
 // Link is a connection with its sequence numbers.
 struct Link {
   Transport transport;
   std::uint32_t seq = 0;
   Buffer buffer{};
+  bool interrupted = false;  // the last dump: rows came or went meanwhile
 
   ClientResult<void> ask(const Question& question, const std::function<void(Writer&)>& fill,
                          const OnMessage& on_message);
@@ -141,6 +145,7 @@ ClientResult<bool> Link::scan(const Question& question, std::size_t size, const 
     if (!message_ok(message, size - at)) break;
     at += std::min<std::size_t>(NLMSG_ALIGN(message->nlmsg_len), size - at);
     if (message->nlmsg_seq != seq) continue;  // of a request that was given up
+    interrupted = interrupted || (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
     if (message->nlmsg_type == NLMSG_ERROR || message->nlmsg_type == NLMSG_DONE) {
       ClientError error = read_error(message, request);
       if (error.sys_errno != 0) return finish(question.what, std::move(error));
@@ -156,6 +161,7 @@ ClientResult<void> Link::ask(const Question& question, const std::function<void(
                              const OnMessage& on_message) {
   Writer request;
   ++seq;
+  interrupted = false;
   request.begin(
       question.family,
       static_cast<std::uint16_t>(NLM_F_REQUEST | (question.dump ? NLM_F_DUMP : NLM_F_ACK)), seq, 0,
@@ -555,11 +561,14 @@ ClientResult<std::vector<DeviceInfo>> Client::devices() {
   std::vector<DeviceInfo> devices;
   Question question = impl_->question("dev-get", PSPNL_CMD_DEV_GET);
   question.dump = true;
-  const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
-    devices.push_back(read_device(attributes));
-  });
-  if (!done) return std::unexpected(done.error());
-  return devices;
+  for (int attempt = 0;; ++attempt) {
+    const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
+      devices.push_back(read_device(attributes));
+    });
+    if (!done) return std::unexpected(done.error());
+    if (!impl_->link.interrupted || attempt == kDumpsMax) return devices;
+    devices.clear();
+  }
 }
 
 ClientResult<DeviceInfo> Client::device(std::uint32_t id) {
@@ -648,11 +657,14 @@ ClientResult<std::vector<StatsInfo>> Client::stats() {
   std::vector<StatsInfo> all;
   Question question = impl_->question("get-stats", PSPNL_CMD_GET_STATS);
   question.dump = true;
-  const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
-    all.push_back(read_stats(attributes));
-  });
-  if (!done) return std::unexpected(done.error());
-  return all;
+  for (int attempt = 0;; ++attempt) {
+    const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
+      all.push_back(read_stats(attributes));
+    });
+    if (!done) return std::unexpected(done.error());
+    if (!impl_->link.interrupted || attempt == kDumpsMax) return all;
+    all.clear();
+  }
 }
 
 ClientResult<StatsInfo> Client::stats(std::uint32_t dev_id) {

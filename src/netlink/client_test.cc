@@ -110,6 +110,10 @@ class Daemon {
     thread_.join();
   }
   const std::string& name() const { return name_; }
+  // set_netns moves all clients into that namespace.
+  void set_netns(std::uint64_t netns) {
+    for (auto& peer : peers_) peer->caller.netns = netns;
+  }
   // with runs `act` while no request is being served.
   template <typename Act>
   void with(Act&& act) {
@@ -120,7 +124,9 @@ class Daemon {
   CookieSockets sockets;
   FakeDriver driver;
   ModelInspector inspector;
-  device::Core core{sockets};
+  std::function<void()> between_parts;  // of the next dump, once
+  testing::FakeNetdevs netdevs;
+  device::Core core{sockets, &netdevs};
   Server server{core, &inspector};
 
  private:
@@ -144,6 +150,7 @@ class Daemon {
   }
   void accept_one() {
     auto peer = std::make_unique<Peer>();
+    peer->caller.paced = true;
     peer->fd = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     peer->caller.net_admin = net_admin_ ? *net_admin_ : peer_has_net_admin(peer->fd.get());
     peers_.push_back(std::move(peer));
@@ -173,6 +180,10 @@ class Daemon {
     if (!resolving && manner_ == Manner::kHang) return true;
     std::vector<Datagram> out;
     server.handle(peer.caller, request, attached.get(), out);
+    while (peer.caller.dump) {
+      if (between_parts) std::exchange(between_parts, {})();
+      server.resume(peer.caller, out);
+    }
     if (!resolving && manner_ == Manner::kGarbage)
       for (Datagram& answer : out) std::fill(answer.begin(), answer.begin() + 4, 0xff);
     for (const Datagram& answer : out)
@@ -285,6 +296,46 @@ TEST(Client, AnswersOfEveryRequestAreRead) {
   ASSERT_TRUE(all);
   ASSERT_EQ(all->size(), 1u);
   EXPECT_EQ(all->front().tx_error, 8u);
+}
+
+TEST(Client, AssociatesNetdevsAndReadsWhoUsesADevice) {
+  Daemon daemon;
+  Client client = connect_to(daemon);
+  ASSERT_TRUE(client.dev_assoc(1, 50, 3));
+  ASSERT_TRUE(client.dev_assoc(1, 51, {}));
+  auto device = client.device(1);
+  ASSERT_TRUE(device);
+  EXPECT_FALSE(device->by_association);
+  ASSERT_EQ(device->associated.size(), 2u);
+  EXPECT_EQ(device->associated[0].ifindex, 50u);
+  EXPECT_EQ(device->associated[0].nsid, 3);
+  EXPECT_EQ(device->associated[1].nsid, -1);
+  const auto refused = client.dev_assoc(1, 1000, 3);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().bad_attribute, ".ifindex");
+  ASSERT_TRUE(client.dev_disassoc(1, 50, 3));
+  daemon.with([&] { daemon.set_netns(3); });
+  EXPECT_EQ(client.device(1).error().sys_errno, ENOENT);
+  daemon.with([&] { daemon.core.dev_assoc(0, 1, 50, 3).value(); });
+  device = client.device(1);
+  ASSERT_TRUE(device);
+  EXPECT_TRUE(device->by_association);
+  EXPECT_EQ(device->ifindex, 0u);
+  EXPECT_EQ(device->associated.size(), 1u);
+}
+
+TEST(Client, AsksAgainIfDevicesCameWhileItRead) {
+  Daemon daemon;
+  daemon.with([&] {
+    for (std::uint32_t i = 0; i < 1000; ++i)
+      daemon.core.add_device({0, 100 + i}, "eth", {0x1}, daemon.driver).value();
+    daemon.between_parts = [&] { daemon.core.remove_device(1); };
+  });
+  Client client = connect_to(daemon);
+  const auto devices = client.devices();
+  ASSERT_TRUE(devices) << devices.error().message;
+  EXPECT_EQ(devices->size(), 1000u) << "and not the one that went";
+  EXPECT_EQ(devices->front().id, 2u);
 }
 
 AssocInfo sample_association(std::uint64_t cookie) {
@@ -614,6 +665,19 @@ TEST_F(CApi, ManagesDevices) {
   EXPECT_EQ(device.ifindex, 7u);
   EXPECT_EQ(device.versions_cap, 0xfu);
   EXPECT_EQ(device.versions_ena, 0x3u);
+  EXPECT_EQ(device.associated, 0u);
+  EXPECT_EQ(device.by_association, 0u);
+  EXPECT_EQ(psp_dev_assoc(1, 50, 3, &error_), 0);
+  EXPECT_EQ(psp_dev_assoc(1, 50, -1, &error_), 0) << "of the caller's own namespace";
+  EXPECT_EQ(psp_dev_assoc(1, 50, 3, &error_), -EBUSY);
+  EXPECT_STREQ(error_.text, "Device already associated with a PSP device");
+  EXPECT_EQ(psp_dev_list(&device, 1, &error_), 1);
+  EXPECT_EQ(device.associated, 2u);
+  EXPECT_EQ(psp_dev_disassoc(1, 51, 3, &error_), -ENODEV);
+  EXPECT_STREQ(error_.attr, ".ifindex");
+  EXPECT_EQ(psp_dev_disassoc(1, 50, 99, &error_), -EINVAL);
+  EXPECT_STREQ(error_.attr, ".nsid");
+  EXPECT_EQ(psp_dev_disassoc(1, 50, 3, &error_), 0);
   EXPECT_EQ(psp_key_rotate(1, &error_), 0);
   psp_stats stats = {};
   EXPECT_EQ(psp_get_stats(1, &stats, &error_), 0);
