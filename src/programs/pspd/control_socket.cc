@@ -39,8 +39,14 @@ constexpr std::size_t kDescriptorsMax = 253;
 constexpr std::size_t kDescriptorsOfUse = 2;  // more than that is no request
 constexpr auto kRetry = 5ms;
 constexpr auto kRetryMax = 320ms;
-constexpr int kPartsAtOnce = 16;  // of a dump, each up to 32 KiB
 constexpr auto kAcceptPause = 100ms;
+// What the kernel holds of our answers for one client (it doubles the number).
+constexpr int kSendBuffer = 32 * 1024;
+// Messages of one datagram are answered in portions, as their answers are taken; others have their
+// turn after some of them, or after as many parts of a dump, each up to 32 KiB.
+constexpr std::size_t kPortion = 16;
+constexpr std::size_t kAnswersMax = 32 * 1024;
+constexpr int kPortionsAtOnce = 16;
 
 struct Address {
   sockaddr_un name{};
@@ -148,6 +154,7 @@ void raise_limit() {
 // Account is what one user costs us.
 struct Account {
   std::size_t clients = 0;
+  std::size_t octets = 0;  // held for clients that do not read
   Closer closer{};
 };
 
@@ -158,8 +165,12 @@ struct ControlSocket::Client {
   uid_t uid = 0;
   bool judged = false;  // caller.net_admin was found out at accept
   netlink::Caller caller{};
+  std::vector<std::uint8_t> request{};  // what is not answered yet
+  std::vector<UniqueFd> fds{};          // that came with it
   std::deque<netlink::Datagram> answers{};
   std::size_t sent = 0;
+  bool waiting = false;  // answers wait
+  std::size_t held = 0;  // of the account's octets
   EventLoop::Source readable{};
   std::chrono::steady_clock::time_point due{};  // while answers wait
   std::chrono::milliseconds pause{};
@@ -182,7 +193,11 @@ class ControlSocket::Hub {
  private:
   void serve(Client& client);
   void listen_to(Client& client);
-  void ask(Client& client, Received& request);
+  void work(Client& client);
+  bool produce(Client& client);
+  void answer_portion(Client& client);
+  static bool idle(const Client& client);
+  bool hold(Client& client);
   netlink::Datagram open(Client& client, const Envelope& envelope, std::span<UniqueFd> fds);
   int forward(Client& client, std::span<const std::uint8_t> message, const Delivery::Target& target,
               int netlink_fd, int sock_fd);
@@ -199,6 +214,7 @@ class ControlSocket::Hub {
   std::vector<std::list<Client>::iterator> gone_;
   std::vector<Client*> waiting_;
   std::map<uid_t, Account> accounts_;
+  std::size_t octets_ = 0;  // of all accounts
   Delivery delivery_;
   EventLoop::Source tick_;  // while answers wait
   std::unique_ptr<std::uint8_t[]> request_ = std::make_unique<std::uint8_t[]>(kRequestMax);
@@ -240,6 +256,7 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   }
   const int on = 1;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
   Client& client = clients_.emplace_back();
   client.self = std::prev(clients_.end());
   client.fd = std::move(fd);
@@ -267,8 +284,15 @@ void ControlSocket::Hub::drop(Client& client, bool empty) {
   std::erase(waiting_, &client);
   for (netlink::Datagram& answer : client.answers) netlink::wipe(answer);
   client.answers.clear();
+  netlink::wipe(client.request);
+  client.request.clear();
+  client.caller.dump.reset();
   Account& account = accounts_[client.uid];
   account.clients--;
+  account.octets -= client.held;
+  octets_ -= std::exchange(client.held, 0);
+  for (UniqueFd& fd : client.fds) account.closer.take(std::move(fd));
+  client.fds.clear();
   if (empty)
     client.fd.reset();
   else
@@ -288,21 +312,76 @@ void ControlSocket::Hub::reap() {
 void ControlSocket::Hub::serve(Client& client) {
   Received received = receive(client.fd.get(), {request_.get(), kRequestMax});
   if (received.kind == Received::Kind::kNothing) return;
-  if (received.kind == Received::Kind::kDatagram) ask(client, received);
+  const bool whole = received.kind == Received::Kind::kDatagram;
+  if (whole && is_envelope(received.octets)) {
+    const auto envelope = read_envelope(received.octets);
+    client.answers.push_back(envelope ? open(client, *envelope, received.fds)
+                                      : envelope_failed({}, EINVAL));
+  } else if (whole) {
+    client.request.assign(received.octets.begin(), received.octets.end());
+    client.fds = std::exchange(received.fds, {});
+    answer_portion(client);
+  }
   // Closed before the caller hears: it may close its own and expect a FIN.
   Closer& closer = accounts_[client.uid].closer;
   for (UniqueFd& fd : received.fds) closer.take(std::move(fd));
   netlink::wipe(received.octets);
-  if (received.kind != Received::Kind::kDatagram || closer.waiting() >= kClosingMax)
+  if (!whole || closer.waiting() >= kClosingMax)
     return drop(client, received.kind == Received::Kind::kEnd);
-  if (!flush(client)) return drop(client);
-  if (client.answers.empty() && !client.caller.dump) return;
-  // Answers wait for the client; until they are gone it is not heard.
-  client.readable = {};
-  client.pause = kRetry;
+  work(client);
+}
+
+// idle: the client has all that it asked for.
+bool ControlSocket::Hub::idle(const Client& client) {
+  return client.answers.empty() && client.request.empty() && !client.caller.dump;
+}
+
+// work sends what there is to send and makes more of it, for as long as the client takes it. Then,
+// until all is sent, the client is not heard.
+void ControlSocket::Hub::work(Client& client) {
+  const std::size_t before = client.sent;
+  for (int portions = 0;; portions++) {
+    if (!flush(client)) return drop(client);
+    if (!client.answers.empty() || portions == kPortionsAtOnce || !produce(client)) break;
+  }
+  if (!hold(client)) return drop(client);
+  if (idle(client)) {
+    if (!client.waiting) return;
+    client.waiting = false;
+    std::erase(waiting_, &client);
+    return listen_to(client);
+  }
+  client.pause = !client.waiting || client.sent != before
+                     ? std::chrono::milliseconds(kRetry)
+                     : std::min<std::chrono::milliseconds>(client.pause * 2, kRetryMax);
   client.due = std::chrono::steady_clock::now() + client.pause;
+  if (std::exchange(client.waiting, true)) return;
+  client.readable = {};
   waiting_.push_back(&client);
   if (waiting_.size() == 1) tick_ = loop_.every(kRetry, [this] { tick(); });
+}
+
+// produce makes the next answers: a dump goes on while it is read, then come further messages.
+bool ControlSocket::Hub::produce(Client& client) {
+  if (idle(client)) return false;
+  std::vector<netlink::Datagram> parts;
+  if (server_.resume(client.caller, parts)) {
+    for (netlink::Datagram& part : parts) client.answers.push_back(std::move(part));
+  } else {
+    answer_portion(client);
+  }
+  return true;
+}
+
+// hold counts what waits for the client. False: this user, or all of them, would hold too much.
+bool ControlSocket::Hub::hold(Client& client) {
+  std::size_t octets = client.request.size();
+  for (const netlink::Datagram& answer : client.answers) octets += answer.size() + sizeof answer;
+  Account& account = accounts_[client.uid];
+  account.octets += octets - client.held;
+  octets_ += octets - client.held;
+  client.held = octets;
+  return octets_ <= kOctetsMax && (client.uid == 0 || account.octets <= kOctetsMax / 4);
 }
 
 // judge finds out whether the caller may do what only CAP_NET_ADMIN may, each time that it asks.
@@ -312,18 +391,29 @@ void ControlSocket::Hub::judge(Client& client, std::span<const std::uint8_t> mes
         needs_net_admin(messages) && netlink::peer_has_net_admin(client.fd.get());
 }
 
-void ControlSocket::Hub::ask(Client& client, Received& request) {
-  if (is_envelope(request.octets)) {
-    const auto envelope = read_envelope(request.octets);
-    client.answers.push_back(envelope ? open(client, *envelope, request.fds)
-                                      : envelope_failed({}, EINVAL));
-    return;
-  }
-  judge(client, request.octets);
+// answer_portion answers the next messages of the client's request.
+void ControlSocket::Hub::answer_portion(Client& client) {
+  std::size_t octets = 0;
   std::vector<netlink::Datagram> answers;
-  server_.handle(client.caller, request.octets,
-                 request.fds.empty() ? -1 : request.fds.front().get(), answers);
-  for (netlink::Datagram& answer : answers) client.answers.push_back(std::move(answer));
+  judge(client, client.request);
+  while (!client.request.empty() && octets < kAnswersMax) {
+    const std::size_t size = size_of_messages(client.request, kPortion);
+    const std::size_t taken = size != 0 ? size : client.request.size();  // the rest is garbage
+    if (size != 0)
+      server_.handle(client.caller, std::span(client.request).first(size),
+                     client.fds.empty() ? -1 : client.fds.front().get(), answers);
+    netlink::wipe(std::span(client.request).first(taken));
+    client.request.erase(client.request.begin(),
+                         client.request.begin() + static_cast<std::ptrdiff_t>(taken));
+    for (netlink::Datagram& answer : answers) {
+      octets += answer.size() + sizeof answer;
+      client.answers.push_back(std::move(answer));
+    }
+    answers.clear();
+  }
+  if (!client.request.empty()) return;
+  for (UniqueFd& fd : client.fds) accounts_[client.uid].closer.take(std::move(fd));
+  client.fds.clear();
 }
 
 // open does what an envelope asks for and returns the reply to the library.
@@ -358,8 +448,9 @@ netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envel
 int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> message,
                                 const Delivery::Target& target, int netlink_fd, int sock_fd) {
   judge(client, message);
-  netlink::Caller caller = client.caller;
-  caller.dump.reset();
+  netlink::Caller caller;
+  caller.net_admin = client.caller.net_admin;
+  caller.paced = true;
   caller.netns = target.netns;
   caller.ext_ack = option(netlink_fd, SOL_NETLINK, NETLINK_EXT_ACK, 0) != 0;
   caller.cap_ack = option(netlink_fd, SOL_NETLINK, NETLINK_CAP_ACK, 0) != 0;
@@ -404,13 +495,7 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
 }
 
 bool ControlSocket::Hub::flush(Client& client) {
-  for (int parts = 0;;) {
-    if (client.answers.empty()) {
-      // A dump is made while it is read; others have their turn in between.
-      std::vector<netlink::Datagram> more;
-      if (parts++ == kPartsAtOnce || !server_.resume(client.caller, more)) return true;
-      for (netlink::Datagram& answer : more) client.answers.push_back(std::move(answer));
-    }
+  while (!client.answers.empty()) {
     netlink::Datagram& answer = client.answers.front();
     const ssize_t n = ::send(client.fd.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
     if (n < 0) return errno == EAGAIN || errno == EINTR;
@@ -418,26 +503,14 @@ bool ControlSocket::Hub::flush(Client& client) {
     client.answers.pop_front();
     client.sent++;
   }
+  return true;
 }
 
 void ControlSocket::Hub::tick() {
   const auto now = std::chrono::steady_clock::now();
   const std::vector<Client*> all = waiting_;
-  for (Client* client : all) {
-    if (client->due > now) continue;
-    const std::size_t before = client->sent;
-    if (!flush(*client)) {
-      drop(*client);
-    } else if (client->answers.empty() && !client->caller.dump) {
-      std::erase(waiting_, client);
-      listen_to(*client);
-    } else {
-      client->pause = client->sent != before
-                          ? std::chrono::milliseconds(kRetry)
-                          : std::min<std::chrono::milliseconds>(client->pause * 2, kRetryMax);
-      client->due = now + client->pause;
-    }
-  }
+  for (Client* client : all)
+    if (client->due <= now) work(*client);
   if (waiting_.empty()) tick_ = {};
 }
 

@@ -36,9 +36,10 @@ class ControlSocket {
   ControlSocket(const ControlSocket&) = delete;
   ControlSocket& operator=(const ControlSocket&) = delete;
 
-  static constexpr std::size_t kClientsMax = 4096;    // a quarter of it a user, but root; and
-  static constexpr std::size_t kClientsOfRoot = 256;  // of these stay free for root
-  static constexpr std::size_t kClosingMax = 256;     // descriptors of a user that hang in close()
+  static constexpr std::size_t kClientsMax = 4096;     // a quarter of it a user, but root; and
+  static constexpr std::size_t kClientsOfRoot = 256;   // of these stay free for root
+  static constexpr std::size_t kClosingMax = 256;      // descriptors of a user that hang in close()
+  static constexpr std::size_t kOctetsMax = 16 << 20;  // held for clients; a quarter a user
   static constexpr std::size_t kRequestMax = 64 * 1024;
 
  private:

@@ -31,14 +31,15 @@ void append(netlink::Datagram& datagram, const T& value) {
   datagram.insert(datagram.end(), octets, octets + sizeof value);
 }
 
-// for_each_message visits the messages as the kernel cuts them: (offset, header).
+// for_each_message visits the messages as the kernel cuts them: (offset, header), until the visitor
+// returns false.
 template <typename Visit>
 void for_each_message(Octets octets, Visit&& visit) {
   for (std::size_t at = 0; at < octets.size();) {
     const auto header = read_at<nlmsghdr>(octets, at);
     if (!header || header->nlmsg_len < NLMSG_HDRLEN || header->nlmsg_len > octets.size() - at)
       return;
-    visit(at, *header);
+    if (!visit(at, *header)) return;
     at += std::min<std::size_t>(NLMSG_ALIGN(std::size_t{header->nlmsg_len}), octets.size() - at);
   }
 }
@@ -133,6 +134,16 @@ netlink::Datagram envelope_failed(const Envelope& envelope, int sys_errno) {
                      envelope.port, sys_errno, true);
 }
 
+std::size_t size_of_messages(Octets octets, std::size_t count) {
+  std::size_t size = 0, seen = 0;
+  for_each_message(octets, [&](std::size_t at, const nlmsghdr& header) {
+    if (seen++ < count)
+      size = std::min<std::size_t>(at + NLMSG_ALIGN(std::size_t{header.nlmsg_len}), octets.size());
+    return seen < count;
+  });
+  return size;
+}
+
 bool needs_net_admin(Octets messages) {
   bool needs = false;
   for_each_message(messages, [&](std::size_t at, const nlmsghdr& header) {
@@ -140,6 +151,7 @@ bool needs_net_admin(Octets messages) {
     needs = needs || (header.nlmsg_type == SOFTPSP_ID_PSP &&
                       (cmd == PSPNL_CMD_DEV_SET || cmd == PSPNL_CMD_KEY_ROTATE ||
                        cmd == PSPNL_CMD_DEV_ASSOC || cmd == PSPNL_CMD_DEV_DISASSOC));
+    return !needs;
   });
   return needs;
 }
@@ -182,6 +194,7 @@ void address_messages(netlink::Datagram& messages, std::uint32_t port, std::uint
     header.nlmsg_pid = port;
     if (header.nlmsg_type >= NLMSG_MIN_TYPE) header.nlmsg_flags |= flags;
     std::memcpy(messages.data() + at, &header, sizeof header);
+    return true;
   });
 }
 

@@ -29,6 +29,9 @@ std::optional<Envelope> read_envelope(std::span<const std::uint8_t> datagram);
 netlink::Datagram envelope_done(const Envelope& envelope, std::uint32_t sender_port);
 netlink::Datagram envelope_failed(const Envelope& envelope, int sys_errno);
 
+// size_of_messages is the length of the first `count` messages, or all if there are fewer; 0 if not
+// even one is there.
+std::size_t size_of_messages(std::span<const std::uint8_t> octets, std::size_t count);
 // needs_net_admin: some message asks for what only CAP_NET_ADMIN may do, so that the capability is
 // worth looking at.
 bool needs_net_admin(std::span<const std::uint8_t> messages);
