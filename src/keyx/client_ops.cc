@@ -61,10 +61,10 @@ Availability ClientOps::available(int fd) {
   return {.versions = both};
 }
 
-std::expected<KeyInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
+std::expected<RxAssocInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
   auto info = client_.rx_assoc(fd, version);
   if (!info) return std::unexpected(to_ops_error(info.error()));
-  return std::move(info->rx);
+  return std::move(*info);
 }
 
 std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const KeyInfo& tx) {
@@ -75,7 +75,7 @@ std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const
 
 Availability AbsentOps::available(int) { return absent(absence_, reason_); }
 
-std::expected<KeyInfo, OpsError> AbsentOps::rx_assoc(int, Version) {
+std::expected<RxAssocInfo, OpsError> AbsentOps::rx_assoc(int, Version) {
   return std::unexpected(OpsError{EOPNOTSUPP, reason_});
 }
 

@@ -168,24 +168,25 @@ Step Exchange::decide() {
   const auto version = choose_version(own_.versions, peer_.versions);
   if (!version) return no_common_version();
   version_ = *version;
-  auto rx = ops_.rx_assoc(tls_->fd(), version_);
-  if (rx && (rx->key.size() != key_size(version_) || !rx->spi.valid()))
-    rx = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
-  if (!rx) {
-    const std::string text = rx.error().message;
+  auto assoc = ops_.rx_assoc(tls_->fd(), version_);
+  if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
+    assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
+  if (!assoc) {
+    const std::string text = assoc.error().message;
     if (own_.tls_allowed && peer_.tls_allowed) {
       queue(serialize(ErrorMessage{Refusal::kRxAssoc, text}));
       outcome_.why_tls = fmt::format("no Rx key: {}", text);
       stage_ = Stage::kSendTlsRefusal;
       return Step::kDone;
     }
-    return refuse(Refusal::kRxAssoc, {ErrorCode::kRxAssoc, rx.error().sys_errno,
+    return refuse(Refusal::kRxAssoc, {ErrorCode::kRxAssoc, assoc.error().sys_errno,
                                       fmt::format("cannot get an Rx key: {}", text)});
   }
   outcome_.version = version_;
-  outcome_.rx_spi = rx->spi;
+  outcome_.dev_id = assoc->dev_id;
+  outcome_.rx_spi = assoc->rx.spi;
   key_sent_ = true;
-  queue(serialize(KeyMessage{version_, rx->spi, std::move(rx->key)}));
+  queue(serialize(KeyMessage{version_, assoc->rx.spi, std::move(assoc->rx.key)}));
   return Step::kDone;
 }
 

@@ -63,6 +63,8 @@ TEST(Exchange, BothEndsInstallEachOthersKeyUnderTheSameVersion) {
   EXPECT_EQ(pair.client_ops.tx_key, pair.server_ops.rx_key_given);
   EXPECT_EQ(pair.server_ops.tx_key, pair.client_ops.rx_key_given);
   EXPECT_EQ(pair.a->outcome().rx_spi, kClientSpi);
+  EXPECT_EQ(pair.a->outcome().dev_id, ModelOps::kDevId);
+  EXPECT_TRUE(pair.a->outcome().proven && pair.b->outcome().proven);
   EXPECT_EQ(pair.a->outcome().tx_spi, kServerSpi);
 }
 
@@ -390,6 +392,55 @@ TEST(Exchange, TxAssocFailsForAnotherReason) {
   EXPECT_EQ(pair.a->error().sys_errno, ENODEV);
   EXPECT_EQ(pair.client_ops.tx_calls, 1u);
   EXPECT_THAT(pair.b->error().message, HasSubstr("before its start of PSP"));
+}
+
+TEST(Exchange, ADeviceThatVanishesFailsInEachStep) {
+  const OpsError gone{ENODEV, "the device has gone"};
+  {
+    Pair pair;
+    pair.client_ops.availability = {
+        .versions = {}, .absence = Absence::kNoDevice, .reason = "eth0 has no PSP device"};
+    ASSERT_EQ(pair.exchange(), kBothFailed);
+    EXPECT_EQ(pair.a->error().code, ErrorCode::kNoPsp);
+    EXPECT_EQ(pair.b->error().code, ErrorCode::kNoPsp);
+  }
+  {
+    Pair pair;
+    pair.client_ops.rx_fault = gone;
+    ASSERT_EQ(pair.exchange(), kBothFailed);
+    EXPECT_EQ(pair.a->error().code, ErrorCode::kRxAssoc);
+    EXPECT_EQ(pair.a->error().sys_errno, ENODEV);
+    EXPECT_EQ(pair.b->error().code, ErrorCode::kPeerRefused);
+  }
+  for (const bool of_server : {false, true}) {
+    Pair pair;
+    (of_server ? pair.server_ops : pair.client_ops).tx_faults = {gone};
+    ASSERT_EQ(pair.exchange(), kBothFailed);
+    EXPECT_EQ((of_server ? *pair.b : *pair.a).error().code, ErrorCode::kTxAssoc);
+    EXPECT_EQ((of_server ? *pair.a : *pair.b).error().code, ErrorCode::kPeerClosed);
+  }
+}
+
+TEST(Exchange, IfThePeersKeysDieInTheMiddleNobodyIsDone) {
+  // Two rotations of the server's device between its KEY and our START: what we seal is dropped.
+  Pair pair(true);
+  pair.relay->tamper = [](bool from_client, Bytes& piece) {
+    const Bytes start{'P', 'S', 'P', 'S'};
+    const auto at = std::search(piece.begin(), piece.end(), start.begin(), start.end());
+    if (from_client) piece.erase(at, piece.end());
+  };
+  pair.a.emplace(pair.client.ssl.get(), pair.client_ops, Policy{.allow_tls = true});
+  pair.b.emplace(pair.server.ssl.get(), pair.server_ops, Policy{.allow_tls = true});
+  Step server = Step::kWantRead;
+  for (int i = 0; i < 300; ++i) {
+    pair.a->step();
+    server = pair.b->step();
+    pair.relay->pump();
+    usleep(50);
+  }
+  EXPECT_EQ(server, Step::kWantRead);
+  EXPECT_THAT(pair.b->waiting_for(), HasSubstr("start of PSP"));
+  EXPECT_EQ(pair.server_ops.tx_calls, 1u);
 }
 
 TEST(Exchange, MoreInTheRecordOfTheKeyIsRefused) {

@@ -97,19 +97,20 @@ Step Swap::begin() {
                              name(policy_.protocol))});
   version_ = *to_version(static_cast<std::uint32_t>(std::countr_zero(policy_.versions.bits)));
   if (auto error = unfit()) return fail(std::move(*error));
-  auto rx = ops_.rx_assoc(fd(), version_);
-  if (rx && (rx->key.size() != key_size(version_) || !rx->spi.valid()))
-    rx = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
-  if (!rx) {
-    error_ = {ErrorCode::kRxAssoc, rx.error().sys_errno,
-              fmt::format("cannot get an Rx key: {}", rx.error().message)};
+  auto assoc = ops_.rx_assoc(fd(), version_);
+  if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
+    assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
+  if (!assoc) {
+    error_ = {ErrorCode::kRxAssoc, assoc.error().sys_errno,
+              fmt::format("cannot get an Rx key: {}", assoc.error().message)};
     if (!queue_error()) return fail(Error(error_));
     stage_ = Stage::kSendError;
     return Step::kDone;
   }
   outcome_.version = version_;
-  outcome_.rx_spi = rx->spi;
-  queue_key(*rx);
+  outcome_.dev_id = assoc->dev_id;
+  outcome_.rx_spi = assoc->rx.spi;
+  queue_key(assoc->rx);
   stage_ = Stage::kSend;
   return Step::kDone;
 }

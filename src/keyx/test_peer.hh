@@ -93,6 +93,7 @@ inline bool wait_readable(int fd, int timeout_ms = 5000) {
 // ModelOps is PSP with faults to order.
 class ModelOps final : public PspOps {
  public:
+  static constexpr std::uint32_t kDevId = 7;
   Availability availability{.versions = VersionSet::all()};
   std::optional<OpsError> rx_fault;
   std::deque<OpsError> tx_faults;  // one per call, then success
@@ -106,13 +107,13 @@ class ModelOps final : public PspOps {
 
   Availability available(int) override { return availability; }
 
-  std::expected<KeyInfo, OpsError> rx_assoc(int, Version wanted) override {
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int, Version wanted) override {
     ++rx_calls;
     if (rx_fault) return std::unexpected(*rx_fault);
     version = wanted;
-    if (rx_key) return std::move(*rx_key);
+    if (rx_key) return RxAssocInfo{kDevId, std::move(*rx_key)};
     rx_key_given.assign(key_size(wanted), static_cast<std::uint8_t>(next_spi.value));
-    return KeyInfo{next_spi, crypto::SaKey(rx_key_given)};
+    return RxAssocInfo{kDevId, {next_spi, crypto::SaKey(rx_key_given)}};
   }
 
   std::expected<void, OpsError> tx_assoc(int fd, Version, const KeyInfo& tx) override {

@@ -34,7 +34,7 @@ class PspOps {
 
   // available says what can be received on the connected socket `fd`.
   virtual Availability available(int fd) = 0;
-  virtual std::expected<KeyInfo, OpsError> rx_assoc(int fd, Version version) = 0;
+  virtual std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) = 0;
   // tx_assoc fails with EBUSY while data that came in clear waits in the receive queue.
   virtual std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) = 0;
 };
@@ -46,7 +46,7 @@ class ClientOps final : public PspOps {
   explicit ClientOps(Client& client) : client_(client) {}
 
   Availability available(int fd) override;
-  std::expected<KeyInfo, OpsError> rx_assoc(int fd, Version version) override;
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override;
   std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override;
 
  private:
@@ -59,7 +59,7 @@ class AbsentOps final : public PspOps {
   AbsentOps(Absence absence, std::string reason) : absence_(absence), reason_(std::move(reason)) {}
 
   Availability available(int fd) override;
-  std::expected<KeyInfo, OpsError> rx_assoc(int fd, Version version) override;
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override;
   std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override;
 
  private:

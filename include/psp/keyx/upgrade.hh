@@ -77,7 +77,8 @@ struct Error {
 struct Outcome {
   enum class Kind { kPsp, kTls };
   Kind kind = Kind::kPsp;
-  Version version = Version::kAesGcm256;  // kPsp only, like the next three
+  Version version = Version::kAesGcm256;  // kPsp only, like the next four
+  std::uint32_t dev_id = 0;               // whose device key the Rx key comes from
   Spi rx_spi = {}, tx_spi = {};
   // proven: the peer has sent PSP (state Full), and the stream begins as agreed inside TLS.
   bool proven = false;

@@ -18,7 +18,7 @@ class ConnectedOps final : public keyx::PspOps {
  public:
   explicit ConnectedOps(Client client) : client_(std::move(client)), ops_(client_) {}
   keyx::Availability available(int fd) override { return ops_.available(fd); }
-  std::expected<KeyInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
+  std::expected<RxAssocInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
     return ops_.rx_assoc(fd, version);
   }
   std::expected<void, keyx::OpsError> tx_assoc(int fd, Version version,
