@@ -25,7 +25,8 @@ import threading
 
 # --- numbers of the contract ----------------------------------------------------------------------
 NETLINK_GENERIC, SOL_NETLINK = 16, 270
-NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 1, 2, 10, 11
+NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP = 1, 2
+NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP = 1, 2, 4, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -418,6 +419,45 @@ def _():
         heard = listener.heard()
         true(heard is not None and heard[0] == KEY_ROTATE_NTF, f"heard {heard}")
     equal(listener.heard(SILENCE), None, "one more")
+
+
+@case("python: a listener that does not read is told that it lost some", "root")
+def _():
+    listener = netlink()
+    listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is
+    listener.join(psp.use)
+    for _ in range(200):
+        psp.rotate()
+    heard = 0
+    try:
+        while listener.heard(SILENCE):
+            heard += 1
+    except OSError as error:
+        equal(error.errno, errno.ENOBUFS, "error of recv")
+        return
+    raise Failed(f"{heard} of 200 notifications came and nothing was said of the others")
+
+
+@case("python: a group that there is not cannot be joined")
+def _():
+    try:
+        netlink().join(psp.use + 100000)
+    except OSError as error:
+        equal(error.errno, errno.EINVAL, "error")
+        return
+    raise Failed("it can")
+
+
+@case("python: an unbound socket is bound by its first request, as ynl's is")
+def _():
+    nl = Netlink(undo.keep(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)))
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+        nl.sock.setsockopt(SOL_NETLINK, option, 1)
+    nl.sock.settimeout(PATIENCE)
+    equal(nl.sock.getsockname(), (0, 0), "name before")
+    answer = nl.ask(DEV_GET, u32(ID, psp.id))
+    equal(answer.error, 0, "error")
+    true(nl.sock.getsockname()[0] != 0, "no port after the first request")
 
 
 @case("python: policy errors are the kernel's")
