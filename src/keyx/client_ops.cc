@@ -2,6 +2,7 @@
 //
 // PspOps by way of psp::Client, and what a user must do where there is no PSP: every reason names
 // the netdev and the command that helps.
+#include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
 #include <net/if.h>
@@ -20,6 +21,14 @@ Availability absent(Absence absence, std::string reason) {
   return {.absence = absence, .reason = std::move(reason)};
 }
 
+// serves tells whether a socket that sends by netdev `ifindex` of this namespace uses the device.
+bool serves(const DeviceInfo& device, unsigned ifindex) {
+  if (!device.by_association && device.ifindex == ifindex) return true;
+  return std::any_of(
+      device.associated.begin(), device.associated.end(),
+      [&](const AssociatedNetdev& netdev) { return netdev.nsid < 0 && netdev.ifindex == ifindex; });
+}
+
 OpsError to_ops_error(const ClientError& error) { return {error.sys_errno, error.message}; }
 
 }  // namespace
@@ -34,7 +43,7 @@ Availability ClientOps::available(int fd) {
   const auto route = route_ifindex(fd);
   const DeviceInfo* device = nullptr;
   for (const auto& candidate : *devices)
-    if (route && candidate.ifindex == *route) device = &candidate;
+    if (route && serves(candidate, *route)) device = &candidate;
   // A device that the kernel associated with this namespace reports its main netdev's ifindex.
   if (device == nullptr && devices->size() == 1 && client_.provider() == Client::Provider::kKernel)
     device = &devices->front();

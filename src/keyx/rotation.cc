@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Counting rotations per connection, and the change from one connection to the next.
+#include <algorithm>
+#include <sys/socket.h>
+
+#include <psp/keyx/rotation.hh>
+
+namespace psp::keyx {
+namespace {
+
+class ClientSource final : public NotificationSource {
+ public:
+  explicit ClientSource(Client client) : client_(std::move(client)) {}
+  int fd() const override { return client_.notification_fd(); }
+  ClientResult<std::optional<Notification>> next() override {
+    return client_.next_notification(std::chrono::milliseconds(0));
+  }
+
+ private:
+  Client client_;
+};
+
+}  // namespace
+
+// Counts is what has happened to one connection's devices since begin().
+struct RotationWatch::Ticket::Counts {
+  struct Device {
+    std::uint32_t id = 0;
+    unsigned rotations = 0;
+    bool gone = false;
+  };
+  std::vector<Device> devices;
+  std::optional<std::uint32_t> bound;
+  bool lost = false;
+
+  // note is true if the connection's freshness may have changed.
+  bool note(const Notification& notification) {
+    const bool rotated = notification.kind == Notification::Kind::kKeyRotate;
+    const bool gone = notification.kind == Notification::Kind::kDevDel;
+    const std::uint32_t id = notification.device.id;
+    if ((!rotated && !gone) || (bound && *bound != id)) return false;
+    auto device = std::find_if(devices.begin(), devices.end(),
+                               [&](const Device& known) { return known.id == id; });
+    if (device == devices.end()) device = devices.insert(device, {.id = id});
+    device->rotations += rotated;
+    device->gone |= gone;
+    return true;
+  }
+};
+
+struct RotationWatch::Impl {
+  std::unique_ptr<NotificationSource> source;
+  std::vector<std::weak_ptr<Ticket::Counts>> tickets;
+
+  template <typename Change>
+  unsigned for_each(Change&& change) {
+    unsigned changed = 0;
+    std::erase_if(tickets, [&](const std::weak_ptr<Ticket::Counts>& weak) {
+      const auto counts = weak.lock();
+      if (counts && change(*counts)) ++changed;
+      return counts == nullptr;
+    });
+    return changed;
+  }
+};
+
+ClientResult<RotationWatch> RotationWatch::connect(const std::string& socket) {
+  auto client = Client::connect(socket);
+  if (!client) return std::unexpected(client.error());
+  if (auto done = client->subscribe(true, true); !done) return std::unexpected(done.error());
+  return RotationWatch(std::make_unique<ClientSource>(std::move(*client)));
+}
+
+RotationWatch::RotationWatch(std::unique_ptr<NotificationSource> source)
+    : impl_(std::make_unique<Impl>(Impl{.source = std::move(source), .tickets = {}})) {}
+RotationWatch::RotationWatch(RotationWatch&&) noexcept = default;
+RotationWatch& RotationWatch::operator=(RotationWatch&&) noexcept = default;
+RotationWatch::~RotationWatch() = default;
+
+int RotationWatch::fd() const { return impl_->source ? impl_->source->fd() : -1; }
+
+unsigned RotationWatch::process() {
+  unsigned changed = 0;
+  while (impl_->source) {
+    const auto next = impl_->source->next();
+    if (!next) {
+      // What we have missed nobody can tell.
+      impl_->source.reset();
+      return changed + impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+    }
+    if (!*next) break;
+    changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
+  }
+  return changed;
+}
+
+RotationWatch::Ticket RotationWatch::begin() {
+  // What waits unread happened before: it is not this connection's.
+  process();
+  Ticket ticket;
+  ticket.counts_ = std::make_shared<Ticket::Counts>();
+  ticket.counts_->lost = impl_->source == nullptr;
+  impl_->tickets.push_back(ticket.counts_);
+  return ticket;
+}
+
+void RotationWatch::Ticket::bind(std::uint32_t dev_id) {
+  counts_->bound = dev_id;
+  std::erase_if(counts_->devices, [&](const Counts::Device& known) { return known.id != dev_id; });
+}
+
+Freshness RotationWatch::Ticket::state() const {
+  if (!counts_) return Freshness::kUnknown;
+  Freshness worst = counts_->lost ? Freshness::kUnknown : Freshness::kFresh;
+  for (const Counts::Device& device : counts_->devices) {
+    if (device.gone || device.rotations > 1) return Freshness::kStale;
+    if (device.rotations == 1) worst = Freshness::kRenew;
+  }
+  return worst;
+}
+
+Succession::Succession(Dial dial, PspOps& ops, const Policy& policy)
+    : dial_(std::move(dial)), ops_(ops), policy_(policy) {}
+
+Succession::~Succession() {
+  upgrade_.reset();  // it uses the SSL
+}
+
+Step Succession::fail(Error error) {
+  error_ = std::move(error);
+  failed_ = true;
+  upgrade_.reset();
+  fresh_.ssl.reset();
+  fresh_.fd.reset();
+  return Step::kFailed;
+}
+
+Step Succession::step() {
+  if (failed_) return Step::kFailed;
+  if (!upgrade_) {
+    auto dialled = dial_(fresh_);
+    if (!dialled) return fail(std::move(dialled.error()));
+    if (*dialled != Step::kDone) return *dialled;
+    upgrade_ = make_upgrade(fresh_.ssl.get(), ops_, policy_);
+  }
+  const Step step = upgrade_->step();
+  return step == Step::kFailed ? fail(Error(upgrade_->error())) : step;
+}
+
+Succession::Switched Succession::switch_over(int old_fd) {
+  Switched out{std::move(fresh_.fd), nullptr, upgrade_->outcome(), {}};
+  out.early.resize(upgrade_->pending());
+  upgrade_->read(out.early);
+  upgrade_.reset();
+  if (out.outcome.kind == Outcome::Kind::kTls) out.ssl = std::move(fresh_.ssl);
+  fresh_.ssl.reset();
+  shutdown(old_fd, SHUT_WR);
+  return out;
+}
+
+}  // namespace psp::keyx
