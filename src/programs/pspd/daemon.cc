@@ -270,6 +270,7 @@ void Daemon::on_links() {
 void Daemon::check_devices() {
   checked_ = steady_clock::now();
   check_later_ = {};
+  check_namespaces();  // first: what follows leaves references to namespaces behind for a moment
   std::vector<std::uint16_t> gone;
   for (const auto& device : devices_)
     if (!device->main().refresh()) gone.push_back(device->id());
@@ -283,7 +284,6 @@ void Daemon::check_devices() {
     heal(device->main());
   }
   check_associated();
-  check_namespaces();
   find_wanted();
 }
 

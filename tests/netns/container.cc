@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "container.hh"
+
+#include <arpa/inet.h>
+#include <csignal>
+#include <fmt/format.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdexcept>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace psp::lab {
+namespace {
+
+// InetAddress is a socket address of either family.
+struct InetAddress {
+  sockaddr_storage name{};
+  socklen_t length = sizeof(sockaddr_storage);
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&name); }
+  std::uint16_t port() const {
+    return ntohs(reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
+  }
+};
+
+InetAddress inet_address(const std::string& text) {
+  InetAddress address;
+  if (text.find(':') == std::string::npos) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&address.name);
+    v4->sin_family = AF_INET;
+    ::inet_pton(AF_INET, text.c_str(), &v4->sin_addr);
+    address.length = sizeof *v4;
+  } else {
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.name);
+    v6->sin6_family = AF_INET6;
+    ::inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr);
+    address.length = sizeof *v6;
+  }
+  return address;
+}
+
+std::uint16_t local_port(int fd) {
+  InetAddress own;
+  ::getsockname(fd, own.get(), &own.length);
+  return own.port();
+}
+
+template <typename T>
+T value_of(ClientResult<T> result) {
+  if (!result) throw std::runtime_error(result.error().message);
+  return std::move(*result);
+}
+
+}  // namespace
+
+std::uint32_t ifindex_of(const Netns& netns, const std::string& name) {
+  const InNetns inside(netns);
+  return ::if_nametoindex(name.c_str());
+}
+
+Container::Container(Lab& lab) : lab_(lab) {
+  netns_.emplace();
+  {
+    const InNetns inside(*netns_);
+    process_ = ::fork();
+    if (process_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::close_range(3, ~0u, 0);  // what the test holds is not the container's
+      for (;;) ::pause();
+    }
+  }
+  wire();
+}
+
+void Container::wire() {
+  const Netns& host = lab_.ns(From::kA);
+  host.sh(
+      fmt::format("ip link add vc0 type veth peer name eth0 netns {} && "
+                  "ip addr add 10.99.0.1/24 dev vc0 && ip addr add fd99::1/64 dev vc0 nodad && "
+                  "ip link set vc0 up",
+                  process_));
+  netns_->sh(
+      "ip addr add 10.99.0.2/24 dev eth0 && ip addr add fd99::2/64 dev eth0 nodad && "
+      "ip link set eth0 up && ip route add default via 10.99.0.1 && "
+      "ip -6 route add default via fd99::1");
+  write_sysctl(host, "net/ipv4/ip_forward", "1");
+  write_sysctl(host, "net/ipv6/conf/all/forwarding", "1");
+  lab_.ns(From::kB).sh(
+      "ip route replace 10.99.0.0/24 via 10.77.0.1 && ip -6 route replace fd99::/64 via fd77::1");
+  ifindex_ = ifindex_of(*netns_, "eth0");
+  const std::string link = host.sh("ip -j link show vc0"), key = "\"link_netnsid\":";
+  nsid_ = std::stoi(link.substr(link.find(key) + key.size()));
+}
+
+Container::~Container() { kill(); }
+
+void Container::kill() {
+  if (process_ > 0) {
+    ::kill(process_, SIGKILL);
+    ::waitpid(process_, nullptr, 0);
+  }
+  process_ = -1;
+  netns_.reset();
+}
+
+ClientResult<void> Container::associate() {
+  Client client = lab_.client(From::kA);
+  return client.dev_assoc(value_of(client.devices()).at(0).id, ifindex_, nsid_);
+}
+
+ClientResult<void> Container::disassociate() {
+  Client client = lab_.client(From::kA);
+  return client.dev_disassoc(value_of(client.devices()).at(0).id, ifindex_, nsid_);
+}
+
+Client Container::client() {
+  const InNetns inside(*netns_);
+  return value_of(Client::connect_daemon("@softpsp"));
+}
+
+Connection Container::connect(Kind kind) {
+  const int family = kind == Kind::kIpv4 ? AF_INET : AF_INET6;
+  InetAddress address = inet_address(Lab::address(From::kB, kind));
+  UniqueFd listener;
+  Connection connection;
+  {
+    const InNetns inside(lab_.ns(From::kB));
+    listener.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::bind(listener.get(), address.get(), address.length) != 0 ||
+        ::listen(listener.get(), 4) != 0)
+      throw std::runtime_error("B cannot listen");
+    ::getsockname(listener.get(), address.get(), &address.length);
+  }
+  {
+    const InNetns inside(*netns_);
+    connection.a.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  }
+  if (::connect(connection.a.get(), address.get(), address.length) != 0)
+    throw std::runtime_error("the container cannot connect");
+  connection.b.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  connection.flow.family = family == AF_INET ? 4 : 6;
+  connection.flow.a_port = local_port(connection.a.get());
+  connection.flow.b_port = address.port();
+  return connection;
+}
+
+Secured Container::secure(const Connection& connection) {
+  constexpr Version kVersion = Version::kAesGcm128;
+  Client a = client(), b = lab_.client(From::kB);
+  auto a_rx = value_of(a.rx_assoc(connection.a.get(), kVersion));
+  auto b_rx = value_of(b.rx_assoc(connection.b.get(), kVersion));
+  const auto a_tx = a.tx_assoc(connection.a.get(), kVersion, b_rx.rx);
+  const auto b_tx = b.tx_assoc(connection.b.get(), kVersion, a_rx.rx);
+  if (!a_tx || !b_tx) throw std::runtime_error((a_tx ? b_tx : a_tx).error().message);
+  return {std::move(a_rx.rx), std::move(b_rx.rx)};
+}
+
+}  // namespace psp::lab

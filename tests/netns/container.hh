@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Container: a network namespace as a container has it: behind a veth of host A, which routes for
+// it, kept by a process of its own.
+//
+//   Container eth0 --veth-- vc0 host A eth0 --[ Cable ]-- eth0 host B
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+
+#include "lab.hh"
+
+namespace psp::lab {
+
+class Container {
+ public:
+  explicit Container(Lab& lab);
+  ~Container();  // as kill
+  Container(const Container&) = delete;
+  Container& operator=(const Container&) = delete;
+
+  Netns& ns() { return *netns_; }
+  std::uint32_t ifindex() const { return ifindex_; }  // of its eth0
+  std::int32_t nsid() const { return nsid_; }         // its number at host A
+
+  // associate lets its eth0 use the first device of host A.
+  ClientResult<void> associate();
+  ClientResult<void> disassociate();
+
+  // client is a control connection from inside.
+  Client client();
+  // connect connects from inside to host B; `a` is the container's end.
+  Connection connect(Kind kind);
+  // secure is as that of a connection between the hosts.
+  Secured secure(const Connection& connection);
+
+  // kill ends its process and all that the test holds of the namespace.
+  void kill();
+
+ private:
+  void wire();
+  Lab& lab_;
+  std::optional<Netns> netns_;
+  pid_t process_ = -1;
+  std::uint32_t ifindex_ = 0;
+  std::int32_t nsid_ = -1;
+};
+
+// ifindex_of is that of a netdev; 0 if there is none.
+std::uint32_t ifindex_of(const Netns& netns, const std::string& name);
+
+}  // namespace psp::lab

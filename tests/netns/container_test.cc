@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// dev-assoc: a container that secures its connections through the host's device, and what becomes
+// of them when device, association, daemon or container go.
+#include "container.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <psp/device/state_table.h>
+
+namespace psp::lab {
+namespace {
+
+class Containers : public testing::TestWithParam<Kind> {
+ protected:
+  void SetUp() override {
+    PSP_NEEDS_LAB();
+    lab_.emplace();
+    lab_->start(From::kA);
+    lab_->start(From::kB);
+    box_.emplace(*lab_);
+  }
+  void TearDown() override {
+    box_.reset();
+    lab_.reset();
+  }
+
+  Cable& cable() { return lab_->cable(); }
+  DeviceInfo host_device() { return lab_->client(From::kA).devices().value().at(0); }
+  Connection secured() {
+    Connection connection = box_->connect(GetParam());
+    box_->secure(connection);
+    return connection;
+  }
+  void expect_carried(const Connection& connection, std::size_t size = 5000) {
+    for (const auto& [from, to] : {std::pair{connection.a.get(), connection.b.get()},
+                                   std::pair{connection.b.get(), connection.a.get()}}) {
+      const Octets data = random_octets(size);
+      send_all(from, data);
+      EXPECT_EQ(receive(to, data.size()), data);
+    }
+  }
+  // expect_blocked: what the container sends does not arrive, and nothing of it is in clear.
+  void expect_blocked(const Connection& connection) {
+    const std::size_t mark = cable().mark();
+    const Octets lost = random_octets(3000);
+    send_all(connection.a.get(), lost);
+    EXPECT_TRUE(receive(connection.b.get(), lost.size(), 500ms).empty());
+    expect_nothing_in_clear(*lab_, connection.flow, mark, lost);
+  }
+  std::string state_of_box() {
+    return box_->ns().sh(
+        "ip -o link | cut -d: -f2; tc qdisc show dev eth0; tc filter show dev eth0 ingress; "
+        "tc filter show dev eth0 egress; ethtool -k eth0");
+  }
+  bool box_is_gone() {
+    return eventually([&] { return ifindex_of(lab_->ns(From::kA), "vc0") == 0; });
+  }
+
+  std::optional<Lab> lab_;
+  std::optional<Container> box_;
+};
+
+TEST_P(Containers, SecureTheirConnectionsThroughTheHostsDevice) {
+  ASSERT_TRUE(box_->associate());
+  const DeviceInfo host = host_device();
+  ASSERT_EQ(host.associated.size(), 1u);
+  EXPECT_EQ(host.associated[0].ifindex, box_->ifindex());
+  EXPECT_EQ(host.associated[0].nsid, box_->nsid());
+  const auto inside = box_->client().devices();
+  ASSERT_TRUE(inside);
+  ASSERT_EQ(inside->size(), 1u);
+  EXPECT_EQ((*inside)[0].id, host.id);
+  EXPECT_TRUE((*inside)[0].by_association);
+
+  Connection connection = box_->connect(GetParam());
+  const std::size_t mark = cable().mark();
+  const Secured keys = box_->secure(connection);
+  expect_carried(connection, 200'000);
+  const auto before = lab_->stats(From::kA);
+  const Octets data = random_octets(100'000);
+  send_all(connection.a.get(), data);
+  EXPECT_EQ(receive(connection.b.get(), data.size()), data);
+  EXPECT_GT(lab_->stats(From::kA).tx_packets, before.tx_packets) << "the host's device sealed it";
+  expect_nothing_in_clear(*lab_, connection.flow, mark, data);
+  EXPECT_TRUE(cable().find(mark, [&](const Seen& seen) {
+    return seen.from == From::kA && open(seen, Version::kAesGcm128, keys.b_rx);
+  }));
+  const auto info = lab_->association(From::kA, connection.a.get());
+  ASSERT_TRUE(info);
+  EXPECT_EQ(info->dev_id, host.id);
+  EXPECT_EQ(info->state, unsigned{PSP_STATE_FULL});
+  EXPECT_EQ(lab_->drops(From::kA, "POLICY_FORGED"), 0u);
+}
+
+TEST_P(Containers, SeeARotationAsTheHostDoes) {
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  Client client = lab_->client(From::kA);
+  EXPECT_EQ(box_->client().key_rotate(host_device().id).error().sys_errno, ENOENT);
+  ASSERT_TRUE(client.key_rotate(host_device().id));
+  expect_carried(connection);
+  Connection later = secured();
+  ASSERT_TRUE(client.key_rotate(host_device().id));
+  expect_carried(later);
+  const Octets lost = random_octets(3000);
+  send_all(connection.b.get(), lost);
+  EXPECT_TRUE(receive(connection.a.get(), lost.size(), 500ms).empty());
+  EXPECT_EQ(lab_->stats(From::kA).stale_events, 1u);
+}
+
+TEST_P(Containers, AreToldApartFromTheirHost) {
+  ASSERT_TRUE(box_->associate());
+  Connection hosts = lab_->connect(GetParam());
+  secure(*lab_, hosts);
+  Connection boxs = secured();
+  expect_carried(hosts);
+  expect_carried(boxs);
+  box_->ns().sh("ip link set eth0 down");
+  expect_carried(hosts);
+  box_->ns().sh("ip link set eth0 up");
+}
+
+TEST_P(Containers, AreBlockedWithoutTheAssociation) {
+  const std::string before = state_of_box();
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  expect_carried(connection);
+  ASSERT_TRUE(box_->disassociate());
+  EXPECT_EQ(state_of_box(), before);
+  EXPECT_TRUE(host_device().associated.empty());
+  expect_blocked(connection);
+  EXPECT_GT(lab_->drops(From::kA, "POLICY_ROUTE"), 0u);
+  // It can come back, and with it the connection.
+  ASSERT_TRUE(box_->associate());
+  EXPECT_EQ(receive(connection.b.get(), 3000, 10s).size(), 3000u);
+  ASSERT_TRUE(box_->disassociate());
+  // Such a socket is not forgotten when pspd stops.
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
+}
+
+TEST_P(Containers, EndWithTheirLastProcess) {
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  Connection hosts = lab_->connect(GetParam());
+  secure(*lab_, hosts);
+  Client listener = lab_->client(From::kA);
+  {
+    const InNetns inside(lab_->ns(From::kA));
+    ASSERT_TRUE(listener.subscribe(true, true));
+  }
+  connection.a.reset();
+  box_->kill();
+  EXPECT_TRUE(box_is_gone()) << "pspd keeps the namespace alive";
+  const auto notification = listener.next_notification(5s);
+  ASSERT_TRUE(notification && *notification);
+  EXPECT_EQ((*notification)->kind, Notification::Kind::kDevChange);
+  EXPECT_TRUE((*notification)->device.associated.empty());
+  expect_carried(hosts);
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+}
+
+TEST_P(Containers, KeepTheirNamespaceWhileASocketIsThere) {
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  box_->kill();
+  std::this_thread::sleep_for(2500ms);
+  expect_carried(connection);
+  connection.a.reset();
+  EXPECT_TRUE(box_is_gone());
+}
+
+TEST_P(Containers, AreBlockedWhenPspdIsKilledAndReleasedByTheNext) {
+  const std::string before = state_of_box();
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  expect_carried(connection);
+  lab_->kill(From::kA);
+  expect_blocked(connection);
+  lab_->start(From::kA);
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
+  EXPECT_EQ(state_of_box(), before);
+  ASSERT_TRUE(box_->associate());
+  expect_carried(secured());
+}
+
+TEST_P(Containers, AreCleanedUpAfterAKilledPspd) {
+  const std::string before = state_of_box();
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  const auto programs = programs_of(lab_->pspd(From::kA).pid());
+  lab_->kill(From::kA);
+  lab_->clean_up(From::kA);
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
+  EXPECT_EQ(state_of_box(), before);
+  EXPECT_TRUE(eventually([&] { return !any_exists(programs); }));
+}
+
+TEST_P(Containers, ArePutBackByACleanStop) {
+  const std::string before = state_of_box();
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  const std::size_t mark = cable().mark();
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
+  EXPECT_NE(socket_error(connection.b.get()), 0) << "the peer is not told";
+  expect_nothing_in_clear(*lab_, connection.flow, mark, random_octets(64));
+  EXPECT_EQ(state_of_box(), before);
+}
+
+TEST_P(Containers, LoseOnlyTheirOwnWithTheirNetdevOrTap) {
+  Connection hosts = lab_->connect(GetParam());
+  secure(*lab_, hosts);
+  for (const char* victim : {"psp0", "eth0"}) {
+    ASSERT_TRUE(box_->associate());
+    Connection connection = secured();
+    expect_carried(connection);
+    box_->ns().sh(fmt::format("ip link del {}", victim));
+    EXPECT_TRUE(eventually([&] { return host_device().associated.empty(); })) << victim;
+    if (victim[0] == 'p') expect_blocked(connection);
+    expect_carried(hosts);
+  }
+}
+
+TEST_P(Containers, CannotTakePspdsFiltersOff) {
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  const std::size_t mark = cable().mark();
+  box_->ns().sh("tc qdisc del dev eth0 clsact");
+  expect_carried(connection, 50'000);
+  expect_nothing_in_clear(*lab_, connection.flow, mark, random_octets(64));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Containers, testing::Values(Kind::kIpv4, Kind::kIpv6),
+                         [](const auto& kind) { return kind_name(kind.param); });
+
+// A second netdev of the same namespace with the same device: as a bond's ports share a NIC's.
+TEST(SameNamespace, TwoNetdevsShareADevice) {
+  PSP_NEEDS_LAB();
+  Lab lab({.links = 2});
+  lab.start(From::kA);
+  lab.start(From::kB, {"--dev", "eth1"});
+  Client client = lab.client(From::kA);
+  const std::uint32_t id = client.devices().value().at(0).id;
+  const std::uint32_t eth1 = ifindex_of(lab.ns(From::kA), "eth1");
+  auto refused = lab.connect(Kind::kIpv4, {.link = 1});
+  EXPECT_FALSE(client.rx_assoc(refused.a.get(), Version::kAesGcm128));
+  ASSERT_TRUE(client.dev_assoc(id, eth1));
+  EXPECT_EQ(client.dev_assoc(id, eth1).error().sys_errno, EBUSY);
+  EXPECT_EQ(client.dev_assoc(id, 4711).error().sys_errno, ENODEV);
+  for (const unsigned link : {0u, 1u}) {
+    auto connection = lab.connect(Kind::kIpv4, {.link = link});
+    const std::size_t mark = lab.cable(link).mark();
+    secure(lab, connection);
+    const Octets data = random_octets(20'000);
+    send_all(connection.a.get(), data);
+    EXPECT_EQ(receive(connection.b.get(), data.size()), data);
+    expect_nothing_in_clear(lab, connection.flow, mark, data, link);
+    EXPECT_EQ(lab.association(From::kA, connection.a.get())->dev_id, id);
+  }
+}
+
+}  // namespace
+}  // namespace psp::lab
