@@ -23,6 +23,7 @@ from .packet import Ip, Malformed, Sa, Segment, Turn
 
 PATIENCE_S = 3
 FINISH_S = 0.2
+RACE_STEP_S = 7e-6
 EARLY_S = 0.01  # clocks of two layers are compared
 LAST_PACKETS = 12
 VERSION_NAMES = "0", "1", "2", "3"
@@ -924,7 +925,7 @@ class Run:
 
     def say_race(self, rest):
         """race N: N connections on which clear data arrives while tx-assoc runs"""
-        refused = 0
+        refused, self.race_delay = 0, 1e-4
         for number in range(int(rest)):
             name = f"race{number}"
             self.say_connection(name)
@@ -945,14 +946,19 @@ class Run:
         link = self.lab.app
         link.begin("tx_assoc", name=connection.name, version=0, spi=tx.spi, key=tx.key.hex(),
                    device=None)  # fmt: skip
-        time.sleep(secrets.randbelow(400) / 1e6)
+        until = time.perf_counter() + self.race_delay
+        while time.perf_counter() < until:
+            pass
         self.send(connection, segment, raw)
+        # The next round comes closer to the instant where the one outcome becomes the other.
         try:
             link.end_call("tx_assoc")
         except Failed as failed:
             if failed.errno_name != "EBUSY":
                 raise
+            self.race_delay += RACE_STEP_S
             return True
+        self.race_delay = max(0, self.race_delay - RACE_STEP_S)
         segment = Segment("P.", 1, 4, 1, data=b"good", psp={})
         self.send(connection, segment, self.packet_of(connection, segment))
         got = self.lab.app.call("recv", name=connection.name, size=4, flags=0, wait=True)
