@@ -73,6 +73,11 @@ class ModelDaemon {
     control_ = std::move(*control);
     beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
       if (stop_) loop_.stop(0);
+      while (pause_) {
+        paused_ = true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      paused_ = false;
     });
     thread_ = std::thread([this] { loop_.run(); });
   }
@@ -83,6 +88,11 @@ class ModelDaemon {
   ModelDaemon(const ModelDaemon&) = delete;
   ModelDaemon& operator=(const ModelDaemon&) = delete;
 
+  // pause keeps the daemon from doing anything, from the return of this call on.
+  void pause(bool on) {
+    pause_ = on;
+    while (on && !paused_) std::this_thread::yield();
+  }
   const std::string& error() const { return error_; }
 
  private:
@@ -93,7 +103,7 @@ class ModelDaemon {
   EventLoop loop_;
   std::unique_ptr<ControlSocket> control_;
   EventLoop::Source beat_;
-  std::atomic<bool> stop_ = false;
+  std::atomic<bool> stop_ = false, pause_ = false, paused_ = false;
   std::string error_;
   std::thread thread_;
 };

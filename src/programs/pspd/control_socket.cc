@@ -45,8 +45,8 @@ constexpr int kSendBuffer = 32 * 1024;
 // Messages of one datagram are answered in portions, as their answers are taken; others have their
 // turn after some of them, or after as many parts of a dump, each up to 32 KiB.
 constexpr std::size_t kPortion = 16;
-constexpr std::size_t kAnswersMax = 32 * 1024;
-constexpr int kPortionsAtOnce = 16;
+constexpr std::size_t kAnswersMax = 16 * 1024;
+constexpr int kPortionsAtOnce = 4;
 
 struct Address {
   sockaddr_un name{};
