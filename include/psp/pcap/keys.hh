@@ -43,8 +43,8 @@ struct KeyEntry {
   Version version = Version::kAesGcm128;  // kSa
   Spi spi = {};                           // kSa
   std::uint8_t index = 0;                 // kDevice: 0 or 1
-  crypto::Secret<32> key;
-  std::optional<Address> destination;  // only for packets to there; nothing: any
+  crypto::Secret<32> key = {};
+  std::optional<Address> destination = {};  // only for packets to there; nothing: any
 };
 
 // parse_key_log reads a key log. Lines with other labels, empty lines and lines that begin with #

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checksums, only where the whole packet is there and there is one.
+#include "checksums.hh"
+
+#include <psp/wire/bytes.hh>
+#include <psp/wire/checksum.hh>
+
+namespace psp::pcap_tool {
+namespace {
+
+constexpr std::size_t kTcpHeader = 20;
+
+}  // namespace
+
+Sum l4_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) {
+  if (ip.fragment) return Sum::kNone;
+  const std::size_t size = ip.total_length - ip.header_length;
+  const auto l4 = packet.subspan(ip.header_length, size);
+  if (ip.protocol == wire::kProtocolUdp) {
+    if (size < kUdpHeader || wire::load_be<std::uint16_t>(l4.data() + 6) == 0) return Sum::kNone;
+  } else if (ip.protocol != wire::kProtocolTcp || size < kTcpHeader) {
+    return Sum::kNone;
+  }
+  const auto pseudo =
+      wire::pseudo_header_sum(packet, ip.family, ip.protocol, static_cast<std::uint32_t>(size));
+  return wire::checksum_fold(wire::checksum_add(pseudo, l4)) == 0xffff ? Sum::kGood : Sum::kWrong;
+}
+
+Sum ip_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) {
+  if (ip.family != 4) return Sum::kNone;
+  const auto sum = wire::checksum_add(0, packet.first(ip.header_length));
+  return wire::checksum_fold(sum) == 0xffff ? Sum::kGood : Sum::kWrong;
+}
+
+}  // namespace psp::pcap_tool

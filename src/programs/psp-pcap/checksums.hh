@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checksums of packets in captures.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <psp/wire/packet.hh>
+
+namespace psp::pcap_tool {
+
+enum class Sum : std::uint8_t { kNone, kGood, kWrong };  // kNone: there is none to check
+
+// l4_checksum looks at the TCP or UDP checksum of the IP packet `packet`, read as `ip`. UDP may
+// have none (0), with IPv6 too: RFC 6935 lets tunnels do that.
+Sum l4_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip);
+
+// ip_checksum looks at the header checksum of an IPv4 packet.
+Sum ip_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip);
+
+}  // namespace psp::pcap_tool

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One frame of a capture: what it is, opened or sealed. Shared by all commands, so that what check
+// and explain say is what decrypt does.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include <psp/crypto/seal.hh>
+#include <psp/pcap/link.hh>
+#include <psp/pcap/record.hh>
+
+#include "key_ring.hh"
+
+namespace psp::pcap_tool {
+
+// Frame is a packet record looked at up to the PSP header.
+struct Frame {
+  enum class What : std::uint8_t {
+    kNotIp,   // or a link type that is not understood
+    kBroken,  // IP, but not a packet that can be read; `drop` and `note` say why
+    kOther,   // IP, but not PSP
+    kPsp,     // UDP to port 1000; `drop` is set if it is not a good PSP packet
+  };
+  What what = What::kNotIp;
+  std::optional<Drop> drop = {};
+  std::string_view note = {};  // instead of the text of the drop reason
+  std::uint32_t link_type = 0;
+  pcap::Link link;
+  std::span<const std::uint8_t> octets;  // the whole frame
+  std::span<const std::uint8_t> packet;  // from the IP header on
+  wire::IpHeader ip;
+  wire::PspPacket psp;  // kPsp without drop
+
+  std::string_view why() const { return !note.empty() ? note : drop ? text(*drop) : ""; }
+};
+
+// look reads the frame of a packet record.
+Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets);
+
+// destination_of is the destination address of an IP packet that look has read.
+pcap::Address destination_of(const Frame& frame);
+
+// Opener opens PSP packets with the keys that there are.
+class Opener {
+ public:
+  Opener(KeyRing& keys, crypto::EcnAtExit ecn) : keys_(keys), ecn_(ecn) {}
+
+  struct Opened {
+    std::optional<Drop> drop = {};  // nothing: opened
+    std::string_view note = {};
+    bool no_key = false;      // `drop` is only for want of a key
+    bool authentic = false;   // the ICV is right, whatever `drop` says
+    std::uint32_t entry = 0;  // of the key, if authentic
+    std::size_t size = 0;     // of the clear IP packet
+  };
+  // open writes the clear IP packet to `out`, which has room for frame.packet.size() octets.
+  Opened open(const Frame& frame, std::span<std::uint8_t> out);
+
+ private:
+  KeyRing& keys_;
+  crypto::EcnAtExit ecn_;
+};
+
+// Sealer seals packets as the options or a configuration file say.
+class Sealer {
+ public:
+  // Errors: no key for that SPI and version.
+  static std::expected<Sealer, std::string> make(
+      const Options& options, const std::optional<pcap::Configuration::Sealing>& sealing,
+      KeyRing& keys);
+
+  struct Sealed {
+    bool skipped = false;  // not sealed, and nothing is wrong with that
+    std::optional<Drop> drop = {};
+    std::string_view note = {};
+    std::size_t size = 0;
+    std::uint8_t family = 4;  // of the outer header
+  };
+  // seal writes the PSP packet for frame.packet to `out`, which has room for most() octets more.
+  Sealed seal(const Frame& frame, std::span<std::uint8_t> out);
+  // kMost is the most octets that a packet gains.
+  static constexpr std::size_t kMost = kTransportOverhead + kVirtualizationCookie + kIpv6Header;
+
+ private:
+  Sealer() = default;
+  std::optional<Sealed> refuse_as_reference(const Frame& frame) const;
+
+  bool reference_ = false;
+  bool tunnel_ = false;
+  wire::EncapOptions options_;
+  CryptOffset transport_offset_, ipv4_offset_, ipv6_offset_;
+  std::optional<std::uint16_t> source_port_;
+  wire::TunnelPolicy policy_;
+  crypto::Aead* aead_ = nullptr;  // the ring's, which makes no other
+};
+
+}  // namespace psp::pcap_tool

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// All keys that the user gave, and the AEAD objects made of them. A capture may show one SPI under
+// several keys (each receiver chooses for itself), so a search gives candidates and the ICV
+// decides. Thread: one user.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include <psp/crypto/aead.hh>
+#include <psp/pcap/keys.hh>
+
+#include "options.hh"
+
+namespace psp::pcap_tool {
+
+class KeyRing {
+ public:
+  explicit KeyRing(const crypto::Backend& backend) : backend_(backend) {}
+
+  // Candidate is a key, ready for use. `entry` numbers what it came from.
+  struct Candidate {
+    std::unique_ptr<crypto::Aead> aead;
+    std::uint32_t entry = 0;
+  };
+
+  void add(pcap::KeyEntry entry);
+  bool empty() const { return entries_.empty(); }
+  // find returns all keys for that version and SPI; valid until the next call.
+  std::span<Candidate> find(Version version, Spi spi);
+  // fits: the key of the entry is for packets to `destination`.
+  bool fits(std::uint32_t entry, const pcap::Address& destination) const;
+  // has_phase: there is a device key for SPIs with that bit 31.
+  bool has_phase(unsigned phase) const { return phases_ >> phase & 1u; }
+
+ private:
+  struct Entry {
+    pcap::KeyEntry key;
+    std::unique_ptr<crypto::Kdf> kdf = {};  // device keys
+  };
+  static std::uint64_t id_of(Version version, Spi spi) {
+    return std::uint64_t{spi.value} << 2 | static_cast<std::uint64_t>(version);
+  }
+  std::vector<Candidate> make(Version version, Spi spi);
+
+  const crypto::Backend& backend_;
+  std::vector<Entry> entries_;
+  std::vector<std::uint32_t> device_entries_;
+  std::unordered_multimap<std::uint64_t, std::uint32_t> sa_entries_;
+  std::unordered_map<std::uint64_t, std::vector<Candidate>> made_;
+  std::uint64_t last_id_ = ~std::uint64_t{0};
+  std::span<Candidate> last_;
+  unsigned phases_ = 0;
+};
+
+// load_keys reads the files that the options name into `ring`, and the configuration if there is
+// one. Errors: a sentence with the file in it.
+std::expected<std::optional<pcap::Configuration::Sealing>, std::string> load_keys(
+    const Options& options, KeyRing& ring);
+
+}  // namespace psp::pcap_tool

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// psp-pcap: captures of PSP traffic, sealed, opened, checked, explained.
+#include <csignal>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+
+#include "commands.hh"
+#include "report.hh"
+
+namespace psp::pcap_tool {
+namespace {
+
+int run(const Options& options) {
+  const crypto::Backend* backend = crypto::find_backend(options.backend);
+  if (backend == nullptr) {
+    say(fmt::format("error: --backend: there is no \"{}\" here", options.backend));
+    return kExitUsage;
+  }
+  if (const auto failed = crypto::self_test(*backend)) {
+    say(fmt::format("error: self-test of {} failed: {}", backend->name(), *failed));
+    return kExitSelfTest;
+  }
+  KeyRing keys(*backend);
+  const auto sealing = load_keys(options, keys);
+  if (!sealing) {
+    say("error: " + sealing.error());
+    return kExitKeys;
+  }
+  auto reader = pcap::Reader::open(options.in);
+  if (!reader) {
+    say("error: " + reader.error());
+    return kExitFile;
+  }
+  Job job{options, *reader, keys, *sealing};
+  switch (options.command) {
+    case Command::kEncrypt:
+    case Command::kDecrypt:
+      return run_transcode(job);
+    case Command::kCheck:
+      return run_check(job);
+    case Command::kExplain:
+      return run_explain(job);
+  }
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace psp::pcap_tool
+
+int main(int argc, char** argv) {
+  using namespace psp::pcap_tool;
+  // A reader that goes away is an error code, not the end of the process; and keys pass through
+  // this memory, so no core dumps.
+  std::signal(SIGPIPE, SIG_IGN);
+  prctl(PR_SET_DUMPABLE, 0);
+  const auto options = parse_options(argc, argv);
+  if (!options) return options.error();
+  return run(*options);
+}

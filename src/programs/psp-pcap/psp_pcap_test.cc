@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// psp-pcap from outside: the reference's files bit for bit, round trips through both formats and
+// all link types, what check finds, what explain says, and what it does with files that are no
+// good.
+#include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include <psp/crypto/aead.hh>
+#include <psp/wire/tunnel.hh>
+
+#include "test_support.hh"
+
+namespace psp::pcap_tool {
+namespace {
+
+using namespace test;
+using testing::HasSubstr;
+using testing::Not;
+
+const std::filesystem::path kVectors = PSP_VECTORS_DIR;
+const std::string kDeviceKeys =
+    "34448a064292601b11a0978f56a2d34cf3fc35ede1a6bc04f8db3e5243a2b0ca\n"
+    "563952565d3a78ae773ec1b779f2f2d99f4a7f53a6fbb9b07d5b71f39364d739\n";
+const std::string kSaKey = "000102030405060708090a0b0c0d0e0f";
+
+// Sanitizers need memory of their own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kMeasuresMemory = false;
+#else
+constexpr bool kMeasuresMemory = true;
+#endif
+
+struct Row {
+  std::string encrypted, clear, cfg;
+};
+
+std::vector<Row> manifest() {
+  std::ifstream stream(kVectors / "manifest.tsv");
+  std::string line;
+  std::getline(stream, line);
+  std::vector<Row> rows;
+  while (std::getline(stream, line)) {
+    std::istringstream fields(line);
+    Row row;
+    std::getline(fields, row.encrypted, '\t');
+    std::getline(fields, row.clear, '\t');
+    std::getline(fields, row.cfg, '\t');
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::string backends() { return crypto::ipsec_mb_backend() ? "ipsec-mb openssl" : "openssl"; }
+
+class ReferenceTest : public ToolTest {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(kVectors / "manifest.tsv"))
+      GTEST_SKIP() << "no reference vectors: " << kVectors << " is missing (set PSP_VECTORS_DIR)";
+    ToolTest::SetUp();
+  }
+};
+
+TEST_F(ReferenceTest, EncryptsEveryFileBitForBit) {
+  const auto rows = manifest();
+  ASSERT_EQ(rows.size(), 52u);
+  std::istringstream names(backends());
+  for (std::string backend; names >> backend;) {
+    for (const Row& row : rows) {
+      const auto result = run({"encrypt", "--backend", backend, "--cfg", kVectors / row.cfg, "-r",
+                               kVectors / row.clear, "-w", path("out")});
+      ASSERT_EQ(result.status, 0) << result.err;
+      EXPECT_EQ(read_file(path("out")), read_file(kVectors / row.encrypted)) << row.encrypted;
+    }
+  }
+}
+
+TEST_F(ReferenceTest, DecryptsEveryFileToItsClearTwin) {
+  std::istringstream names(backends());
+  for (std::string backend; names >> backend;) {
+    for (const Row& row : manifest()) {
+      const auto result =
+          run({"decrypt", "--backend", backend, "--cfg", kVectors / "cfg/decrypt.cfg", "-r",
+               kVectors / row.encrypted, "-w", path("out")});
+      ASSERT_EQ(result.status, 0) << result.err;
+      auto expected = read_file(kVectors / row.clear);
+      expected[16] = 0x36, expected[17] = 0x23;  // snap length 9014: the reference's decryptor
+      EXPECT_EQ(read_file(path("out")), expected) << row.encrypted;
+    }
+  }
+}
+
+TEST_F(ReferenceTest, TakesEveryConfigurationForDecryptionToo) {
+  for (const Row& row : manifest())
+    EXPECT_EQ(run({"check", "--cfg", kVectors / row.cfg, "-r", kVectors / row.encrypted}).status,
+              0);
+}
+
+TEST_F(ReferenceTest, RefusesTheFileWithAFlippedReservedBit) {
+  const auto result =
+      run({"decrypt", "--cfg", kVectors / "cfg/decrypt.cfg", "-r",
+           kVectors / "negative/v4_transport_crypt_off_128_rbit_flipped.pcap", "-w", path("out")});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("packet 1: AUTH_FAIL: ICV does not match"));
+  EXPECT_TRUE(packets_of(read_file(path("out"))).empty());
+}
+
+class EncryptTest : public ToolTest {
+ protected:
+  Result encrypt(const Octets& file, std::vector<std::string> more) {
+    std::vector<std::string> arguments{"encrypt",
+                                       "-r",
+                                       write("clear", file),
+                                       "-w",
+                                       path("psp"),
+                                       "--spi",
+                                       "1a345678",
+                                       "--version",
+                                       "0",
+                                       "--sa-key",
+                                       write_text("key", kSaKey)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  }
+  Result decrypt(std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments{"decrypt",
+                                       "-r",
+                                       path("psp"),
+                                       "-w",
+                                       path("again"),
+                                       "--key-log",
+                                       write_text("log", "PSP_SA 0 1a345678 " + kSaKey + "\n")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  }
+  Result encrypt_cfg(const Octets& file, const std::string& rest) {
+    return run({"encrypt", "--cfg", write_text("cfg", kDeviceKeys + rest), "-r",
+                write("clear", file), "-w", path("psp")});
+  }
+  std::vector<Octets> sealed() { return packets_of(read_file(path("psp"))); }
+};
+
+TEST_F(EncryptTest, ComesBackInBothFormatsAndByteOrders) {
+  for (const bool swapped : {false, true}) {
+    for (const bool next_generation : {false, true}) {
+      const std::vector<Octets> packets = {
+          ethernet(tcp_packet(4, 0x10, 100)), ethernet(tcp_packet(6, 0x10, 0), true),
+          ethernet(ip_packet(4, 132, octets_of(33))), ethernet(ip_packet(6, 58, octets_of(8)))};
+      FileMaker maker(swapped);
+      maker.section().interface();
+      for (const auto& packet : packets) maker.enhanced(packet);
+      const auto file =
+          next_generation ? maker.made : pcap_of(packets, pcap::kLinkEthernet, swapped);
+      for (const std::string mode : {"transport", "tunnel"}) {
+        ASSERT_EQ(encrypt(file, {"--mode", mode, "--crypt-offset", "2"}).status, 0);
+        EXPECT_EQ(sealed().size(), packets.size());
+        EXPECT_NE(sealed(), packets);
+        ASSERT_EQ(decrypt().status, 0);
+        const auto again = read_file(path("again"));
+        EXPECT_EQ(packets_of(again), packets);
+        EXPECT_EQ(Octets(again.begin(), again.begin() + 8), Octets(file.begin(), file.begin() + 8));
+      }
+    }
+  }
+}
+
+TEST_F(EncryptTest, GoesThroughTunnelsOfTheOtherFamily) {
+  const auto four = tcp_packet(4, 0x10, 50), six = tcp_packet(6, 0x10, 50);
+  const std::vector<Octets> packets = {ethernet(four), ethernet(six, true)};
+  for (const auto& [source, destination, family] :
+       {std::tuple{"192.0.2.1", "192.0.2.2", 4}, std::tuple{"2001:db8::1", "2001:db8::2", 6}}) {
+    ASSERT_EQ(encrypt(pcap_of(packets),
+                      {"--mode", "tunnel", "--tunnel-source", source, "--tunnel-destination",
+                       destination, "--hop-limit", "9", "--dscp", "10"})
+                  .status,
+              0);
+    const auto out = sealed();
+    ASSERT_EQ(out.size(), 2u);
+    EXPECT_EQ(out[0][14] >> 4, family);
+    EXPECT_EQ(out[1][18] >> 4, family);
+    EXPECT_EQ(out[1][17], family == 4 ? 0x00 : 0xdd);
+    EXPECT_EQ(out[0][14 + (family == 4 ? 8 : 7)], 9);
+    ASSERT_EQ(decrypt().status, 0);
+    EXPECT_EQ(packets_of(read_file(path("again"))), packets);
+  }
+  // Raw IP needs no EtherType; a link type for one family only cannot say it.
+  ASSERT_EQ(encrypt(pcap_of({four, six}, pcap::kLinkRaw),
+                    {"--mode", "tunnel", "--tunnel-source", "::1", "--tunnel-destination", "::2"})
+                .status,
+            0);
+  EXPECT_EQ(decrypt().status, 0);
+  EXPECT_EQ(packets_of(read_file(path("again"))), (std::vector<Octets>{four, six}));
+  const auto refused =
+      encrypt(pcap_of({four}, pcap::kLinkIpv4),
+              {"--mode", "tunnel", "--tunnel-source", "::1", "--tunnel-destination", "::2"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.err, HasSubstr("packet 1: its link type cannot carry"));
+}
+
+TEST_F(EncryptTest, CountsIvsOfWrittenPacketsOnly) {
+  auto fragment = ip_packet(4, 17, octets_of(40));
+  fragment[6] = 0x20;
+  put_ip_checksum(fragment);
+  Octets arp = ethernet(tcp_packet(4, 0x10, 1));
+  arp[12] = 0x08, arp[13] = 0x06;
+  const auto result = encrypt(pcap_of({ethernet(tcp_packet(4, 0x10, 1)), arp, ethernet(fragment),
+                                       ethernet(tcp_packet(4, 0x10, 2))}),
+                              {"--iv", "7"});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("packet 3: TX_BAD_PACKET: a fragment"));
+  EXPECT_THAT(result.err, HasSubstr("encrypted 2 packets, passed over 1, broken 1"));
+  const auto out = sealed();
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_EQ(out[0][14 + 28 + 15], 7);
+  EXPECT_EQ(out[1][14 + 28 + 15], 8);
+}
+
+TEST_F(EncryptTest, LeavesPaddingBehind) {
+  auto frame = ethernet(ip_packet(4, 17, octets_of(10)));
+  const auto bare = frame;
+  frame.resize(60);
+  ASSERT_EQ(encrypt(pcap_of({frame}), {}).status, 0);
+  EXPECT_EQ(sealed()[0].size(), bare.size() + 40);
+  ASSERT_EQ(decrypt().status, 0);
+  EXPECT_EQ(packets_of(read_file(path("again"))), std::vector<Octets>{bare});
+}
+
+TEST_F(EncryptTest, PassesOverWhatTheReferencePassesOver) {
+  const auto file =
+      pcap_of({ethernet(ip_packet(6, 58, octets_of(30))), ethernet(ip_packet(4, 1, octets_of(30))),
+               ethernet(ip_packet(4, 17, octets_of(11))), ethernet(tcp_packet(6, 0x10, 8921))});
+  const auto result = encrypt_cfg(file, "1 transport aes-gcm-128 3 0 0 vc");
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("encrypted 1 packets, passed over 2, broken 1"));
+  EXPECT_THAT(result.err, HasSubstr("packet 4: TX_TOO_BIG: more than the 9014"));
+  const auto out = sealed();
+  ASSERT_EQ(out.size(), 1u);
+  // Not TCP or UDP: source port 1000.
+  EXPECT_EQ(wire::load_be<std::uint16_t>(out[0].data() + 34), 1000);
+}
+
+TEST_F(EncryptTest, WritesPcapngForPcapngAlsoWithAConfiguration) {
+  FileMaker maker;
+  maker.section().interface().enhanced(ethernet(tcp_packet(4, 0x10, 3)));
+  ASSERT_EQ(encrypt_cfg(maker.made, "1 tunnel aes-gcm-256 0 6 11 no-vc").status, 0);
+  EXPECT_EQ(read_file(path("psp"))[0], 0x0a);
+  EXPECT_EQ(sealed().size(), 1u);
+}
+
+TEST_F(EncryptTest, KeepsOthersIfAsked) {
+  Octets arp(60, 1);
+  arp[12] = 0x08, arp[13] = 0x06;
+  const std::vector<Octets> packets = {arp, ethernet(tcp_packet(4, 0x10, 3))};
+  ASSERT_EQ(encrypt(pcap_of(packets), {"--keep"}).status, 0);
+  EXPECT_EQ(sealed()[0], arp);
+  ASSERT_EQ(decrypt({"--keep"}).status, 0);
+  EXPECT_EQ(packets_of(read_file(path("again"))), packets);
+  ASSERT_EQ(decrypt().status, 0);
+  EXPECT_EQ(packets_of(read_file(path("again"))), std::vector<Octets>{packets[1]});
+}
+
+TEST_F(EncryptTest, MergesCongestionMarksOrNot) {
+  auto clear = ip_packet(4, 17, octets_of(30));
+  clear[1] = wire::kEct0;
+  put_ip_checksum(clear);
+  ASSERT_EQ(encrypt(pcap_of({clear}, pcap::kLinkRaw), {"--mode", "tunnel"}).status, 0);
+  auto marked = sealed()[0];
+  marked[1] = wire::kCe;
+  put_ip_checksum(marked);
+  write("psp", pcap_of({marked}, pcap::kLinkRaw));
+  ASSERT_EQ(decrypt().status, 0);
+  auto expected = clear;
+  expected[1] = wire::kCe;
+  put_ip_checksum(expected);
+  EXPECT_EQ(packets_of(read_file(path("again"))), std::vector<Octets>{expected});
+  ASSERT_EQ(decrypt({"--ecn", "ignore"}).status, 0);
+  EXPECT_EQ(packets_of(read_file(path("again"))), std::vector<Octets>{clear});
+}
+
+TEST_F(EncryptTest, FindsTheKeyByDestinationOrByTrying) {
+  const auto file = pcap_of(
+      {ethernet(ip_packet(4, 17, octets_of(30), 1)), ethernet(ip_packet(4, 17, octets_of(30), 7))});
+  ASSERT_EQ(encrypt(file, {}).status, 0);
+  const std::string other(32, '7');
+  const auto with = [&](const std::string& log) {
+    return run(
+        {"decrypt", "-r", path("psp"), "-w", path("again"), "--key-log", write_text("log", log)});
+  };
+  const std::string line = "PSP_SA 0 1a345678 ";
+  EXPECT_EQ(with(line + other + "\n" + line + kSaKey + "\n").status, 0);
+  EXPECT_EQ(with(line + kSaKey + " 0.0.0.2\n" + line + kSaKey + " 0.0.0.8\n").status, 0);
+  const auto half = with(line + kSaKey + " 0.0.0.2\n");
+  EXPECT_EQ(half.status, 1);
+  EXPECT_THAT(half.err, HasSubstr("packet 2: BAD_SPI: no key for this SPI"));
+  EXPECT_THAT(with(line + other + "\n").err, HasSubstr("packets 1 to 2: AUTH_FAIL"));
+}
+
+class CheckTest : public EncryptTest {
+ protected:
+  nlohmann::json check(const std::vector<Octets>& packets, int status, bool keys = true) {
+    write("psp", pcap_of(packets));
+    std::vector<std::string> arguments{"check", "--json", "-r", path("psp")};
+    if (keys) {
+      arguments.push_back("--key-log");
+      arguments.push_back(write_text("log", "PSP_SA 0 1a345678 " + kSaKey + "\n"));
+    }
+    const auto result = run(arguments);
+    EXPECT_EQ(result.status, status) << result.err;
+    err_ = result.err;
+    return nlohmann::json::parse(result.out);
+  }
+  // Three packets of one flow with IVs 1, 2, 3.
+  std::vector<Octets> good() {
+    EXPECT_EQ(encrypt(pcap_of({ethernet(tcp_packet(4, 0x10, 10)), ethernet(tcp_packet(4, 0x10, 20)),
+                               ethernet(tcp_packet(4, 0x10, 30))}),
+                      {})
+                  .status,
+              0);
+    return sealed();
+  }
+  std::string err_;
+};
+
+TEST_F(CheckTest, IsContentWithGoodTraffic) {
+  const auto report = check(good(), 0);
+  EXPECT_EQ(report["problems"], 0);
+  const auto& flow = report["flows"][0];
+  EXPECT_EQ(flow["spi"], "1a345678");
+  EXPECT_EQ(flow["source"], "0.0.0.1");
+  EXPECT_EQ(flow["packets"], 3);
+  EXPECT_EQ(flow["icv-good"], 3);
+  EXPECT_EQ(flow["iv-first"], 1);
+  EXPECT_EQ(flow["iv-last"], 3);
+}
+
+TEST_F(CheckTest, SaysIfItCouldNotCheckTheIcv) {
+  const auto report = check(good(), 0, false);
+  EXPECT_EQ(report["keys"], false);
+  EXPECT_EQ(report["flows"][0]["icv-unchecked"], 3);
+  EXPECT_THAT(run({"check", "-r", path("psp")}).out, HasSubstr("ICVs were NOT checked"));
+}
+
+TEST_F(CheckTest, FindsReusedIvsAndOnlyThose) {
+  const auto packets = good();
+  // The same packet again is a duplicate, and order may change on the way.
+  auto report = check({packets[0], packets[2], packets[1], packets[1]}, 0);
+  EXPECT_EQ(report["flows"][0]["iv-late"], 1);
+  EXPECT_EQ(report["flows"][0]["iv-duplicates"], 1);
+  EXPECT_EQ(report["flows"][0]["iv-reused"], 0);
+  EXPECT_EQ(encrypt(pcap_of({ethernet(tcp_packet(4, 0x10, 11))}), {"--iv", "2"}).status, 0);
+  auto mixed = packets;
+  mixed.push_back(sealed()[0]);
+  report = check(mixed, 1);
+  EXPECT_EQ(report["flows"][0]["iv-reused"], 1);
+  EXPECT_THAT(err_, HasSubstr("packet 4: IV used before"));
+}
+
+TEST_F(CheckTest, NamesEachKindOfProblem) {
+  const auto packets = good();
+  constexpr std::size_t kUdp = 14 + 20, kPsp = kUdp + 8;
+  auto reserved = packets[0];
+  reserved[kPsp + 2] |= 0x40;
+  auto report = check({reserved}, 1);
+  EXPECT_EQ(report["flows"][0]["reserved-bits"], 1);
+  EXPECT_EQ(report["flows"][0]["icv-wrong"], 1);
+  auto udp = packets[0];
+  udp[kUdp + 6] = 0x12;
+  report = check({packets[1], udp}, 1);
+  EXPECT_EQ(report["flows"][0]["udp-checksum-wrong"], 1);
+  EXPECT_THAT(err_, HasSubstr("packet 2: UDP checksum is wrong"));
+  auto length = packets[0];
+  length[kUdp + 5] ^= 1;
+  report = check({length}, 1);
+  EXPECT_THAT(err_, HasSubstr("packet 1: BAD_LENGTH"));
+  EXPECT_EQ(report["no-good-psp"], 1);
+  auto header = packets[0];
+  header[14 + 8] ^= 1;
+  check({header}, 1);
+  EXPECT_THAT(err_, HasSubstr("packet 1: BAD_IP"));
+  auto spi = packets[0];
+  spi[kPsp + 7] ^= 1;
+  check({spi}, 1);
+  EXPECT_THAT(err_, HasSubstr("packet 1: no key for this SPI"));
+  auto inner = ethernet(tcp_packet(4, 0x10, 10));
+  inner[14 + 20 + 16] ^= 1;
+  EXPECT_EQ(encrypt(pcap_of({inner}), {}).status, 0);
+  report = check(sealed(), 1);
+  EXPECT_EQ(report["flows"][0]["inner-checksum-wrong"], 1);
+}
+
+class ExplainTest : public CheckTest {
+ protected:
+  std::vector<nlohmann::json> explain(const std::vector<Octets>& packets,
+                                      std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments{
+        "explain",   "--json",
+        "-r",        write("in", pcap_of(packets)),
+        "--key-log", write_text("log", "PSP_SA 0 1a345678 " + kSaKey + "\n")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto result = run(arguments);
+    EXPECT_EQ(result.status, 0) << result.err;
+    std::vector<nlohmann::json> lines;
+    std::istringstream stream(result.out);
+    for (std::string line; std::getline(stream, line);)
+      lines.push_back(nlohmann::json::parse(line));
+    EXPECT_EQ(lines.size(), packets.size());
+    return lines;
+  }
+};
+
+TEST_F(ExplainTest, FollowsTheStateTableForOpenedPackets) {
+  const auto line = explain({good()[0]})[0];
+  EXPECT_EQ(line["verdict"], "deliver");
+  EXPECT_EQ(line["counter"], "rx-packets");
+  EXPECT_EQ(line["psp"]["iv"], 1);
+  EXPECT_EQ(line["states"]["none"]["reason"], "POLICY_NO_ASSOC");
+  EXPECT_EQ(line["states"]["rx"]["verdict"], "accept");
+  EXPECT_EQ(line["states"]["tx"]["note"], "becomes full");
+  EXPECT_EQ(line["states"]["full"]["verdict"], "accept");
+}
+
+TEST_F(ExplainTest, FollowsTheStateTableForClearPackets) {
+  const auto lines = explain({ethernet(tcp_packet(4, 0x10, 5)), ethernet(tcp_packet(6, 0x10, 0)),
+                              ethernet(tcp_packet(4, 0x11, 0)), ethernet(tcp_packet(4, 0x02, 0)),
+                              ethernet(ip_packet(4, 17, octets_of(9)))});
+  const auto at = [&](std::size_t line, const char* state) {
+    return lines[line]["states"][state]["verdict"].get<std::string>();
+  };
+  for (std::size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(lines[i]["verdict"], "pass");
+    EXPECT_EQ(at(i, "none") + at(i, "rx") + at(i, "full"), "acceptacceptdrop") << i;
+  }
+  EXPECT_EQ(at(0, "tx"), "drop");
+  EXPECT_EQ(lines[0]["states"]["tx"]["reason"], "POLICY_CLEAR");
+  EXPECT_EQ(at(1, "tx"), "accept");
+  EXPECT_EQ(at(2, "tx"), "accept");
+  EXPECT_THAT(lines[2]["states"]["tx"]["note"].get<std::string>(), HasSubstr("tx-assoc"));
+  EXPECT_EQ(at(3, "tx"), "drop");
+  EXPECT_FALSE(lines[4].contains("states"));
+}
+
+TEST_F(ExplainTest, GivesReasonAndCounter) {
+  auto packets = good();
+  packets[0].back() ^= 1;
+  packets[1][14 + 20 + 8 + 7] ^= 1;
+  packets[2][14 + 20 + 8 + 3] = 0x11;  // version 4
+  const auto lines = explain(packets);
+  EXPECT_EQ(lines[0]["reason"], "AUTH_FAIL");
+  EXPECT_EQ(lines[0]["counter"], "rx-auth-fail");
+  EXPECT_EQ(lines[1]["reason"], "BAD_SPI");
+  EXPECT_EQ(lines[2]["reason"], "BAD_VERSION");
+  EXPECT_EQ(lines[2]["counter"], "rx-bad");
+  EXPECT_EQ(explain({good()[0]}, {"--enable", "1"})[0]["verdict"], "pass");
+  ASSERT_EQ(encrypt(pcap_of({ethernet(ip_packet(4, 17, octets_of(9)))}), {}).status, 0);
+  EXPECT_EQ(explain(sealed())[0]["reason"], "BAD_INNER");
+  const auto text = run({"explain", "-r", write("in", pcap_of({good()[0]}))});
+  EXPECT_THAT(text.out, HasSubstr("1: drop BAD_SPI (rx-bad): no key for this SPI was given here"));
+}
+
+class BadInputTest : public EncryptTest {};
+
+TEST_F(BadInputTest, CountsNamesAndPassesOverBrokenPackets) {
+  FileMaker maker;
+  maker.section().interface();
+  auto cut = ethernet(tcp_packet(4, 0x10, 50));
+  cut.resize(40);
+  maker.enhanced(ethernet(tcp_packet(4, 0x10, 1))).enhanced(cut).enhanced(cut);
+  maker.block(6, FileMaker().u32(0)).enhanced(ethernet(tcp_packet(4, 0x10, 2)));
+  const auto result = encrypt(maker.made, {});
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("packets 2 to 3: BAD_LENGTH"));
+  EXPECT_THAT(result.err, HasSubstr("packet 4: its block is too short"));
+  EXPECT_EQ(sealed().size(), 2u);
+}
+
+TEST_F(BadInputTest, SurvivesEveryTruncation) {
+  FileMaker maker;
+  maker.section().interface().enhanced(ethernet(tcp_packet(4, 0x10, 1)));
+  const auto next_generation = maker.made;
+  const auto classic = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
+  for (const auto& file : {classic, next_generation}) {
+    for (std::size_t size = 0; size <= file.size(); size += 7) {
+      const auto result =
+          encrypt({file.begin(), file.begin() + static_cast<std::ptrdiff_t>(size)}, {});
+      EXPECT_THAT(result.status, testing::AnyOf(0, 1, 3)) << size;
+      if (size < 20) {
+        EXPECT_EQ(result.status, 3) << size;
+      }
+    }
+  }
+}
+
+TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
+  const auto file = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
+  EXPECT_EQ(run({}).status, 2);
+  EXPECT_EQ(run({"encrypt"}).status, 2);
+  EXPECT_EQ(run({"--help"}).status, 0);
+  EXPECT_EQ(encrypt(file, {"--crypt-offset", "64"}).status, 2);
+  EXPECT_EQ(encrypt(file, {"--dscp", "3"}).status, 2);  // there is no tunnel
+  EXPECT_EQ(encrypt(file, {"--backend", "none"}).status, 2);
+  EXPECT_EQ(encrypt(octets_of(100), {}).status, 3);
+  EXPECT_EQ(encrypt({}, {}).status, 3);
+  EXPECT_EQ(run({"check", "-r", path("missing")}).status, 3);
+  EXPECT_EQ(run({"check", "-r", directory_}).status, 3);
+  EXPECT_EQ(run({"decrypt", "-r", write("in", file), "-w", path("out")}).status, 4);
+  EXPECT_EQ(run({"decrypt", "-r", write("in", file), "-w", path("out"), "--key-log",
+                 write_text("log", "nothing\n")})
+                .status,
+            4);
+  EXPECT_EQ(encrypt_cfg(file, "1 transport aes-gcm-128 64 0 0 vc").status, 4);
+  auto damaged = file;
+  damaged[24 + 11] = 0x7f;
+  const auto result = encrypt(damaged, {});
+  EXPECT_EQ(result.status, 3);
+  EXPECT_THAT(result.err, HasSubstr("packet 1: its record claims"));
+}
+
+TEST_F(BadInputTest, DoesNotDestroyWhatItReads) {
+  const auto file = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
+  const auto in = write("same", file);
+  const auto result = run({"encrypt", "-r", in, "-w", in, "--spi", "1", "--version", "0",
+                           "--sa-key", write_text("key", kSaKey)});
+  EXPECT_EQ(result.status, 3);
+  EXPECT_EQ(read_file(in), file);
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", "/dev/full", "--spi", "1", "--version", "0", "--sa-key",
+                 path("key")})
+                .status,
+            3);
+}
+
+TEST_F(BadInputTest, NeverShowsAKey) {
+  const auto file = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
+  const auto result = run({"check", "-r", write("in", file), "--key-log",
+                           write_text("log", "PSP_SA 0 1 " + kSaKey + "ff\n")});
+  EXPECT_EQ(result.status, 4);
+  EXPECT_THAT(result.err, HasSubstr("line 1"));
+  EXPECT_THAT(result.err + result.out, Not(HasSubstr("0a0b0c")));
+}
+
+TEST_F(BadInputTest, NeedsNoMoreMemoryForALargeFile) {
+  if (!kMeasuresMemory) GTEST_SKIP() << "memory is not measured in a sanitizer build";
+  const auto one = ethernet(tcp_packet(4, 0x10, 1400));
+  FileMaker maker;
+  maker.pcap_header();
+  std::ofstream stream(path("large"), std::ios::binary);
+  stream.write(reinterpret_cast<const char*>(maker.made.data()), 24);
+  FileMaker record;
+  record.pcap_packet(one);
+  constexpr std::size_t kPackets = 100'000;  // 147 MB
+  for (std::size_t i = 0; i < kPackets; ++i)
+    stream.write(reinterpret_cast<const char*>(record.made.data()),
+                 static_cast<std::streamsize>(record.made.size()));
+  stream.close();
+  const auto encrypted = run({"encrypt", "-r", path("large"), "-w", path("psp"), "--spi",
+                              "1a345678", "--version", "0", "--sa-key", write_text("key", kSaKey)});
+  EXPECT_EQ(encrypted.status, 0) << encrypted.err;
+  EXPECT_LT(encrypted.peak_kib, 64 * 1024);
+  const auto checked = run(
+      {"check", "-r", path("psp"), "--spi", "1a345678", "--version", "0", "--sa-key", path("key")});
+  EXPECT_EQ(checked.status, 0) << checked.err;
+  EXPECT_LT(checked.peak_kib, 64 * 1024);
+}
+
+}  // namespace
+}  // namespace psp::pcap_tool

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lines on standard error, each written with one write().
+#include "report.hh"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+namespace psp::pcap_tool {
+namespace {
+
+constexpr auto kInterval = std::chrono::milliseconds(200);
+constexpr double kMiB = 1024.0 * 1024.0;
+constexpr int kBar = 30;
+
+void write_stderr(std::string_view text) {
+  // Nobody is left to tell if this fails.
+  [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, text.data(), text.size());
+}
+
+}  // namespace
+
+void say(const std::string& line) { write_stderr("psp-pcap: " + line + "\n"); }
+
+std::string_view counter_of(Drop reason) {
+  enum class Counter { RX_ERROR, RX_BAD, RX_AUTH_FAIL, TX_ERROR, NONE };
+  constexpr std::string_view names[] = {"rx-error", "rx-bad", "rx-auth-fail", "tx-error", ""};
+  switch (reason) {
+#define PSP_COUNTER_CASE_(name, number, counter, text) \
+  case Drop::name:                                     \
+    return names[static_cast<std::size_t>(Counter::counter)];
+    PSP_DROP_REASONS(PSP_COUNTER_CASE_)
+#undef PSP_COUNTER_CASE_
+  }
+  return "";
+}
+
+void Problems::add(std::uint64_t number, std::string_view label, std::string_view text) {
+  ++count_;
+  if (quiet_) return;
+  std::string what = label.empty() ? std::string(text) : fmt::format("{}: {}", label, text);
+  if (first_ != 0 && what == what_ && number <= last_ + 1) {
+    last_ = number;
+    return;
+  }
+  flush();
+  first_ = last_ = number;
+  what_ = std::move(what);
+}
+
+void Problems::flush() {
+  if (first_ == 0) return;
+  say(first_ == last_ ? fmt::format("packet {}: {}", first_, what_)
+                      : fmt::format("packets {} to {}: {}", first_, last_, what_));
+  first_ = 0;
+}
+
+Progress::~Progress() {
+  if (shown_) write_stderr("\r\033[K");
+}
+
+void Progress::tick(std::uint64_t octets, std::uint64_t packets) {
+  if (!wanted_) return;
+  const auto now = Clock::now();
+  if (now - last_ < kInterval) return;
+  last_ = now;
+  shown_ = true;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double done = static_cast<double>(octets);
+  std::string line = fmt::format("\r\033[Kpsp-pcap: {} packets, {:.0f} MiB, {:.0f} MiB/s", packets,
+                                 done / kMiB, done / kMiB / seconds);
+  if (total_ != 0) {
+    const double part = std::min(1.0, done / static_cast<double>(total_));
+    const int full = static_cast<int>(part * kBar);
+    line += fmt::format(" [{:=<{}}{: <{}}] {:.0f} %, {:.0f} s left", "", full, "", kBar - full,
+                        part * 100, part > 0 ? seconds / part - seconds : 0.0);
+  }
+  write_stderr(line);
+}
+
+}  // namespace psp::pcap_tool

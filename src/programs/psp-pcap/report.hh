@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What psp-pcap says on standard error: broken packets by number, progress, the summary.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <psp/wire/drop.hh>
+
+namespace psp::pcap_tool {
+
+// say writes one line to standard error, with the name of the program in front.
+void say(const std::string& line);
+
+// counter_of is the counter of the PSP specification that a drop is counted under, "" if none.
+std::string_view counter_of(Drop reason);
+
+// Problems names packets with something wrong, neighbours of the same kind on one line.
+class Problems {
+ public:
+  explicit Problems(bool quiet) : quiet_(quiet) {}
+  // add: packet `number` has this problem. `label` is a word such as the drop reason, or empty.
+  void add(std::uint64_t number, std::string_view label, std::string_view text);
+  // flush writes what is still held back. Call at the end.
+  void flush();
+  std::uint64_t count() const { return count_; }
+
+ private:
+  bool quiet_;
+  std::uint64_t count_ = 0;
+  std::uint64_t first_ = 0, last_ = 0;
+  std::string what_;
+};
+
+// Progress is a line on the terminal that is written over and over.
+class Progress {
+ public:
+  Progress(bool wanted, std::uint64_t total) : wanted_(wanted), total_(total) {}
+  ~Progress();
+  void tick(std::uint64_t octets, std::uint64_t packets);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool wanted_;
+  bool shown_ = false;
+  std::uint64_t total_;  // 0: not known
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+};
+
+}  // namespace psp::pcap_tool
