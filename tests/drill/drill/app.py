@@ -88,9 +88,10 @@ class App:
         return one.getsockname()[1]
 
     def do_connect(self, name, family, address, port, peer, peer_port, options):
-        one = self.new(name, family)
+        one = self.sockets[name] if name in self.sockets else self.new(name, family)
         for option, value in options:
             one.setsockopt(*option_of(option), value)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((address, port))
         try:
             one.connect((peer, peer_port))

@@ -184,6 +184,7 @@ class Run:
         self.listeners = {}  # name -> port
         self.secured = []  # connections with a Tx key: to find them by SPI
         self.saved = {}
+        self.early = {}  # name -> [rx, tx] of sockets that are not connected yet
         self.recent = collections.deque(maxlen=LAST_PACKETS)
         self.iv = secrets.randbits(62)
         self.start = self.last = time.time()
@@ -576,11 +577,15 @@ class Run:
             made.peer_isn = (before.peer_isn + 1_000_000) % packet.SEQ
 
     def say_connect(self, rest):
-        """connect NAME [OPTION VALUE]...: the host opens it"""
+        """connect NAME [OPTION VALUE]...: the host opens it, with the socket of that name or a new one"""
         name, *words = rest.split()
         options = [(words[at], int(words[at + 1])) for at in range(0, len(words), 2)]
         made = self.new_connection(name, 0)
         made.host_port = 10000 + made.peer_port % 10000
+        made.rx, made.tx = self.early.pop(name, (None, None))
+        if made.tx:
+            made.boundary, made.secured_at = 0, time.time()
+            self.secured.append(made)
         self.lab.app.call("connect", name=name, family=self.family, address=str(made.host),
                           port=made.host_port, peer=str(made.peer), peer_port=made.peer_port,
                           options=options)  # fmt: skip
@@ -683,7 +688,11 @@ class Run:
         got = self.outcome(wanted, lambda: self.lab.app.call(
             "rx_assoc", name=words[0], version=version, device=device))  # fmt: skip
         if got:
-            self.connection(words[0]).rx = Sa(version, got[0], bytes.fromhex(got[1]))
+            rx = Sa(version, got[0], bytes.fromhex(got[1]))
+            if words[0] in self.connections:
+                self.connection(words[0]).rx = rx
+            else:
+                self.early[words[0]] = [rx, None]
 
     def new_tx(self, words):
         version = int(option(words, "version", 0))
@@ -722,6 +731,8 @@ class Run:
             raise
         if connection and not refused:
             connection.secured_at = time.time()
+        elif name in self.early and not refused:
+            self.early[name][1] = tx
 
     def say_state(self, rest):
         name, wanted = split_result(rest)
