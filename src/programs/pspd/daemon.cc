@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
@@ -187,7 +188,7 @@ int Daemon::shut_down() {
   sources_.clear();
   if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
     const auto left = datapath::end_secured_sockets(programs_->assoc_map(), *namespaces_);
-    const std::size_t waiting = sockets_ ? sockets_->unconnected() : 0;
+    const std::size_t waiting = count_unconnected();
     if (!left || *left + waiting != 0) {
       spdlog::error(
           "{} secured connections cannot be aborted: pspd's programs stay in place and block "
@@ -201,6 +202,17 @@ int Daemon::shut_down() {
   end_devices(true);
   if (programs_) programs_->detach();
   return 0;
+}
+
+// count_unconnected is how many sockets have a Tx key but no peer, so that no listing shows them.
+std::size_t Daemon::count_unconnected() {
+  if (!sockets_ || !destroyed_) return 0;
+  // Those that have just ended are still to be heard of.
+  for (int round = 0; round < 20 && sockets_->unconnected() != 0; round++) {
+    std::this_thread::sleep_for(10ms);
+    on_destroyed();
+  }
+  return sockets_->unconnected();
 }
 
 // end_devices unregisters all devices while they are there to be asked to let go of others.
@@ -312,15 +324,16 @@ void Daemon::retire(std::uint16_t id) {
 void Daemon::find_wanted() {
   for (Wanted& wanted : wanted_) {
     if (wanted.device != 0) continue;
+    const std::uint32_t ifindex = ::if_nametoindex(wanted.name.c_str());
+    if (ifindex == 0 || ifindex == wanted.refused) continue;
     const auto netdev = datapath::find_netdev(wanted.name);
-    if (!netdev || netdev->ifindex == wanted.refused) continue;
-    auto lock = datapath::lock_netdev(*netdev);
+    auto lock = netdev ? datapath::lock_netdev(*netdev) : std::unexpected(netdev.error());
     auto added = lock ? add_device(*netdev, std::move(*lock)) : std::unexpected(lock.error());
     if (added) {
       wanted.device = *added;
     } else {
       spdlog::error("{}", added.error());
-      wanted.refused = netdev->ifindex;  // once is enough
+      wanted.refused = ifindex;  // said once
     }
   }
 }

@@ -53,6 +53,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::expected<void, std::string> listen_at_home();
   void watch();
   int shut_down();
+  std::size_t count_unconnected();
   void end_devices(bool clean);
 
   void on_destroyed();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options.hh"
 
+#include <cstdio>
+#include <fstream>
 #include <gtest/gtest.h>
 
 namespace psp {
@@ -35,9 +37,35 @@ TEST(ParseOptions, TakesSeveralDevices) {
   EXPECT_EQ(options->enable, VersionSet{0b11});
 }
 
+TEST(ParseOptions, KnowsWhoseRulesHold) {
+  const char* argv[] = {"pspd", "--dev", "eth0", "--compat", "linux-6.18"};
+  EXPECT_EQ(parse_options(3, argv)->compat, device::Compat::kNewest);
+  EXPECT_EQ(parse_options(5, argv)->compat, device::Compat::kLinux618);
+}
+
+TEST(ParseOptions, ReadsAFileUnderTheCommandLine) {
+  const std::string path = testing::TempDir() + "pspd-options.toml";
+  std::ofstream(path) << "dev = [\"eth0\", \"eth1\"]\ncompat = \"linux-6.18\"\n"
+                      << "workers = 3\nenable = \"all\"\nrotate-interval = \"24h\"\n";
+  const char* argv[] = {"pspd", "--config", path.c_str(), "--workers", "2"};
+  const auto options = parse_options(5, argv);
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->devices, (std::vector<std::string>{"eth0", "eth1"}));
+  EXPECT_EQ(options->compat, device::Compat::kLinux618);
+  EXPECT_EQ(options->enable, VersionSet::all());
+  EXPECT_EQ(options->rotate_interval, 24h);
+  EXPECT_EQ(options->workers, 2u) << "the command line is stronger";
+  for (const char* mistake : {"compat = \"linux-2.4\"\n", "no-such-option = 1\n"}) {
+    std::ofstream(path) << "dev = \"eth0\"\n" << mistake;
+    EXPECT_EQ(parse_options(3, argv).error(), 2) << mistake;
+  }
+  std::remove(path.c_str());
+  EXPECT_EQ(parse_options(3, argv).error(), 2) << "no such file";
+}
+
 TEST(ParseOptions, ExplainsMistakes) {
   for (const char* value : {"--workers=0", "--crypto=rot13", "--enable=5", "--rotate-interval=soon",
-                            "--no-such-option"}) {
+                            "--compat=linux-2.4", "--no-such-option"}) {
     const char* argv[] = {"pspd", "--dev", "eth0", value};
     EXPECT_EQ(parse_options(4, argv).error(), 2) << value;
   }
