@@ -122,6 +122,7 @@ class Lab:
         set_sysctl("net/ipv4/tcp_challenge_ack_limit", 1 << 30)
         set_sysctl("net/ipv4/tcp_invalid_ratelimit", 0)
         set_sysctl("net/ipv4/tcp_congestion_control", "reno")
+        set_sysctl("net/ipv4/tcp_min_tso_segs", 32)  # how much goes out at once: not by the clock
         set_sysctl("net/ipv4/icmp_ratelimit", 0)
         set_sysctl("net/ipv6/icmp/ratelimit", 0)
         lines = [f"ip link set eth0 address {HOST_MAC.hex(':')} && ip link set lo up",
