@@ -31,6 +31,23 @@ bool serves(const DeviceInfo& device, unsigned ifindex) {
 
 OpsError to_ops_error(const ClientError& error) { return {error.sys_errno, error.message}; }
 
+// ConnectedOps is ClientOps that owns its client.
+class ConnectedOps final : public PspOps {
+ public:
+  explicit ConnectedOps(Client client) : client_(std::move(client)), ops_(client_) {}
+  Availability available(int fd) override { return ops_.available(fd); }
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override {
+    return ops_.rx_assoc(fd, version);
+  }
+  std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override {
+    return ops_.tx_assoc(fd, version, tx);
+  }
+
+ private:
+  Client client_;
+  ClientOps ops_;
+};
+
 }  // namespace
 
 Availability ClientOps::available(int fd) {
@@ -80,6 +97,21 @@ std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const
   if (auto done = client_.tx_assoc(fd, version, tx); !done)
     return std::unexpected(to_ops_error(done.error()));
   return {};
+}
+
+ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket) {
+  auto client = Client::connect(socket);
+  if (!client) return std::unexpected(client.error());
+  return std::make_unique<ConnectedOps>(std::move(*client));
+}
+
+std::unique_ptr<PspOps> connect_or_absent(const std::string& socket) {
+  auto ops = connect_ops(socket);
+  if (ops) return std::move(*ops);
+  const auto& error = ops.error();
+  const bool permission = error.sys_errno == EPERM || error.sys_errno == EACCES;
+  return std::make_unique<AbsentOps>(permission ? Absence::kPermission : Absence::kNoProvider,
+                                     error.message);
 }
 
 Availability AbsentOps::available(int) { return absent(absence_, reason_); }

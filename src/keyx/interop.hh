@@ -15,6 +15,7 @@ namespace psp::keyx {
 class Swap : public Upgrade {
  public:
   Step step() final;
+  bool done() const final { return stage_ == Stage::kDone; }
   const char* waiting_for() const final;
 
  protected:

@@ -36,6 +36,7 @@ class Exchange final : public Upgrade {
   ~Exchange() override;
 
   Step step() override;
+  bool done() const override { return stage_ == Stage::kDone; }
   const char* waiting_for() const override;
 
  private:

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <expected>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -66,6 +67,11 @@ class AbsentOps final : public PspOps {
   Absence absence_;
   std::string reason_;
 };
+
+// connect_ops is PspOps by a client of its own, connected to the kernel or to pspd at `socket`.
+ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket);
+// connect_or_absent is AbsentOps, with the reason, where nobody answers.
+std::unique_ptr<PspOps> connect_or_absent(const std::string& socket);
 
 // route_ifindex is the netdev by which the connected socket `fd` sends, as the routing table says.
 // nullopt: there is no route, or the socket is not an IP socket.

@@ -95,6 +95,8 @@ class Upgrade {
   Upgrade& operator=(const Upgrade&) = delete;
 
   virtual Step step() = 0;
+  // done tells whether step() has said kDone.
+  virtual bool done() const = 0;
   // waiting_for is what is lacking now, for a time-out's message: "the peer's offer".
   virtual const char* waiting_for() const = 0;
 

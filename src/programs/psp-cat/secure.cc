@@ -13,24 +13,6 @@ namespace {
 
 using keyx::Step;
 
-// ConnectedOps is ClientOps that owns its client.
-class ConnectedOps final : public keyx::PspOps {
- public:
-  explicit ConnectedOps(Client client) : client_(std::move(client)), ops_(client_) {}
-  keyx::Availability available(int fd) override { return ops_.available(fd); }
-  std::expected<RxAssocInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
-    return ops_.rx_assoc(fd, version);
-  }
-  std::expected<void, keyx::OpsError> tx_assoc(int fd, Version version,
-                                               const KeyInfo& tx) override {
-    return ops_.tx_assoc(fd, version, tx);
-  }
-
- private:
-  Client client_;
-  keyx::ClientOps ops_;
-};
-
 std::unexpected<Failure> timed_out(const Options& options, const char* missing) {
   return std::unexpected(
       Failure{kExitFailure,
@@ -157,9 +139,9 @@ Failure to_failure(const keyx::Error& error) {
 
 std::expected<std::unique_ptr<keyx::PspOps>, Failure> make_ops(const Options& options,
                                                                const Report& report) {
-  auto client = Client::connect(options.socket);
-  if (client) return std::make_unique<ConnectedOps>(std::move(*client));
-  const auto& error = client.error();
+  auto ops = keyx::connect_ops(options.socket);
+  if (ops) return std::move(*ops);
+  const auto& error = ops.error();
   const bool permission = error.sys_errno == EPERM || error.sys_errno == EACCES;
   if (options.allow_tls) {
     report.notice(fmt::format("no PSP on this host: {}", error.message));
