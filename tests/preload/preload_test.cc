@@ -34,8 +34,9 @@ class Child {
       ::dup2(in[0], STDIN_FILENO);
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(out[1], STDERR_FILENO);
-      ::setenv("LD_PRELOAD", preload.c_str(), 1);
-      ::setenv("PSP_SOCKET", kAddress, 1);
+      if (!preload.empty()) ::setenv("LD_PRELOAD", preload.c_str(), 1);
+      // pspctl sets it by itself.
+      if (words[0] != PSP_PSPCTL) ::setenv("PSP_SOCKET", kAddress, 1);
       std::vector<char*> argv;
       for (std::string& word : words) argv.push_back(word.data());
       argv.push_back(nullptr);
@@ -167,6 +168,37 @@ TEST_F(Preload, ServesPythonPrograms) {
   ASSERT_NO_FATAL_FAILURE(start(3));
   expect_ok({"python3", PSP_SOURCE_DIR "/tests/preload/client.py"},
             "devices: 1 2 3\nrotated: 2\nno device: No such device\n");
+}
+
+TEST_F(Preload, PspctlRunPutsItBeforeAProgram) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  const std::vector<std::string> words = {PSP_PSPCTL, "--socket", kAddress, "run", "--"};
+  const auto run_with = [&](std::initializer_list<std::string> more, const std::string& preload) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), more);
+    return run(all, preload);
+  };
+  EXPECT_EQ(run_with({PSP_HANDWRITTEN, "lookup"}, "").output, "ok\n");
+  // What was preloaded before stays, behind.
+  EXPECT_EQ(run_with({PSP_HANDWRITTEN, "kernel"}, PSP_FAKE_KERNEL).output, "psp is 0x19\nok\n");
+  const Ended missing = run_with({"no-such-program"}, "");
+  EXPECT_EQ(missing.output,
+            "pspctl: error: run: no-such-program: no such program, or not executable\n");
+  EXPECT_EQ(WEXITSTATUS(missing.status), 1);
+  const Ended fixed = run_with({PSP_STATIC}, "");
+  EXPECT_NE(fixed.output.find("statically linked"), std::string::npos) << fixed.output;
+  EXPECT_EQ(WEXITSTATUS(fixed.status), 7) << "it runs nevertheless";
+}
+
+TEST_F(Preload, PspctlRunRefusesProgramsThatTakeNoLibrary) {
+  std::string path = testing::TempDir() + "/preload-setuid-XXXXXX";
+  const UniqueFd copy(::mkstemp(path.data()));
+  ASSERT_EQ(::fchown(copy.get(), 65534, 65534), 0);
+  ASSERT_EQ(::fchmod(copy.get(), 04755), 0);
+  const Ended refused = run({PSP_PSPCTL, "run", path}, "");
+  EXPECT_NE(refused.output.find("gains privileges"), std::string::npos) << refused.output;
+  EXPECT_EQ(WEXITSTATUS(refused.status), 5);
+  ::unlink(path.c_str());
 }
 
 }  // namespace

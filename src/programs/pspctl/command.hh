@@ -67,6 +67,7 @@ Noun stats_noun();
 Noun monitor_noun();
 Noun doctor_noun();
 Noun netlink_noun();
+Noun run_noun();
 
 // run is pspctl: arguments without argv[0] in, exit status out.
 ExitStatus run(const std::vector<std::string>& arguments, const Environment& environment);
