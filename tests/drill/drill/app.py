@@ -20,9 +20,9 @@ from . import control
 PATIENCE_S = 3
 MAX_MESSAGE = 1 << 20
 TCP_STATES = ("?", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
-              "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV")  # fmt: skip
+              "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV")
 LEVELS = {"SOL": socket.SOL_SOCKET, "TCP": socket.IPPROTO_TCP, "IP": socket.IPPROTO_IP,
-          "IPV6": socket.IPPROTO_IPV6}  # fmt: skip
+          "IPV6": socket.IPPROTO_IPV6}
 MORE_OPTIONS = {"SO_COOKIE": 57, "TCP_ULP": 31, "IPV6_TCLASS": 67, "TCP_USER_TIMEOUT": 18}
 CLONE_NEWNET, PR_SET_PDEATHSIG = 0x40000000, 1
 libc = ctypes.CDLL(None, use_errno=True)
@@ -67,7 +67,7 @@ class App:
             except OSError as error:
                 self.pspd = None  # in case it was the control connection
                 answer = {"errno": name_of(error.errno) if error.errno else repr(error),
-                          "text": ""}  # fmt: skip
+                          "text": ""}
             link.send(json.dumps(answer).encode())
 
     # --- sockets
@@ -101,7 +101,7 @@ class App:
 
     def do_socket(self, name, family, kind):
         one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6,
-                            {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])  # fmt: skip
+                            {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
         one.setblocking(False)
         self.sockets[name] = one
 

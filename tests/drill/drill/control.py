@@ -16,7 +16,7 @@ EXTACK_MSG = 1
 DEV_GET, DEV_SET, KEY_ROTATE, RX_ASSOC, TX_ASSOC, GET_STATS = 1, 4, 6, 8, 9, 10
 ASSOC_GET, INFO_GET = 1, 2
 STATS = ("key-rotations", "stale-events", "rx-packets", "rx-bytes", "rx-auth-fail", "rx-error",
-         "rx-bad", "tx-packets", "tx-bytes", "tx-error")  # fmt: skip
+         "rx-bad", "tx-packets", "tx-bytes", "tx-error")
 STATES = ("none", "rx", "tx", "full")
 
 
@@ -71,7 +71,7 @@ class Client:
         number = family if isinstance(family, int) else self.family(family)
         self.sequence += 1
         header = struct.pack("=IHHII", 20 + len(body), number, NLM_F_REQUEST | flags,
-                             self.sequence, 0)  # fmt: skip
+                             self.sequence, 0)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd else []
         self.socket.sendmsg([header + struct.pack("=BBH", command, 1, 0) + body], rights)
         answers = []

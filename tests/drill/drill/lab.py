@@ -43,7 +43,7 @@ def missing():
         return f"needs a TUN driver: /dev/net/tun: {error.strerror}"
     for tool in ("ip", "tc", "ethtool"):
         if subprocess.run(["sh", "-c", f"command -v {tool}"], stdout=subprocess.DEVNULL,
-                          check=False).returncode:  # fmt: skip
+                          check=False).returncode:
             return f"needs the program {tool}"
     return ""
 
@@ -98,7 +98,6 @@ class Lab:
         self.peer = new_netns()
         self.daemon = None
         self.log = b""
-        self.used = False
         self.set_up(mtu)
         self.wire = Wire("peer0")
         app.enter(self.home)
@@ -109,7 +108,7 @@ class Lab:
         me = f"/proc/{os.getpid()}/fd"
         set_sysctl("net/ipv6/conf/default/disable_ipv6", 1)
         run(f"ip link add peer0 mtu {mtu} arp off type veth peer name eth0 mtu {mtu} "
-            f"netns {me}/{self.host}")  # fmt: skip
+            f"netns {me}/{self.host}")
         set_sysctl("net/ipv6/conf/peer0/disable_ipv6", 1)
         run(f"ip link set peer0 address {PEER_MAC.hex(':')} && ip link set peer0 up")
         app.enter(self.host)
@@ -128,11 +127,11 @@ class Lab:
         lines = [f"ip link set eth0 address {HOST_MAC.hex(':')} && ip link set lo up",
                  "ethtool -K eth0 tso off tx off >/dev/null",
                  f"ip addr add {ADDRESSES[4]}1/24 dev eth0",
-                 f"ip addr add {ADDRESSES[6]}1/64 dev eth0 nodad && ip link set eth0 up"]  # fmt: skip
+                 f"ip addr add {ADDRESSES[6]}1/64 dev eth0 nodad && ip link set eth0 up"]
         for number in PEERS:
             for family in (4, 6):
                 lines.append(f"ip neigh add {address(family, number)} "
-                             f"lladdr {PEER_MAC.hex(':')} dev eth0 nud permanent")  # fmt: skip
+                             f"lladdr {PEER_MAC.hex(':')} dev eth0 nud permanent")
         run(" && ".join(lines))
         app.enter(self.peer)
 
@@ -147,7 +146,7 @@ class Lab:
             app.die_with_parent(signal.SIGTERM)
 
         self.daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                       preexec_fn=before)  # fmt: skip
+                                       preexec_fn=before)
         os.set_blocking(self.daemon.stdout.fileno(), False)
         self.log = b""
         deadline = time.monotonic() + READY_S
@@ -157,8 +156,9 @@ class Lab:
                 raise RuntimeError("pspd does not start:\n" + self.log.decode(errors="replace"))
 
     def read_log(self, timeout=0):
-        if not self.daemon.stdout.closed and select.select([self.daemon.stdout], [], [], timeout)[0]:
-            self.log += self.daemon.stdout.read(1 << 16) or b""
+        log = self.daemon.stdout
+        if not log.closed and select.select([log], [], [], timeout)[0]:
+            self.log += log.read(1 << 16) or b""
 
     def stop_pspd(self, sig=signal.SIGTERM):
         """Ends pspd; returns its exit status (negative for a signal)."""
@@ -176,7 +176,7 @@ class Lab:
     def shell(self, command):
         """Runs a command in the host's namespace; returns (status, output)."""
         done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=False,
-                              stderr=subprocess.STDOUT, preexec_fn=self.in_host)  # fmt: skip
+                              stderr=subprocess.STDOUT, preexec_fn=self.in_host)
         return done.returncode, done.stdout
 
     def quiet(self):
@@ -208,6 +208,6 @@ def set_sysctl(path, value):
 
 def run(command):
     done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False)  # fmt: skip
+                          text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}\n{done.stdout}")

@@ -66,7 +66,7 @@ class Ip:
             head = struct.pack("!IHBB", first, len(self.payload), self.protocol, self.ttl)
             return head + self.source.packed + self.destination.packed + self.payload
         head = struct.pack("!BBHHHBBH", 0x45, self.tos, 20 + len(self.payload), 0, self.fragment,
-                           self.ttl, self.protocol, 0)  # fmt: skip
+                           self.ttl, self.protocol, 0)
         head += self.source.packed + self.destination.packed
         head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
         return head + self.payload
@@ -218,7 +218,7 @@ class Segment:
         head = struct.pack("!HHIIBBHHH", turn.sport, turn.dport, (turn.isn + self.seq) % SEQ,
                            (turn.acked_isn + self.ack) % SEQ if self.ack is not None else 0,
                            (20 + len(options)) << 2, bits,
-                           65535 if self.win is None else self.win, 0, self.urgent or 0)  # fmt: skip
+                           65535 if self.win is None else self.win, 0, self.urgent or 0)
         segment = head + options + self.data
         fake = pseudo_header(turn.source, turn.destination, 6, len(segment))
         return segment[:16] + struct.pack("!H", checksum(fake + segment)) + segment[18:]
@@ -357,7 +357,7 @@ def seal(inside, sa, iv, how):
     head = struct.pack("!BBBBIQ", how.get("next", 6), how.get("ext", 2 if cookie else 1),
                        offset | how.get("reserved", 0) << 6,
                        sa.version << 2 | (3 if cookie else 1) ^ how.get("lowbits", 0),
-                       sa.spi, iv % (1 << 64))  # fmt: skip
+                       sa.spi, iv % (1 << 64))
     payload = cookie + inside
     split = len(payload) if sa.version in GMAC_VERSIONS else 4 * offset
     sealed = AESGCM(sa.key).encrypt(head[4:], payload[split:], head + payload[:split])
@@ -368,7 +368,7 @@ def seal(inside, sa, iv, how):
 
 
 def open_sealed(data, key):
-    """(header fields, what is inside) of a UDP payload; Malformed unless it is as a device sends."""
+    """(header fields, what is inside) of a UDP payload. Malformed unless as devices send."""
     if len(data) < PSP_HEADER + ICV:
         raise Malformed("PSP packet is cut short")
     following, ext, offset, flags, spi, iv = struct.unpack("!BBBBIQ", data[:PSP_HEADER])

@@ -26,11 +26,11 @@ FINISH_S = 0.2
 RACE_STEP_S = 7e-6
 EARLY_S = 0.01  # clocks of two layers are compared
 LAST_PACKETS = 12
-VERSION_NAMES = "0", "1", "2", "3"
 REFUSALS = ("rx-auth-fail", "rx-error", "rx-bad", "tx-error", "POLICY_CLEAR", "POLICY_MISMATCH",
-            "POLICY_NO_ASSOC", "POLICY_ROUTE", "POLICY_EPOCH", "POLICY_FORGED")  # fmt: skip
+            "POLICY_NO_ASSOC", "POLICY_ROUTE", "POLICY_EPOCH", "POLICY_FORGED")
 RECEIVED = ("rx-packets", "rx-auth-fail", "rx-error", "rx-bad")
-LINE = re.compile(r"(?:IPv(?P<only>[46]): *)?(?:\+(?P<delay>\d*\.?\d+)(?:~(?P<until>\d*\.?\d+))?\s+)?(?P<what>.*)")
+LINE = re.compile(r"(?:IPv(?P<only>[46]): *)?"
+                  r"(?:\+(?P<delay>\d*\.?\d+)(?:~(?P<until>\d*\.?\d+))?\s+)?(?P<what>.*)")
 COMMENT = re.compile(r"""(?<!\S)\#(?=(?:[^"]*"[^"]*")*[^"]*$).*""")
 ERROR = re.compile(r"(?P<errno>E(?!OF\b)[A-Z0-9]+)(?:\s+\"(?P<text>.*)\")?$")
 
@@ -77,7 +77,8 @@ class Script:
         self.path = str(path)
         self.statements = []
         self.settings = {"family": "both", "mtu": "1500", "pspd": "", "patience": str(PATIENCE_S)}
-        for number, text in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        for number, text in enumerate(lines, 1):
             text = COMMENT.sub("", text).strip()
             if text:
                 self.parse(number, text)
@@ -111,7 +112,7 @@ class Script:
         delay = float(match["delay"]) if match["delay"] else None
         until = float(match["until"]) if match["until"] else None
         self.statements.append(Statement(number, text, delay, until, name, rest.strip(),
-                                         match["only"]))  # fmt: skip
+                                         match["only"]))
 
 
 @dataclasses.dataclass
@@ -139,7 +140,7 @@ class Connection:
 
     def inbound(self):
         return Turn(self.peer, self.host, self.peer_port, self.host_port, self.peer_isn,
-                    self.host_isn or 0)  # fmt: skip
+                    self.host_isn or 0)
 
 
 @dataclasses.dataclass
@@ -274,7 +275,8 @@ class Run:
     def take_sealed(self, at, raw, ip):
         _, payload = packet.read_udp(ip)
         spi = int.from_bytes(payload[4:8], "big")
-        owners = [one for one in self.secured if one.tx.spi == spi]
+        owners = [one for one in self.secured
+                  if one.tx.spi == spi and one.peer == ip.destination]
         if not owners:
             return
         fields, inside = packet.open_sealed(payload, owners[0].tx.key)
@@ -303,18 +305,18 @@ class Run:
                 return
             if segment.length == 0 or end > connection.boundary:
                 raise Failure("LEAK: a secured connection (first sealed octet is "
-                              f"{connection.boundary}) sent in clear\n    {segment}")  # fmt: skip
+                              f"{connection.boundary}) sent in clear\n    {segment}")
             return
         if segment.length and segment.seq < connection.boundary:
             raise Failure(f"sealed, but octets below {connection.boundary} were queued in clear\n"
-                          f"    {segment}")  # fmt: skip
+                          f"    {segment}")
         if segment.psp["version"] != connection.tx.version:
             raise Failure(f"PSP version is {segment.psp['version']}, not {connection.tx.version}")
         iv, spi = segment.psp["iv"], connection.tx.spi
         if iv <= connection.ivs.get(spi, -1):
             raise Failure(f"the IV does not increase: {iv:#x} after {connection.ivs[spi]:#x}")
         for one in self.secured:
-            if one.tx.spi == spi:
+            if one.tx == connection.tx:
                 one.ivs[spi] = iv
 
     def note(self, direction, connection, segment, at=None, remark=""):
@@ -346,7 +348,7 @@ class Run:
         if peer_port is None:
             peer_port = Run.next_port = Run.next_port % 50000 + 1
         made = Connection(name, address(self.family, 1), address(self.family, number), host_port,
-                          peer_port, secrets.randbits(32))  # fmt: skip
+                          peer_port, secrets.randbits(32))
         self.connections.pop(name, None)
         self.connections[name] = made
         self.current = name
@@ -390,7 +392,7 @@ class Run:
             payload = packet.udp(source, turn.destination, 40000 + turn.sport % 20000, sealed, how)
             protocol = 17
         return Ip(source, turn.destination, protocol, payload, segment.tos or 0, segment.ttl or 64,
-                  segment.flow or 0).octets()  # fmt: skip
+                  segment.flow or 0).octets()
 
     def sa_of(self, connection, how):
         """The key to seal with: that of the connection unless the script says."""
@@ -453,7 +455,7 @@ class Run:
             wanted.data = connection.out[wanted.seq - 1:wanted.seq - 1 + wanted.length]
         if wanted.options:
             wanted.options = [(name, *(None if value == "last" else value for value in values))
-                              for name, *values in wanted.options]  # fmt: skip
+                              for name, *values in wanted.options]
         if wanted.flow == "same":
             wanted.flow = connection.flow
         delay, until = self.statement.delay, self.statement.until
@@ -473,7 +475,7 @@ class Run:
         early = (delay or 0) - (seen.at - self.last)
         if delay and early > EARLY_S:
             raise Failure(f"{text}\n    came {early:.3f} s too early, {seen.at - self.last:.3f} s "
-                          "after the event before")  # fmt: skip
+                          "after the event before")
         if until is not None and seen.at > self.last + until:
             raise Failure(f"{text}\n    came {seen.at - self.last:.3f} s after the event before")
         self.last = max(seen.at, self.last)
@@ -543,7 +545,7 @@ class Run:
                 turned = Ip.parse(bytes(other))
                 sport = int.from_bytes(turned.payload[:2], "big")
                 turned.payload = packet.udp(turned.source, turned.destination, sport,
-                                            turned.payload[8:], {})  # fmt: skip
+                                            turned.payload[8:], {})
                 other = turned.octets()
             self.lab.wire.send(bytes(other))
             if sent % 50 == 49:
@@ -563,7 +565,7 @@ class Run:
         options = [(words[at], int(words[at + 1])) for at in range(0, len(words), 2)]
         self.listeners[name] = self.lab.app.call(
             "listen", name=name, family=self.family, address=str(address(self.family, 1)), port=0,
-            options=options)  # fmt: skip
+            options=options)
 
     def say_peer(self, rest):
         """peer NAME to LISTENER [from N] [ports-of OTHER]: a connection that the peer opens"""
@@ -577,7 +579,7 @@ class Run:
             made.peer_isn = (before.peer_isn + 1_000_000) % packet.SEQ
 
     def say_connect(self, rest):
-        """connect NAME [OPTION VALUE]...: the host opens it, with the socket of that name or a new one"""
+        """connect NAME [OPTION VALUE]...: the host opens it; the socket may be there already"""
         name, *words = rest.split()
         options = [(words[at], int(words[at + 1])) for at in range(0, len(words), 2)]
         made = self.new_connection(name, 0)
@@ -588,7 +590,7 @@ class Run:
             self.secured.append(made)
         self.lab.app.call("connect", name=name, family=self.family, address=str(made.host),
                           port=made.host_port, peer=str(made.peer), peer_port=made.peer_port,
-                          options=options)  # fmt: skip
+                          options=options)
 
     def say_accept(self, rest):
         """accept LISTENER NAME"""
@@ -626,11 +628,10 @@ class Run:
                 raise Failure(f"handshake: expected {flags}, seen {seen and seen.segment}")
 
         def send(flags, options):
-            stamped = [(name, value, connection.peer_timestamp) if name == "TS" else (name, value)
-                       if value is not None else (name,)
-                       for name, value in ((one[0], (one + (None,))[1]) for one in options)]  # fmt: skip
+            stamped = [(*one[:2], connection.peer_timestamp) if one[0] == "TS" else one
+                       for one in options]
             segment = Segment(flags, 0 if "S" in flags else 1, 0, None, window, options=stamped,
-                              data=b"")  # fmt: skip
+                              data=b"")
             segment.ack = 1 if "." in flags else None
             self.send(connection, segment, self.packet_of(connection, segment))
 
@@ -656,7 +657,7 @@ class Run:
             self.say_tx_assoc(name)
         if state == "full":
             segment = Segment(".", connection.peer_next, 0, 1 + len(connection.out), data=b"",
-                              psp={})  # fmt: skip
+                              psp={})
             self.send(connection, segment, self.packet_of(connection, segment))
         self.say_state(f"{name} = {state}")
 
@@ -671,9 +672,9 @@ class Run:
             value = call()
         except Failed as failed:
             if not expected or failed.errno_name != expected["errno"] or (
-                    expected["text"] is not None and failed.text != expected["text"]):  # fmt: skip
+                    expected["text"] is not None and failed.text != expected["text"]):
                 raise Failure(f"expected = {wanted or 'success'}\n    seen     = "
-                              f"{failed.errno_name} \"{failed.text}\"") from failed  # fmt: skip
+                              f"{failed.errno_name} \"{failed.text}\"") from failed
             return None
         if expected:
             raise Failure(f"expected = {wanted}\n    seen     = success")
@@ -686,7 +687,7 @@ class Run:
         version, device = int(option(words, "version", 0)), option(words, "dev-id")
         device = self.device if device == "own" else int(device) if device else None
         got = self.outcome(wanted, lambda: self.lab.app.call(
-            "rx_assoc", name=words[0], version=version, device=device))  # fmt: skip
+            "rx_assoc", name=words[0], version=version, device=device))
         if got:
             rx = Sa(version, got[0], bytes.fromhex(got[1]))
             if words[0] in self.connections:
@@ -713,7 +714,7 @@ class Run:
         tx = self.new_tx(words)
         self.secure(words[0], tx, lambda: self.outcome(wanted, lambda: self.lab.app.call(
             "tx_assoc", name=words[0], version=tx.version, spi=tx.spi, key=tx.key.hex(),
-            device=device)), wanted is not None)  # fmt: skip
+            device=device)), wanted is not None)
 
     def secure(self, name, tx, call, refused=False):
         """Does tx-assoc. What comes from its start on can be sealed already."""
@@ -793,13 +794,13 @@ class Run:
         name, what = call.split(None, 1)
         connection = self.connections.get(name)
         data = what[1:-1].encode("latin-1") if what[0] == '"' else pattern(
-            len(connection.out) if connection else 0, int(what), capital=True)  # fmt: skip
+            len(connection.out) if connection else 0, int(what), capital=True)
         error = wanted if wanted and ERROR.match(wanted) else None
         before = connection.out if connection else b""
         if connection:
             connection.out += data  # it can be on the wire before the call returns
         sent = self.outcome(error, lambda: self.lab.app.call("send", name=name,
-                                                             data=data.decode("latin-1")))  # fmt: skip
+                                                             data=data.decode("latin-1")))
         if connection:
             connection.out = before + data[:sent or 0]
         if not error and sent != int(wanted or len(data)):
@@ -823,7 +824,7 @@ class Run:
         size, wanted = int(size), wanted or size
         error = wanted if ERROR.match(wanted) else None
         got = self.outcome(error, lambda: self.lab.app.call(
-            "recv", name=name, size=size, flags=flags, wait=error != "EAGAIN"))  # fmt: skip
+            "recv", name=name, size=size, flags=flags, wait=error != "EAGAIN"))
         if error:
             return
         got = got.encode("latin-1")
@@ -868,7 +869,7 @@ class Run:
         name, what, value = call.split()
         value = value if re.match(r"[a-z]", value) else int(value, 0)
         self.outcome(wanted, lambda: self.lab.app.call("setsockopt", name=name, option=what,
-                                                       value=value) or 0)  # fmt: skip
+                                                       value=value) or 0)
 
     def say_getsockopt(self, rest):
         """getsockopt NAME OPTION = VALUE"""
@@ -899,10 +900,11 @@ class Run:
         """sh COMMAND [= STATUS]; {host}, {peer}, {v} (-4 or -6) and {bits} fit the family"""
         call, wanted = split_result(rest)
         call = call.format(host=address(self.family, 1), peer=address(self.family, 2),
-                           v=f"-{self.family}", bits=32 if self.family == 4 else 128)  # fmt: skip
+                           v=f"-{self.family}", bits=32 if self.family == 4 else 128)
         status, output = self.lab.shell(call)
         if status != int(wanted or 0):
-            raise Failure(f"expected = {wanted or 0}\n    seen     = {status}\n    {output.strip()}")
+            raise Failure(f"expected = {wanted or 0}\n    seen     = {status}\n"
+                          f"    {output.strip()}")
 
     def say_pspctl(self, rest):
         path = os.path.join(os.path.dirname(self.lab.pspd_path), "pspctl")
@@ -956,7 +958,7 @@ class Run:
         tx = self.new_tx([])
         link = self.lab.app
         link.begin("tx_assoc", name=connection.name, version=0, spi=tx.spi, key=tx.key.hex(),
-                   device=None)  # fmt: skip
+                   device=None)
         until = time.perf_counter() + self.race_delay
         while time.perf_counter() < until:
             pass
