@@ -206,7 +206,7 @@ Outcome<void> encode(Json& object, const AttributeSet& set, const std::string& p
     return usage_error(fmt::format("{}: not a JSON object", path.empty() ? "--json" : path));
   for (auto& [key, value] : object.items()) {
     const Attribute* attribute = set.find(key);
-    const std::string here = path + "." + key;
+    const std::string here = fmt::format("{}.{}", path, key);
     if (attribute == nullptr) {
       std::vector<std::string_view> names;
       for (const Attribute& one : set.attributes) names.push_back(one.name);

@@ -48,6 +48,21 @@ TEST_F(Pspctl, TakesOptionsAsIpDoes) {
   fails({"dev", "show", "[lo]"}, ExitStatus::kFailed, "dev show [lo]: no such network interface");
 }
 
+TEST(ParseOptions, LeavesTheArgumentsOfAnotherProgramAlone) {
+  const TailOf tail_of = [](std::string_view noun) {
+    return noun == "run" ? Tail::kProgram : Tail::kWords;
+  };
+  const auto options = parse_options(
+      {"-n", "run", "--socket", "@x", "-jn", "a", "run", "--", "ls", "-json", "-c", "[x]"},
+      tail_of);
+  ASSERT_TRUE(options.has_value());
+  EXPECT_TRUE(options->json);
+  EXPECT_EQ(options->netns, "a");
+  EXPECT_EQ(options->socket, "@x");
+  EXPECT_EQ(options->colour, ColourWhen::kAuto);
+  EXPECT_EQ(options->words, (std::vector<std::string>{"run", "--", "ls", "-json", "-c", "[x]"}));
+}
+
 TEST_F(Pspctl, ColoursWhenItShould) {
   pspd.start();
   const std::string coloured = "\x1b[36mlo\x1b[0m";

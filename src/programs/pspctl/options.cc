@@ -70,20 +70,23 @@ void declare(CLI::App& app, Options& options, Tail tail) {
   app.add_flag("-h,--help", options.help);
   app.add_flag("-V,--version", options.version);
   app.add_flag_callback("-c", [&options] { options.colour = ColourWhen::kAlways; });
-  app.add_option_function<std::string>("--color", [&options](const std::string& when) {
-    if (when != "auto" && when != "always" && when != "never")
-      throw CLI::ValidationError("--color",
-                                 fmt::format("\"{}\" is not auto, always or never", when));
-    options.colour = when == "auto"     ? ColourWhen::kAuto
-                     : when == "always" ? ColourWhen::kAlways
-                                        : ColourWhen::kNever;
-  });
-  app.add_option("-n,--netns", options.netns)->type_size(1);
-  app.add_option("--socket", options.socket)->type_size(1);
-  app.add_option("--peer", options.peer)->type_size(1);
+  app.add_option_function<std::string>(
+         "--color",
+         [&options](const std::string& when) {
+           if (when != "auto" && when != "always" && when != "never")
+             throw CLI::ValidationError("--color",
+                                        fmt::format("\"{}\" is not auto, always or never", when));
+           options.colour = when == "auto"     ? ColourWhen::kAuto
+                            : when == "always" ? ColourWhen::kAlways
+                                               : ColourWhen::kNever;
+         })
+      ->take_last();
+  app.add_option("-n,--netns", options.netns)->type_size(1)->take_last();
+  app.add_option("--socket", options.socket)->type_size(1)->take_last();
+  app.add_option("--peer", options.peer)->type_size(1)->take_last();
   app.allow_extras();  // words; as a positional option CLI11 would take "[x]" for a list
   if (tail != Tail::kNetlink) return;
-  app.add_option("--json", options.request)->type_size(1);
+  app.add_option("--json", options.request)->type_size(1)->take_last();
   app.add_flag("--dump", options.dump);
   app.add_flag("--show-keys", options.show_keys);
 }
