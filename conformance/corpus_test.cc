@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The committed corpus against this implementation: every case through both crypto backends, every
+// PSP datagram through the engine of the device, every class of case there at all, and the same
+// corpus again from the same seed.
+#include "corpus.hh"
+
+#include <cstring>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <iterator>
+#include <map>
+
+#include <psp/device/software_driver.hh>
+#include <psp/wire/tunnel.hh>
+
+namespace psp::conformance {
+namespace {
+
+std::string read_file(const std::string& name) {
+  std::ifstream stream(std::string(PSP_SOURCE_DIR "/conformance/") + name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+const std::vector<Case>& corpus() {
+  static const std::vector<Case> cases = read_json(read_file("corpus.json"));
+  return cases;
+}
+
+std::vector<const crypto::Backend*> backends() {
+  std::vector<const crypto::Backend*> all = {&crypto::openssl_backend()};
+  if (crypto::ipsec_mb_backend()) all.push_back(crypto::ipsec_mb_backend());
+  return all;
+}
+
+std::string backend_name(const testing::TestParamInfo<const crypto::Backend*>& info) {
+  return info.param->name() == "ipsec-mb" ? "IpsecMb" : "OpenSsl";
+}
+
+class Corpus : public testing::TestWithParam<const crypto::Backend*> {
+ protected:
+  void SetUp() override { ASSERT_GT(corpus().size(), 4000u); }
+};
+INSTANTIATE_TEST_SUITE_P(All, Corpus, testing::ValuesIn(backends()), backend_name);
+
+TEST_P(Corpus, IsOpenedAndDroppedAsItSays) {
+  Keys keys(*GetParam());
+  for (const Case& one : corpus()) {
+    const auto opened = receive(keys, one.packet);
+    if (one.kind == Case::Kind::kDrop)
+      EXPECT_EQ(opened, std::unexpected(one.reason)) << one.name;
+    else
+      EXPECT_EQ(opened, one.clear) << one.name;
+  }
+}
+
+TEST_P(Corpus, IsSealedBitForBit) {
+  Keys keys(*GetParam());
+  for (const Case& one : corpus()) {
+    if (one.kind == Case::Kind::kSeal) {
+      EXPECT_EQ(seal(keys, one), one.packet) << one.name;
+    }
+  }
+}
+
+TEST_P(Corpus, IsMadeAgainFromItsSeed) {
+  Keys keys(*GetParam());
+  EXPECT_EQ(to_json(keys, make_cases(keys, kDefaultSeed), kDefaultSeed), read_file("corpus.json"));
+}
+
+// The engine of the device, with the device keys of the corpus in place of random ones.
+TEST_P(Corpus, GoesThroughTheEngineOfTheDevice) {
+  int made = 0;
+  device::IvAllocator ivs([] { return std::uint64_t{1}; });
+  device::SoftwareDriver driver(
+      {.backend = GetParam(), .ivs = &ivs, .random = [&](std::span<std::uint8_t> out) {
+         const auto key = from_hex(kDeviceKeyHex[made++ == 0 ? 0 : 1]);
+         ASSERT_EQ(out.size(), key.size());
+         std::ranges::copy(key, out.begin());
+       }});
+  ASSERT_TRUE(driver.key_rotate(1));  // the second place has no live key before
+  ASSERT_TRUE(driver.set_config({}, {VersionSet::all()}));
+  const auto engine = driver.make_engine();
+  std::size_t opened = 0, dropped = 0;
+  for (const Case& one : corpus()) {
+    const auto ip = wire::parse_ip(one.packet);
+    if (!ip || one.or_ignore) continue;  // no PSP datagram gets that far
+    const auto datagram = std::span(one.packet)
+                              .first(ip->total_length)
+                              .subspan(std::size_t{ip->header_length} + kUdpHeader);
+    Octets out(datagram.size());
+    const auto meta = engine->open(datagram, out.data());
+    const bool after_icv = one.reason == Drop::BAD_INNER || one.reason == Drop::BAD_ECN;
+    if (one.kind == Case::Kind::kDrop && !after_icv) {
+      ++dropped;
+      ASSERT_FALSE(meta) << one.name;
+      EXPECT_EQ(meta.error(), one.reason) << one.name;
+    } else {
+      ++opened;
+      EXPECT_TRUE(meta) << one.name;
+    }
+  }
+  EXPECT_GT(opened, 900u);
+  EXPECT_GT(dropped, 3000u);
+}
+
+TEST(CorpusContent, HasEveryClassOfCase) {
+  std::map<std::string, int> seen;
+  for (const Case& one : corpus()) {
+    if (one.kind == Case::Kind::kDrop) {
+      ++seen["drop " + std::string(name(one.reason))];
+      continue;
+    }
+    if (one.kind == Case::Kind::kOpen) {
+      ++seen["open"];
+      continue;
+    }
+    ++seen["version " + std::to_string(static_cast<int>(one.version))];
+    ++seen["inner " + std::to_string(one.clear[0] >> 4) + " outer " +
+           std::to_string(one.packet[0] >> 4) + (one.tunnel ? " tunnel" : "")];
+    ++seen["phase " + std::to_string(one.spi.phase())];
+    ++seen["extension " + std::to_string(one.extension.size()) + (one.cookie ? " vc" : "")];
+    if (one.packet.size() > 8000) ++seen["jumbo"];
+  }
+  for (const char* wanted : {"version 0",
+                             "version 1",
+                             "version 2",
+                             "version 3",
+                             "inner 4 outer 4",
+                             "inner 6 outer 6",
+                             "inner 4 outer 4 tunnel",
+                             "inner 4 outer 6 tunnel",
+                             "inner 6 outer 4 tunnel",
+                             "inner 6 outer 6 tunnel",
+                             "phase 0",
+                             "phase 1",
+                             "extension 0",
+                             "extension 8 vc",
+                             "extension 24 vc",
+                             "extension 16",
+                             "extension 2032 vc",
+                             "jumbo",
+                             "open",
+                             "drop TRUNCATED",
+                             "drop BAD_IP",
+                             "drop BAD_LENGTH",
+                             "drop BAD_HEADER",
+                             "drop BAD_CRYPT_OFFSET",
+                             "drop BAD_VERSION",
+                             "drop BAD_SPI",
+                             "drop AUTH_FAIL",
+                             "drop BAD_INNER",
+                             "drop FRAGMENT",
+                             "drop BAD_ECN"})
+    EXPECT_GT(seen[wanted], 0) << wanted;
+}
+
+}  // namespace
+}  // namespace psp::conformance
