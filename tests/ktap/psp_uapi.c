@@ -13,7 +13,9 @@
 // refused requests, cases by subject, main.
 //
 // Threading: one thread. No secrets: keys in here are test data.
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -2402,19 +2404,44 @@ static void make_pair(void) {
   ask_route(&m, "new veth");
 }
 
+// change_link sets a netdev up or down, and its name unless that is NULL.
+static void change_link(uint32_t ifindex, bool up, const char* name) {
+  struct message m;
+  const struct ifinfomsg head = {
+      .ifi_index = (int)ifindex, .ifi_flags = up ? IFF_UP : 0, .ifi_change = IFF_UP};
+  begin_route(&m, RTM_NEWLINK, 0, &head, sizeof head);
+  if (name != NULL) put_text(&m, IFLA_IFNAME, name);
+  ask_route(&m, "change link");
+}
+
 static void bring_up(uint32_t ifindex, const char* address) {
   struct message m;
-  const struct ifinfomsg link = {
-      .ifi_index = (int)ifindex, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
   const struct ifaddrmsg head = {.ifa_family = AF_INET, .ifa_prefixlen = 30, .ifa_index = ifindex};
   struct in_addr number;
   inet_pton(AF_INET, address, &number);
-  begin_route(&m, RTM_NEWLINK, 0, &link, sizeof link);
-  ask_route(&m, "link up");
+  change_link(ifindex, true, NULL);
   begin_route(&m, RTM_NEWADDR, NLM_F_CREATE, &head, sizeof head);
   put(&m, IFA_LOCAL, &number, sizeof number);
   put(&m, IFA_ADDRESS, &number, sizeof number);
   ask_route(&m, "new address");
+}
+
+static void case_netdev_is_renamed(void) {
+  struct netlink listener = join(psp.mgmt);
+  struct answer a;
+  const uint32_t ifindex = if_nametoindex(opt.dev2);
+  PASS_ON;
+  change_link(ifindex, false, NULL);
+  change_link(ifindex, false, "ktap-renamed");
+  change_link(ifindex, true, NULL);
+  const bool silent = !wait_readable(listener.fd, 2 * SILENCE_MS);
+  ask_id(&psp.nl, DEV_GET, psp.id2, &a);
+  change_link(ifindex, false, NULL);
+  change_link(ifindex, false, opt.dev2);
+  change_link(ifindex, true, NULL);
+  CHECK(silent, "there is a notification");
+  CHECK_EQ(a.error, 0, "error of dev-get");
+  CHECK_EQ(u32_of(in_answer(&a, DEV_IFINDEX)), ifindex, "ifindex");
 }
 
 static void remove_pair(void) {
@@ -2766,6 +2793,9 @@ static const struct {
      NEED_ROOT},
     {"a device that goes and comes sends dev-del-ntf and dev-add-ntf", case_device_goes_and_comes,
      NEED_ROOT | NEED_DEV2 | NEED_REREG},
+
+    {"a device outlives that its netdev is renamed, down and up", case_netdev_is_renamed,
+     NEED_ROOT | NEED_DEV2},
 
     {"rx-assoc gives dev-id, SPI and a key of the version's length", case_rx_assoc, 0},
     {"every rx-assoc gives another SPI and key", case_rx_keys_differ, 0},

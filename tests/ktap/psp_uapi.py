@@ -40,6 +40,7 @@ KEY, SPI = 1, 2
 KEY_ROTATIONS = 2
 NO_SUCH_ID = 64999
 PATIENCE, SILENCE = 5.0, 0.3
+TOO_LONG = 300  # to print
 EXAMPLE_KEY = bytes(range(16))
 ESTABLISHED = "Socket must be in established state"
 
@@ -78,7 +79,7 @@ class Failed(Exception):
 
 def equal(got, want, what):
     if got != want:
-        raise Failed(f"{what} is {got!r}, not {want!r}")
+        raise Failed(f"{what} is {repr(got)[:TOO_LONG]}, not {repr(want)[:TOO_LONG]}")
 
 
 def true(condition, what):
@@ -564,6 +565,29 @@ def _():
                 break
             select.select([], [], [], 0.02)
         equal(command(f"COUNT {port}"), ["100000"], "octets at the peer")
+
+
+@case("python: an IPv6 socket that speaks IPv4 is secured as any other")
+def _():
+    host, port = options.peer
+    sock = undo.keep(socket.socket(socket.AF_INET6, socket.SOCK_STREAM))
+    sock.connect((host if ":" in host else "::ffff:" + host, port))
+    rx_assoc(sock)
+    equal(tx_assoc(sock).one(), {}, "reply of tx-assoc")
+
+
+@case("python: an error quotes a long request whole, unless CAP_ACK is set")
+def _():
+    sock, nl = connect(), netlink()
+    rx_assoc(sock, nl=nl)
+    request = nl.message(TX_ASSOC, u32(VERSION, 0) + tx_key(key=bytes(12000)) +
+                         u32(SOCK_FD, sock.fileno()))
+    nl.sock.send(request)
+    answer = nl.sock.recv(65536)
+    equal(answer[20:20 + len(request)], request, "what is quoted")
+    nl.sock.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    nl.sock.send(request)
+    equal(nl.sock.recv(65536)[20:36], request[:16], "what is quoted with CAP_ACK")
 
 
 @case("python: a hundred connections are secured at once", "peer-assoc")
