@@ -94,10 +94,18 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name) {
 }
 
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
+  // All else is asked by name, and the netdev may have another one by then: only its number says
+  // whether it has gone. Limited, since in a container others rename it.
+  constexpr int kRenamesMax = 100;
+  std::expected<Netdev, std::string> netdev =
+      std::unexpected(fmt::format("network device {} is gone", ifindex));
   char name[IF_NAMESIZE];
-  if (::if_indextoname(ifindex, name) == nullptr)
-    return std::unexpected(fmt::format("network device {} is gone", ifindex));
-  return find_netdev(std::string(name));
+  for (int i = 0; i < kRenamesMax && ::if_indextoname(ifindex, name) != nullptr; i++) {
+    netdev = find_netdev(std::string(name));
+    if (netdev && netdev->ifindex == ifindex) return netdev;
+  }
+  if (netdev) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  return netdev;
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(const Netdev& netdev) {

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "netns.hh"
 
+#include <atomic>
 #include <gtest/gtest.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <thread>
 
+#include "netdev.hh"
 #include "netns_test_support.hh"
 
 namespace psp::datapath {
@@ -84,6 +89,32 @@ TEST_F(NetnsTest, ATableKnowsHomeAndWhatWasAdded) {
   EXPECT_EQ(count, 2);
   table->remove(inner);
   EXPECT_FALSE(table->contains(inner));
+}
+
+using FindNetdev = test::TapTest;
+
+TEST_F(FindNetdev, ByNumberIsNotMisledByRenaming) {
+  const auto tap = Tap::open("pspold", 1);
+  ASSERT_TRUE(tap) << tap.error().text;
+  const std::uint32_t ifindex = ::if_nametoindex("pspold");
+  std::atomic<bool> done = false;
+  std::thread renamer([&done] {  // in the namespace of the thread that starts it
+    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ifreq there{}, back{};
+    std::strcpy(there.ifr_name, "pspold");
+    std::strcpy(there.ifr_newname, "pspnew");
+    std::strcpy(back.ifr_name, "pspnew");
+    std::strcpy(back.ifr_newname, "pspold");
+    while (!done) {
+      ::ioctl(fd.get(), SIOCSIFNAME, &there);
+      ::ioctl(fd.get(), SIOCSIFNAME, &back);
+    }
+  });
+  int lost = 0;
+  for (int i = 0; i < 2000; i++) lost += !find_netdev(ifindex);
+  done = true;
+  renamer.join();
+  EXPECT_EQ(lost, 0);
 }
 
 }  // namespace

@@ -283,8 +283,10 @@ TEST_F(NetdevProgramsTest, TapRefusesUnknownTags) {
 }
 
 TEST_F(NetdevProgramsTest, TapTakesOnlyWhatTheNetdevsProgramsSend) {
-  EXPECT_EQ(run("psp_tap_egress", tcp({4, 1, 2}), secrets_.mark).verdict, TC_ACT_OK);
-  EXPECT_EQ(run("psp_tap_egress", tcp({4, 1, 2})).verdict, kShot);
+  EXPECT_EQ(run("psp_tap_egress", psp_packet(4), secrets_.mark).verdict, TC_ACT_OK);
+  EXPECT_EQ(run("psp_tap_egress", psp_packet(6), secrets_.mark).verdict, TC_ACT_OK);
+  EXPECT_EQ(run("psp_tap_egress", psp_packet(4)).verdict, kShot);
+  EXPECT_EQ(run("psp_tap_egress", tcp({4, 1, 2}), secrets_.mark).verdict, kShot) << "nobody's";
   EXPECT_EQ(run("psp_tap_egress", psp_packet(4), secrets_.mark + 2).verdict, kShot);
 }
 
@@ -340,6 +342,24 @@ TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
     const Flow flow{family, 1000, 2000};
     depart(flow, secrets_.epoch, kNetns + 1);
     EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kNext);
+  }
+}
+
+TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
+  for (const unsigned family : {4u, 6u}) {
+    const Flow flow{family, 1000, 2000};
+    const auto asks_for = [&](std::uint32_t handle) {
+      Octets frame = tcp(flow);
+      set_tag(frame, PSP_FRAME_SEAL, 0, handle);
+      return run("psp_tap_egress", frame, secrets_.mark).verdict;
+    };
+    depart(flow, secrets_.epoch);
+    EXPECT_EQ(asks_for(0x01020304), TC_ACT_OK);
+    EXPECT_EQ(asks_for(0x01020305), kShot) << "somebody else's key";
+    depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+    EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another device";
+    depart(flow, secrets_.epoch + 1);
+    EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another pspd";
   }
 }
 

@@ -510,8 +510,36 @@ int psp_tap_ingress(struct __sk_buff* skb) {
   }
 }
 
+/*
+ * psp_may_seal: does the Tx key that the frame asks for belong to a connection of this namespace?
+ * Whoever is root in a container can learn the mark, and must not get seals of others by it.
+ */
+static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
+  struct psp_tuple_entry* entry;
+  struct psp_segment segment;
+  struct psp_frame_tag tag;
+  struct psp_sock* sock;
+  struct bpf_sock* sk;
+  __be32 handle;
+
+  if (bpf_skb_load_bytes(skb, ETH_ALEN, &tag, sizeof tag)) return false;
+  __builtin_memcpy(&handle, tag.value, sizeof handle);
+  sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+  sock = sk ? bpf_sk_storage_get(&psp_assoc, sk, 0, 0) : NULL;
+  if (sock)
+    return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->state >= PSP_STATE_TX &&
+           sock->tx_handle == bpf_ntohl(handle);
+  if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return false;
+  entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
+  return entry && entry->epoch == psp_epoch && entry->dev_id == psp_dev_id &&
+         entry->tx_handle == bpf_ntohl(handle);
+}
+
 SEC("tc")
 int psp_tap_egress(struct __sk_buff* skb) {
+  __u32 version;
+
   if (skb->mark != psp_mark) return psp_drop(PSP_DROP_POLICY_FORGED);
-  return TC_ACT_OK;
+  if (psp_is_psp(skb, &version) || psp_may_seal(skb)) return TC_ACT_OK;
+  return psp_drop(PSP_DROP_POLICY_FORGED);
 }

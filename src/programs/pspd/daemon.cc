@@ -53,6 +53,25 @@ void read_ports(datapath::TxOptions& tx) {
   }
 }
 
+// read_link_event takes one message off the socket: true if it is about this namespace. Nothing
+// when there is none.
+std::optional<bool> read_link_event(int fd) {
+  char buffer[16384];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  iovec part{buffer, sizeof buffer};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  if (::recvmsg(fd, &message, 0) < 0) {
+    if (errno == ENOBUFS) return true;  // some were lost: they may have been
+    return std::nullopt;
+  }
+  const cmsghdr* nsid = CMSG_FIRSTHDR(&message);  // only on those of other namespaces
+  return nsid == nullptr || nsid->cmsg_type != NETLINK_LISTEN_ALL_NSID;
+}
+
 }  // namespace
 
 Daemon::Daemon(const Options& options)
@@ -271,11 +290,14 @@ void Daemon::bury() {
 }
 
 void Daemon::on_links() {
-  char buffer[16384];
-  while (::recv(links_.get(), buffer, sizeof buffer, 0) > 0) {
+  // Whoever is root in a container can cause as many events as it likes: those wait for each other.
+  bool ours = false;
+  for (int burst = 0; burst < 256; burst++) {
+    const auto home = read_link_event(links_.get());
+    if (!home) break;
+    ours |= *home;
   }
-  // Whoever is root in a container can cause as many events as it likes.
-  if (steady_clock::now() - checked_ >= kCheckPause) return check_devices();
+  if (ours || steady_clock::now() - checked_ >= kCheckPause) return check_devices();
   check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
 }
 
