@@ -121,6 +121,11 @@ TEST_P(Containers, AreToldApartFromTheirHost) {
   Connection boxs = secured();
   expect_carried(hosts);
   expect_carried(boxs);
+  EXPECT_EQ(lab_->client(From::kA).associations()->size(), 2u);
+  const auto seen_inside = box_->client().associations();
+  ASSERT_TRUE(seen_inside);
+  ASSERT_EQ(seen_inside->size(), 1u) << "the host's are no business of the container's";
+  EXPECT_EQ((*seen_inside)[0].cookie, lab_->association(From::kA, boxs.a.get())->cookie);
   box_->ns().sh("ip link set eth0 down");
   expect_carried(hosts);
   box_->ns().sh("ip link set eth0 up");
