@@ -38,8 +38,8 @@ Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted
 )";
 
 const std::vector<Noun>& nouns() {
-  static const std::vector<Noun> table = {dev_noun(),    key_noun(),     assoc_noun(),
-                                          stats_noun(),  monitor_noun(), doctor_noun(),
+  static const std::vector<Noun> table = {dev_noun(),     key_noun(),     assoc_noun(),
+                                          stats_noun(),   monitor_noun(), doctor_noun(),
                                           netlink_noun(), run_noun()};
   return table;
 }
@@ -98,8 +98,8 @@ Outcome<void> execute(const Options& options, const Environment& environment) {
   if (options.words.empty()) words = Words({"dev", "show"});
   auto noun = find_noun(words);
   if (!noun) return std::unexpected(noun.error());
-  const bool ours = (*noun)->tail != Tail::kProgram;
-  if (help_word || options.help || (ours && words.accept("help"))) {
+  const bool program = (*noun)->tail == Tail::kProgram;  // "help" may be one
+  if (help_word || options.help || words.accept(program ? "--help" : "help")) {
     print(environment.out, (*noun)->help);
     return {};
   }

@@ -200,6 +200,7 @@ struct Program {
 };
 
 TEST_F(Pspctl, MonitorEndsWhenNobodyReadsItAnyMore) {
+  ASSERT_EQ(access(PSPCTL_BINARY, X_OK), 0) << "pspctl was not built";
   pspd.start();
   Program monitor({"--socket", pspd.address, "-j", "monitor"});
   ASSERT_GT(monitor.pid, 0);

@@ -256,6 +256,12 @@ TEST(Help, FitsAScreenAndExistsForEachNoun) {
     EXPECT_EQ(call({noun, "--help"}).out, result.out);
     EXPECT_EQ(call({"help", noun}).out, result.out);
   }
+  // What stands behind run is a program, "help" too.
+  EXPECT_THAT(call({"run", "--help"}).out,
+              StartsWith("Usage: pspctl [--socket ADDR] [-n NAME] run"));
+  EXPECT_EQ(call({"help", "run"}).out, call({"run", "--help"}).out);
+  EXPECT_EQ(call({"run"}).status, ExitStatus::kUsage);
+  EXPECT_EQ(call({"run", "--"}).status, ExitStatus::kUsage);
   EXPECT_THAT(call({"-V"}).out, StartsWith("pspctl "));
 }
 
