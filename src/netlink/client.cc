@@ -37,6 +37,14 @@ struct Question {
   std::uint8_t cmd;
   bool dump = false;
   int attached = -1;
+  // Whether to ask for an acknowledgement. Every operation of ours has a reply, which is its end:
+  // one message less, and one wakeup.
+  bool acknowledged = false;
+
+  std::uint16_t flags() const {
+    const int more = dump ? NLM_F_DUMP : acknowledged ? NLM_F_ACK : 0;
+    return static_cast<std::uint16_t>(NLM_F_REQUEST | more);
+  }
 };
 
 using OnMessage = std::function<void(std::span<const std::uint8_t> attributes)>;
@@ -151,8 +159,9 @@ ClientResult<bool> Link::scan(const Question& question, std::size_t size, const 
       if (error.sys_errno != 0) return finish(question.what, std::move(error));
       return true;
     }
-    if (message->nlmsg_type == question.family && on_message)
-      on_message(message_attributes(message));
+    if (message->nlmsg_type != question.family) continue;
+    if (on_message) on_message(message_attributes(message));
+    if (!question.dump && !question.acknowledged) return true;
   }
   return false;
 }
@@ -162,10 +171,7 @@ ClientResult<void> Link::ask(const Question& question, const std::function<void(
   Writer request;
   ++seq;
   interrupted = false;
-  request.begin(
-      question.family,
-      static_cast<std::uint16_t>(NLM_F_REQUEST | (question.dump ? NLM_F_DUMP : NLM_F_ACK)), seq, 0,
-      question.cmd, question.version);
+  request.begin(question.family, question.flags(), seq, 0, question.cmd, question.version);
   if (fill) fill(request);
   if (!request.end()) return client_error(EMSGSIZE, "the request is too long");
   const auto named = [&](const ClientError& error) {
@@ -753,6 +759,7 @@ ClientResult<void> Client::request(const Request& request, const OnMessage& on_a
   Question question = impl_->question(request.name, request.cmd);
   question.dump = request.dump;
   question.attached = request.fd;
+  question.acknowledged = true;  // a newer family's operation may have no reply
   return impl_->link.ask(
       question,
       [&](Writer& writer) {

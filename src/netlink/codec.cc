@@ -130,6 +130,9 @@ void Writer::put(std::uint16_t type, const void* data, std::size_t size) {
   const std::size_t need = MNL_ALIGN(sizeof(nlattr) + size);
   fits_ = size <= UINT16_MAX - sizeof(nlattr) && message()->nlmsg_len + need <= room();
   if (!fits_) return;
+  // libmnl leaves the padding as it was: it must not tell what this memory held before.
+  auto* tail = static_cast<std::uint8_t*>(mnl_nlmsg_get_payload_tail(message()));
+  std::memset(tail + need - NLA_ALIGNTO, 0, NLA_ALIGNTO);
   mnl_attr_put(message(), type, size, data != nullptr ? data : "");
   touched_ = std::max(touched_, size_ + message()->nlmsg_len);
 }

@@ -25,7 +25,7 @@ inline constexpr std::size_t kMaxDatagram = 16384;
 // Writer fills one datagram with messages, all or nothing for each. Wiped when dropped.
 class Writer {
  public:
-  Writer() : octets_(std::make_unique<Octets>()) {}
+  Writer() : octets_(std::make_unique_for_overwrite<Octets>()) {}
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
   ~Writer() { clear(); }

@@ -11,12 +11,11 @@ namespace psp {
 namespace {
 
 bool may_wait(int fd) {
-  int domain = 0;
   linger option{};
-  socklen_t length = sizeof domain;
-  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0) return true;  // no socket
-  length = sizeof option;
-  return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &option, &length) != 0 || option.l_onoff != 0;
+  socklen_t length = sizeof option;
+  // No socket: no such option, and nobody knows what its close() does.
+  return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &option, &length) != 0 ||
+         (option.l_onoff != 0 && option.l_linger != 0);
 }
 
 }  // namespace
