@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// By ioctl, but for the tc filters: a handful of facts about one device needs no netlink dialogue.
+// By rtnetlink, but for features and what else has only an ioctl.
 #include "netdev.hh"
 
 #include <algorithm>
@@ -70,41 +70,52 @@ std::optional<std::uint32_t> feature_index(int fd, ifreq& request, const std::st
 }  // namespace
 
 std::expected<Netdev, std::string> find_netdev(const std::string& name) {
-  Netdev netdev;
-  netdev.name = name;
-  netdev.ifindex = ::if_nametoindex(name.c_str());
-  if (name.size() >= IFNAMSIZ || netdev.ifindex == 0)
+  const std::uint32_t ifindex = name.size() < IFNAMSIZ ? ::if_nametoindex(name.c_str()) : 0;
+  if (ifindex == 0)
     return std::unexpected(
         fmt::format("there is no network device {} in this network namespace", name));
-  const UniqueFd fd = ioctl_socket();
-  socklen_t length = sizeof netdev.netns;
-  if (::getsockopt(fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, &netdev.netns, &length) != 0)
-    return failed(name, "name its network namespace");
-  ifreq request = request_for(name);
-  if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) < 0) return failed(name, "read its address");
-  if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
-    return std::unexpected(fmt::format(
-        "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", name));
-  std::memcpy(netdev.mac.data(), request.ifr_hwaddr.sa_data, netdev.mac.size());
-  if (::ioctl(fd.get(), SIOCGIFMTU, &request) < 0) return failed(name, "read its MTU");
-  netdev.mtu = static_cast<std::uint32_t>(request.ifr_mtu);
-  if (::ioctl(fd.get(), SIOCGIFFLAGS, &request) < 0) return failed(name, "read its flags");
-  netdev.up = request.ifr_flags & IFF_UP;
-  return netdev;
+  return find_netdev(ifindex);
 }
 
+// All in one answer, by number: while a netdev is renamed it has no name to ask by for a moment.
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
-  // All else is asked by name, and the netdev may have another one by then: only its number says
-  // whether it has gone. Limited, since in a container others rename it.
-  constexpr int kRenamesMax = 100;
-  std::expected<Netdev, std::string> netdev =
-      std::unexpected(fmt::format("network device {} is gone", ifindex));
-  char name[IF_NAMESIZE];
-  for (int i = 0; i < kRenamesMax && ::if_indextoname(ifindex, name) != nullptr; i++) {
-    netdev = find_netdev(std::string(name));
-    if (netdev && netdev->ifindex == ifindex) return netdev;
+  const auto gone = std::unexpected(fmt::format("network device {} is gone", ifindex));
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
+      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  Netdev netdev;
+  netdev.ifindex = ifindex;
+  socklen_t length = sizeof netdev.netns;
+  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0 ||
+      ::getsockopt(mnl_socket_get_fd(nl.get()), SOL_SOCKET, SO_NETNS_COOKIE, &netdev.netns,
+                   &length) != 0)
+    return failed(fmt::format("network device {}", ifindex), "ask the kernel");
+  std::vector<char> buffer(32768);
+  nlmsghdr* message = mnl_nlmsg_put_header(buffer.data());
+  message->nlmsg_type = RTM_GETLINK;
+  message->nlmsg_flags = NLM_F_REQUEST;
+  auto* link = static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(message, sizeof(ifinfomsg)));
+  link->ifi_index = static_cast<int>(ifindex);
+  if (mnl_socket_sendto(nl.get(), message, message->nlmsg_len) < 0) return gone;
+  const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
+  if (n < 0 || !mnl_nlmsg_ok(message, static_cast<int>(n)) || message->nlmsg_type != RTM_NEWLINK)
+    return gone;
+
+  link = static_cast<ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  netdev.up = link->ifi_flags & IFF_UP;
+  const auto* attribute =
+      static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(message, sizeof(ifinfomsg)));
+  const auto* end = static_cast<const char*>(mnl_nlmsg_get_payload_tail(message));
+  for (; mnl_attr_ok(attribute, static_cast<int>(end - reinterpret_cast<const char*>(attribute)));
+       attribute = mnl_attr_next(attribute)) {
+    const std::uint16_t type = mnl_attr_get_type(attribute);
+    if (type == IFLA_IFNAME) netdev.name = mnl_attr_get_str(attribute);
+    if (type == IFLA_MTU) netdev.mtu = mnl_attr_get_u32(attribute);
+    if (type == IFLA_ADDRESS && mnl_attr_get_payload_len(attribute) == netdev.mac.size())
+      std::memcpy(netdev.mac.data(), mnl_attr_get_payload(attribute), netdev.mac.size());
   }
-  if (netdev) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  if (link->ifi_type != ARPHRD_ETHER)
+    return std::unexpected(fmt::format(
+        "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", netdev.name));
   return netdev;
 }
 

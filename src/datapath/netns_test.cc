@@ -107,7 +107,9 @@ TEST_F(FindNetdev, ByNumberIsNotMisledByRenaming) {
     std::strcpy(back.ifr_newname, "pspold");
     while (!done) {
       ::ioctl(fd.get(), SIOCSIFNAME, &there);
+      ::usleep(100);
       ::ioctl(fd.get(), SIOCSIFNAME, &back);
+      ::usleep(100);
     }
   });
   int lost = 0;
