@@ -149,11 +149,11 @@ std::expected<Sealer, std::string> Sealer::make(
     sealer.policy_ = options.policy;
   }
   sealer.options_.iv = options.first_iv;
-  const auto found = keys.find(sealer.options_.version, sealer.options_.spi);
+  auto found = keys.make(sealer.options_.version, sealer.options_.spi);
   if (found.empty())
     return std::unexpected(fmt::format("no key for SPI {:08x} and {}", sealer.options_.spi.value,
                                        name(sealer.options_.version)));
-  sealer.aead_ = found.front().aead.get();
+  sealer.aead_ = std::move(found.front().aead);
   return sealer;
 }
 

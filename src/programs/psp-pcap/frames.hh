@@ -94,7 +94,7 @@ class Sealer {
   CryptOffset transport_offset_, ipv4_offset_, ipv6_offset_;
   std::optional<std::uint16_t> source_port_;
   wire::TunnelPolicy policy_;
-  crypto::Aead* aead_ = nullptr;  // the ring's, which makes no other
+  std::unique_ptr<crypto::Aead> aead_;
 };
 
 }  // namespace psp::pcap_tool

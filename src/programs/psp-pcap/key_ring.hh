@@ -31,6 +31,8 @@ class KeyRing {
   bool empty() const { return entries_.empty(); }
   // find returns all keys for that version and SPI; valid until the next call.
   std::span<Candidate> find(Version version, Spi spi);
+  // make makes them anew, for a user who keeps them.
+  std::vector<Candidate> make(Version version, Spi spi);
   // fits: the key of the entry is for packets to `destination`.
   bool fits(std::uint32_t entry, const pcap::Address& destination) const;
   // has_phase: there is a device key for SPIs with that bit 31.
@@ -44,8 +46,6 @@ class KeyRing {
   static std::uint64_t id_of(Version version, Spi spi) {
     return std::uint64_t{spi.value} << 2 | static_cast<std::uint64_t>(version);
   }
-  std::vector<Candidate> make(Version version, Spi spi);
-
   const crypto::Backend& backend_;
   std::vector<Entry> entries_;
   std::vector<std::uint32_t> device_entries_;
