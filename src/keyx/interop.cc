@@ -16,9 +16,6 @@ namespace {
 
 using Io = TlsStream::Io;
 
-constexpr std::uint8_t kTagError = 0, kTagSa = 1;
-constexpr std::uint8_t kErrorRxAssoc = 1;
-constexpr std::size_t kTlvHeader = 2, kSaSize = 40, kSaKeyAt = 8;
 constexpr std::size_t kSpiSize = 4;
 
 Error protocol_error(std::string text) {
@@ -110,7 +107,7 @@ Step Swap::begin() {
   outcome_.version = version_;
   outcome_.dev_id = assoc->dev_id;
   outcome_.rx_spi = assoc->rx.spi;
-  queue_key(assoc->rx);
+  queue_key(std::move(assoc->rx));
   stage_ = Stage::kSend;
   return Step::kDone;
 }
@@ -167,22 +164,13 @@ std::optional<Error> FizzV0::unfit() const {
   return Error{ErrorCode::kUsage, EINVAL, "kernel-selftest is spoken on a socket without TLS"};
 }
 
-void FizzV0::queue_key(const KeyInfo& rx) {
-  crypto::Secret<kTlvHeader + kSaSize> tlv;
-  tlv.resize(kTlvHeader + kSaSize);
-  std::uint8_t* const octets = tlv.data();
-  octets[0] = kTagSa;
-  octets[1] = kSaSize;
-  wire::store_be(octets + kTlvHeader, rx.spi.value);
-  octets[kTlvHeader + kSpiSize] = static_cast<std::uint8_t>(version_);
-  std::memcpy(octets + kTlvHeader + kSaKeyAt, rx.key.data(), rx.key.size());
-  tls_.queue(tlv.span());
+void FizzV0::queue_key(KeyInfo rx) {
+  tls_.queue(serialize_fizz(KeyMessage{version_, rx.spi, std::move(rx.key)}).span());
   key_queued_ = true;
 }
 
 bool FizzV0::queue_error() {
-  const std::uint8_t error[] = {kTagError, 1, kErrorRxAssoc};
-  tls_.queue(error);
+  tls_.queue(serialize_fizz(FizzError{kFizzRxAssoc}).span());
   return true;
 }
 
@@ -195,8 +183,8 @@ Io FizzV0::send() {
 Io FizzV0::receive() {
   for (;;) {
     const std::size_t have = in_.size();
-    const std::size_t want = have < kTlvHeader ? kTlvHeader : kTlvHeader + in_.data()[1];
-    if (have >= kTlvHeader && have == want) return {};
+    const std::size_t want = have < kFizzHeader ? kFizzHeader : kFizzHeader + in_.data()[1];
+    if (have >= kFizzHeader && have == want) return {};
     in_.resize(want);
     Io io = tls_.read({in_.data() + have, want - have}, "waiting for the peer's key");
     in_.resize(have + io.size);
@@ -205,29 +193,21 @@ Io FizzV0::receive() {
 }
 
 std::expected<Swap::Peer, Error> FizzV0::take_peer() {
-  const crypto::Secret<kMax> tlv = std::move(in_);
-  const std::uint8_t* const value = tlv.data() + kTlvHeader;
-  const std::size_t size = tlv.size() - kTlvHeader;
+  auto message = parse_fizz(in_.span());
+  in_.wipe();
+  if (!message) return std::unexpected(protocol_error(message.error().text));
+  if (const auto* error = std::get_if<FizzError>(&*message))
+    return std::unexpected(Error{
+        ErrorCode::kPeerRefused, 0,
+        fmt::format("the other end gave up: {}", error->code == kFizzRxAssoc
+                                                     ? "it has no Rx key"
+                                                     : fmt::format("its error {}", error->code))});
   if (tls_.unread())
     return std::unexpected(Error{ErrorCode::kClearData, 0,
                                  "the peer sent more inside TLS after its key, which must be its "
                                  "last"});
-  if (tlv.data()[0] == kTagError) {
-    if (size != 1) return std::unexpected(protocol_error("is an error of wrong length"));
-    return std::unexpected(Error{
-        ErrorCode::kPeerRefused, 0,
-        fmt::format("the other end gave up: {}", value[0] == kErrorRxAssoc
-                                                     ? "it has no Rx key"
-                                                     : fmt::format("its error {}", value[0]))});
-  }
-  if (tlv.data()[0] != kTagSa) return std::unexpected(protocol_error("has an unknown tag"));
-  // fizz reads 40 octets of a longer value and leaves the rest; so do we.
-  if (size < kSaSize) return std::unexpected(protocol_error("is too short for a key"));
-  const auto version = to_version(value[kSpiSize]);
-  if (!version) return std::unexpected(protocol_error("has a key of an unknown PSP version"));
-  Peer peer{*version, {.spi = {wire::load_be<std::uint32_t>(value)}, .key = {}}};
-  peer.tx.key.assign({value + kSaKeyAt, key_size(*version)});
-  return peer;
+  auto& key = std::get<KeyMessage>(*message);
+  return Peer{key.version, {key.spi, std::move(key.key)}};
 }
 
 std::optional<Error> KernelSelftest::unfit() const {
@@ -236,7 +216,7 @@ std::optional<Error> KernelSelftest::unfit() const {
                "keys would travel in clear: ask for the protocol kernel-selftest by its name"};
 }
 
-void KernelSelftest::queue_key(const KeyInfo& rx) {
+void KernelSelftest::queue_key(KeyInfo rx) {
   out_.resize(kSpiSize + rx.key.size());
   std::memcpy(out_.data(), &rx.spi.value, kSpiSize);
   std::memcpy(out_.data() + kSpiSize, rx.key.data(), rx.key.size());

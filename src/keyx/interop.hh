@@ -30,7 +30,7 @@ class Swap : public Upgrade {
   // The parts that differ. send and read return kDone when all is through.
   virtual std::optional<Error> unfit() const = 0;
   virtual int fd() const = 0;
-  virtual void queue_key(const KeyInfo& rx) = 0;
+  virtual void queue_key(KeyInfo rx) = 0;
   virtual bool queue_error() = 0;  // false: the protocol has no words for it
   virtual TlsStream::Io send() = 0;
   virtual TlsStream::Io receive() = 0;
@@ -56,22 +56,16 @@ class Swap : public Upgrade {
   KeyInfo tx_;
 };
 
-// FizzV0 is fizz's PSP upgrade protocol V0. Inside TLS each side sends one message:
-//
-//     tag, 1 octet | length, 1 octet | value
-//     tag 1, SA, length 40: SPI, 4 octets big-endian | PSP version, 1 | 0, 3 | key, 32, zero-padded
-//     tag 0, Error, length 1: 0 internal, 1 rx-assoc failed
-//
-// and then speaks PSP. The SA is the last that a side sends through TLS.
+// FizzV0 is fizz's PSP upgrade protocol V0: inside TLS each side sends one message (message.hh) and
+// then speaks PSP. The SA is the last that a side sends through TLS.
 class FizzV0 final : public Swap {
  public:
   FizzV0(SSL* ssl, PspOps& ops, const Policy& policy) : Swap(ops, policy), tls_(ssl) {}
 
  private:
-  static constexpr std::size_t kMax = 2 + 255;
   std::optional<Error> unfit() const override;
   int fd() const override { return tls_.fd(); }
-  void queue_key(const KeyInfo& rx) override;
+  void queue_key(KeyInfo rx) override;
   bool queue_error() override;
   TlsStream::Io send() override;
   TlsStream::Io receive() override;
@@ -81,7 +75,7 @@ class FizzV0 final : public Swap {
 
   TlsStream tls_;
   bool key_queued_ = false;
-  crypto::Secret<kMax> in_;
+  crypto::Secret<kFizzMax> in_;
 };
 
 // KernelSelftest is what Linux's selftest responder (psp_responder) and its counterpart do on the
@@ -94,7 +88,7 @@ class KernelSelftest final : public Swap {
  private:
   std::optional<Error> unfit() const override;
   int fd() const override { return fd_; }
-  void queue_key(const KeyInfo& rx) override;
+  void queue_key(KeyInfo rx) override;
   bool queue_error() override { return false; }
   TlsStream::Io send() override;
   TlsStream::Io receive() override;

@@ -225,4 +225,53 @@ MessageBytes serialize(const ErrorMessage& error) {
   return writer.finish();
 }
 
+namespace {
+
+constexpr std::uint8_t kFizzTagError = 0, kFizzTagSa = 1;
+constexpr std::size_t kFizzSa = 40, kFizzVersionAt = 4, kFizzKeyAt = 8;
+
+std::expected<FizzMessage, ParseError> to_sa(Octets value) {
+  if (value.size() < kFizzSa) return bad(Kind::kTruncated, "is too short for a key");
+  const auto version = to_version(value[kFizzVersionAt]);
+  if (!version) return bad(Kind::kBadField, "has a key of an unknown PSP version");
+  KeyMessage key{*version, {wire::load_be<std::uint32_t>(value.data())}, {}};
+  if (!key.spi.valid()) return bad(Kind::kBadSpi, "has an SPI whose lower 31 bits are zero");
+  key.key.assign(value.subspan(kFizzKeyAt, key_size(*version)));
+  return key;
+}
+
+}  // namespace
+
+std::expected<FizzMessage, ParseError> parse_fizz(Octets octets) {
+  if (octets.size() < kFizzHeader || octets.size() != kFizzHeader + octets[1])
+    return bad(Kind::kTruncated, "is not as long as it says");
+  const Octets value = octets.subspan(kFizzHeader);
+  switch (octets[0]) {
+    case kFizzTagSa:
+      return to_sa(value);
+    case kFizzTagError:
+      if (value.size() != 1) return bad(Kind::kBadField, "is an error of wrong length");
+      return FizzError{value[0]};
+    default:
+      return bad(Kind::kBadField, "is of an unknown type");
+  }
+}
+
+MessageBytes serialize_fizz(const KeyMessage& key) {
+  MessageBytes out;
+  out.resize(kFizzHeader + kFizzSa);
+  std::uint8_t* const value = out.data() + kFizzHeader;
+  out.data()[0] = kFizzTagSa;
+  out.data()[1] = kFizzSa;
+  wire::store_be(value, key.spi.value);
+  value[kFizzVersionAt] = static_cast<std::uint8_t>(key.version);
+  std::memcpy(value + kFizzKeyAt, key.key.data(), key.key.size());
+  return out;
+}
+
+MessageBytes serialize_fizz(const FizzError& error) {
+  const std::uint8_t octets[] = {kFizzTagError, 1, error.code};
+  return MessageBytes(octets);
+}
+
 }  // namespace psp::keyx

@@ -160,5 +160,29 @@ TEST(Message, TextsComeOutPrintableAndNoLongerThanTheLimit) {
   EXPECT_EQ(std::get<ErrorMessage>(*longest).text, std::string(kTextMax, 'x'));
 }
 
+TEST(FizzMessage, IsExactOnTheWireAndComesBack) {
+  for (unsigned i = 0; i < kVersions; ++i) {
+    const auto version = static_cast<Version>(i);
+    const KeyMessage key = some_key(version, key_size(version));
+    const auto octets = serialize_fizz(key);
+    std::vector<std::uint8_t> want{1, 40};
+    for (int shift = 24; shift >= 0; shift -= 8)
+      want.push_back(static_cast<std::uint8_t>(key.spi.value >> shift));
+    want.insert(want.end(), {static_cast<std::uint8_t>(i), 0, 0, 0});
+    want.insert(want.end(), key.key.span().begin(), key.key.span().end());
+    want.resize(42);
+    EXPECT_EQ(bytes(octets), want);
+    const auto parsed = parse_fizz(octets.span());
+    ASSERT_TRUE(parsed);
+    EXPECT_EQ(std::get<KeyMessage>(*parsed).spi, key.spi);
+    EXPECT_EQ(std::get<KeyMessage>(*parsed).version, version);
+    EXPECT_TRUE(
+        crypto::constant_time_equal(std::get<KeyMessage>(*parsed).key.span(), key.key.span()));
+  }
+  const auto error = parse_fizz(serialize_fizz(FizzError{kFizzRxAssoc}).span());
+  ASSERT_TRUE(error);
+  EXPECT_EQ(std::get<FizzError>(*error).code, kFizzRxAssoc);
+}
+
 }  // namespace
 }  // namespace psp::keyx

@@ -86,4 +86,25 @@ MessageBytes serialize(const Offer& offer);
 MessageBytes serialize(const KeyMessage& key);
 MessageBytes serialize(const ErrorMessage& error);
 
+// The messages of fizz's PSP upgrade protocol V0, each one TLV:
+//
+//     tag, 1 octet | length, 1 octet | value
+//     tag 1, SA, length 40: SPI, 4 octets big-endian | PSP version, 1 | 0, 3 | key, 32, zero-padded
+//     tag 0, Error, length 1: 0 internal, 1 rx-assoc failed
+inline constexpr std::size_t kFizzHeader = 2;
+inline constexpr std::size_t kFizzMax = kFizzHeader + 255;
+
+struct FizzError {
+  std::uint8_t code = 0;
+};
+inline constexpr std::uint8_t kFizzRxAssoc = 1;  // a code of FizzError
+
+using FizzMessage = std::variant<KeyMessage, FizzError>;
+
+// parse_fizz reads one whole TLV. What stands behind the 40 octets of an SA is skipped, as fizz
+// does.
+std::expected<FizzMessage, ParseError> parse_fizz(std::span<const std::uint8_t> octets);
+MessageBytes serialize_fizz(const KeyMessage& key);
+MessageBytes serialize_fizz(const FizzError& error);
+
 }  // namespace psp::keyx
