@@ -673,7 +673,7 @@ static int make_socket(enum socket_kind kind) {
 // Every connection is accepted and what arrives on it is counted. One that begins with the line
 // "CONTROL" commands the others, which it names by the port that they come from:
 //   ASSOC PORT VERSION SPI KEY  -> OK SPI KEY    rx-assoc and tx-assoc on that connection
-//   SEND PORT COUNT             -> OK            sends so many octets of the pattern
+//   SEND PORT COUNT             -> OK            then sends so many octets of the pattern
 //   COUNT PORT                  -> OK COUNT      octets that have arrived
 //   CHECK PORT                  -> OK SUM        their sum
 // and "ERR text" if it failed.
@@ -730,7 +730,13 @@ static void serve_assoc(struct guest* g, uint32_t version, struct key* theirs, c
   snprintf(reply, room, "OK %u %s\n", ours.spi, hex);
 }
 
-static void serve_line(const char* line, char* reply, size_t room) {
+// delivery is what SEND wants: done behind the reply, since who gets it reads that first.
+struct delivery {
+  int fd;
+  uint64_t count;
+};
+
+static void serve_line(const char* line, char* reply, size_t room, struct delivery* due) {
   char verb[16] = "", hex[80] = "";
   unsigned port = 0, number = 0, spi = 0;
   const int fields = sscanf(line, "%15s %u %u %u %79s", verb, &port, &number, &spi, hex);
@@ -744,7 +750,8 @@ static void serve_line(const char* line, char* reply, size_t room) {
     from_hex(&theirs, hex);
     serve_assoc(g, number, &theirs, reply, room);
   } else if (strcmp(verb, "SEND") == 0) {
-    snprintf(reply, room, send_pattern(g->fd, number) == 0 ? "OK\n" : "ERR send\n");
+    snprintf(reply, room, "OK\n");
+    *due = (struct delivery){.fd = g->fd, .count = number};
   } else if (strcmp(verb, "COUNT") == 0) {
     snprintf(reply, room, "OK %llu\n", (unsigned long long)g->count);
   } else if (strcmp(verb, "CHECK") == 0) {
@@ -773,8 +780,10 @@ static bool serve_guest(struct guest* g) {
     g->line[g->line_size] = '\0';
     g->line_size = 0;
     if (strcmp(g->line, "CONTROL") == 0) continue;
-    serve_line(g->line, reply, sizeof reply);
+    struct delivery due = {.fd = -1};
+    serve_line(g->line, reply, sizeof reply, &due);
     if (send(g->fd, reply, strlen(reply), MSG_NOSIGNAL) < 0) return false;
+    if (due.fd >= 0) send_pattern(due.fd, due.count);
   }
   g->count += (uint64_t)n;
   return true;
