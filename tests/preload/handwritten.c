@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -547,6 +548,34 @@ static void absent(void) {
   CHECK(read_family(fd, &family) == 0);
 }
 
+static void proceed(const char* word) {
+  char line[8];
+  printf("%s\n", word);
+  fflush(stdout);
+  CHECK(read(STDIN_FILENO, line, sizeof line) > 0);
+}
+
+/* Very many sockets with a dump that is never read, all members of a group. */
+static void deaf(void) {
+  const struct rlimit many = {4096, 4096};
+  CHECK(setrlimit(RLIMIT_NOFILE, &many) == 0);
+  const struct family family = resolve(open_genl());
+  const int small = 2048;
+  int refused = 0;
+  for (int i = 0; i < 1500; i++) {
+    const int fd = open_genl();
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small) == 0);
+    join(fd, family.use);
+    struct request r;
+    begin(&r, family.id, NLM_F_DUMP, 6, DEV_GET);
+    const ssize_t sent = send(fd, &r, r.netlink.nlmsg_len, 0);
+    CHECK(sent > 0 || errno == ENOBUFS);
+    refused += sent < 0;
+  }
+  printf("%d refused\n", refused);
+  proceed("deaf");
+}
+
 /* Who has the family is seen by its number. */
 static void kernel(void) {
   const int fd = open_genl();
@@ -555,13 +584,6 @@ static void kernel(void) {
   uint16_t id;
   memcpy(&id, value(attribute(room, CTRL_ATTR_FAMILY_ID)), sizeof id);
   printf("psp is %#x\n", id);
-}
-
-static void proceed(const char* word) {
-  char line[8];
-  printf("%s\n", word);
-  fflush(stdout);
-  CHECK(read(STDIN_FILENO, line, sizeof line) > 0);
 }
 
 /* The daemon goes and comes back: a clear error, then a fresh lookup. */
@@ -589,12 +611,16 @@ int main(int argc, char** argv) {
   const struct {
     const char* name;
     void (*run)(void);
-  } cases[] = {{"lookup", lookup},       {"families", families},   {"batch", batch},
-               {"associate", associate}, {"errors", errors},       {"peek", peek},
-               {"polling", polling},     {"connected", connected}, {"calls", calls},
-               {"control", control},     {"threads", threads},     {"forked", forked},
-               {"closing", closing},     {"long_dump", long_dump}, {"ordinary", ordinary},
-               {"absent", absent},       {"restart", restart},     {"kernel", kernel}};
+  } cases[] = {{"lookup", lookup},     {"families", families},
+               {"batch", batch},       {"associate", associate},
+               {"errors", errors},     {"peek", peek},
+               {"polling", polling},   {"connected", connected},
+               {"calls", calls},       {"control", control},
+               {"threads", threads},   {"forked", forked},
+               {"closing", closing},   {"long_dump", long_dump},
+               {"ordinary", ordinary}, {"absent", absent},
+               {"restart", restart},   {"kernel", kernel},
+               {"deaf", deaf}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     if (strcmp(what, cases[i].name) == 0) {
       cases[i].run();

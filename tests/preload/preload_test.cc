@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <sys/wait.h>
 
+#include "delivery.hh"
 #include "model_daemon.hh"
 
 namespace psp {
@@ -121,6 +122,32 @@ INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
 
 TEST_F(Preload, ContinuesADumpAsItIsRead) {
   ASSERT_NO_FATAL_FAILURE(start(2000));
+  expect_ok({PSP_HANDWRITTEN, "long_dump"}, "2000 devices\nok\n");
+}
+
+TEST_F(Preload, BoundsWhatWaitsForProgramsThatNeverRead) {
+  const auto resident = [] {
+    std::size_t all = 0, pages = 0;
+    FILE* file = std::fopen("/proc/self/statm", "r");
+    if (file == nullptr || std::fscanf(file, "%zu %zu", &all, &pages) != 2) pages = 0;
+    if (file != nullptr) std::fclose(file);
+    return static_cast<double>(pages) * 4096 / (1 << 20);
+  };
+  ASSERT_NO_FATAL_FAILURE(start(2000));
+  const double before = resident();
+  Child deaf({PSP_HANDWRITTEN, "deaf"});
+  EXPECT_EQ(deaf.line(), fmt::format("{} refused", 1500 - Delivery::kWaitingMax));
+  ASSERT_EQ(deaf.line(), "deaf");
+  fmt::print("1500 sockets with a dump of 100 KiB each, never read: RSS {:.1f} -> {:.1f} MiB\n",
+             before, resident());
+  EXPECT_LT(resident(), before + 64);
+  expect_ok({PSP_HANDWRITTEN, "lookup"});
+  expect_ok({PSP_HANDWRITTEN, "polling"});
+  deaf.go_on();
+  EXPECT_EQ(deaf.wait().status, 0);
+  // What it left is forgotten, so that others have the room.
+  for (int i = 0; i < 500 && run({PSP_HANDWRITTEN, "long_dump"}).status != 0; i++)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   expect_ok({PSP_HANDWRITTEN, "long_dump"}, "2000 devices\nok\n");
 }
 
