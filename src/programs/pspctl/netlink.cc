@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <psp/base/unique_fd.hh>
@@ -144,6 +145,7 @@ Outcome<void> netlink(Context& context) {
   const auto operation = take_operation(context.words);
   if (!operation) return std::unexpected(operation.error());
   const std::string name((*operation)->name);
+  prctl(PR_SET_DUMPABLE, 0);  // there may be keys: no core file
   Attributes attributes;
   if (auto read = read_attributes(context, **operation, attributes); !read)
     return std::unexpected(Failure{read.error().status, name + ": " + read.error().message});
