@@ -229,7 +229,9 @@ void KernelSockets::reserve_mss(int fd, std::uint32_t mss_before,
 
 void KernelSockets::note_end(const SecuredSocket& socket) {
   const auto found = connections_.find(socket.cookie());
-  if (found == connections_.end()) return;
+  // Without a peer it was disconnected: what still comes for the connection that it had been is
+  // answered sealed.
+  if (found == connections_.end() || socket.id.idiag_dport == 0) return;
   psp_tuple tuple{};
   sockaddr_storage local{}, remote{};
   const auto fill = [&socket](sockaddr_storage& to, const std::uint32_t* address,

@@ -73,6 +73,7 @@ struct psp_sock {
   psp_u32 clear_boundary;  /* write_seq at tx-assoc: first sealed octet */
   psp_u32 clear_done;      /* all clear octets are acknowledged: nothing is sent in clear again */
   psp_u32 tuple_noted;     /* the connection is in psp_departed */
+  psp_u32 full_noted;      /* ... and that it is PSP Full */
   psp_u32 psp_start_valid; /* PSP data was let through ... */
   psp_u32 psp_start;       /* ... and none before here */
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
@@ -183,6 +184,8 @@ struct psp_tuple_entry {
   psp_u8 generation;
   psp_u8 version;
   psp_u16 dev_id;
+  psp_u32 full; /* it came to PSP Full: nothing in clear is for it any more */
+  psp_u32 reserved;
 };
 
 #endif

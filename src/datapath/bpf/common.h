@@ -22,9 +22,12 @@
 
 #define PSP_TCP_ESTABLISHED 1
 #define PSP_TCP_SYN_SENT 2
+#define PSP_TCP_SYN_SENT 2
+#define PSP_TCP_SYN_RECV 3
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7
 #define PSP_TCP_LISTEN 10
+#define PSP_TCP_NEW_SYN_RECV 12
 
 #define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
 
@@ -98,7 +101,7 @@ struct psp_segment {
   __u32 l3_offset, l4_offset;
   __u32 seq;
   __u32 payload;
-  bool syn, fin;
+  bool syn, fin, rst, ack;
   struct psp_tuple tuple; /* local is the source on egress; the caller swaps for ingress */
                           /* and says whose namespace it is */
 };
@@ -162,9 +165,21 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   segment->seq = bpf_ntohl(tcp.seq);
   segment->fin = tcp.flags & 0x01;
   segment->syn = tcp.flags & 0x02;
+  segment->rst = tcp.flags & 0x04;
+  segment->ack = tcp.flags & 0x10;
   segment->tuple.local_port = tcp.source;
   segment->tuple.remote_port = tcp.dest;
   return true;
+}
+
+/* psp_turn makes a tuple as seen from one end that of the other end. */
+static __always_inline void psp_turn(struct psp_tuple* tuple) {
+  struct psp_tuple before = *tuple;
+
+  __builtin_memcpy(tuple->local, before.remote, sizeof before.remote);
+  __builtin_memcpy(tuple->remote, before.local, sizeof before.local);
+  tuple->local_port = before.remote_port;
+  tuple->remote_port = before.local_port;
 }
 
 static __always_inline bool psp_before(__u32 a, __u32 b) { return (__s32)(a - b) < 0; }

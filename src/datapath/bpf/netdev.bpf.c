@@ -97,16 +97,6 @@ static __always_inline __u8 psp_kind(struct psp_sock* sock, struct bpf_sock* sk,
   return PSP_FRAME_CLEAR;
 }
 
-/* psp_turn makes a tuple as seen from one end that of the other end. */
-static __always_inline void psp_turn(struct psp_tuple* tuple) {
-  struct psp_tuple before = *tuple;
-
-  __builtin_memcpy(tuple->local, before.remote, sizeof before.remote);
-  __builtin_memcpy(tuple->remote, before.local, sizeof before.local);
-  tuple->local_port = before.remote_port;
-  tuple->remote_port = before.local_port;
-}
-
 /* psp_lookup finds the socket of an opened segment. The caller releases it. */
 static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
                                                    const struct psp_segment* segment) {
@@ -157,7 +147,8 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (skb->ingress_ifindex) return PSP_NEXT; /* forwarded: not this host's connection */
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
-  if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
+  /* A SYN begins another connection; an RST with an ACK refuses one. */
+  if (!entry || segment.syn || (segment.rst && segment.ack)) return PSP_NEXT;
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
@@ -194,24 +185,39 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
   return true;
 }
 
+/*
+ * psp_supersede: the SYN or the SYN and ACK of a connection in clear. One with the same ports that
+ * was secured is over, or the stack would not send it.
+ */
+static __always_inline int psp_supersede(struct __sk_buff* skb) {
+  struct psp_segment segment;
+
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
+    bpf_map_delete_elem(&psp_departed, &segment.tuple);
+  return PSP_NEXT;
+}
+
 SEC("tc")
 int psp_egress(struct __sk_buff* skb) {
   struct bpf_sock* sk = skb->sk;
   struct psp_segment segment;
   struct psp_sock* sock;
-  bool time_wait = false;
+  __u32 state;
   __u8 kind;
 
   if (!sk) return psp_egress_departed(skb, false);
-  time_wait = sk->state == PSP_TCP_TIME_WAIT;
+  state = sk->state;
   sk = bpf_sk_fullsock(sk);
-  if (!sk) return time_wait ? psp_egress_departed(skb, true) : PSP_NEXT;
+  if (!sk && state == PSP_TCP_NEW_SYN_RECV) return psp_supersede(skb);
+  if (!sk) return state == PSP_TCP_TIME_WAIT ? psp_egress_departed(skb, true) : PSP_NEXT;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock) /* the kernel's own control sockets and the TAP's are in state CLOSE; RSTs of a port
-                that somebody listens on carry the listener */
-    return sk->state == PSP_TCP_CLOSE || sk->state == PSP_TCP_LISTEN
-               ? psp_egress_departed(skb, false)
-               : PSP_NEXT;
+  if (!sock) {
+    if (state == PSP_TCP_SYN_SENT || state == PSP_TCP_SYN_RECV) return psp_supersede(skb);
+    /* The kernel's own control sockets and the TAP's are in state CLOSE; RSTs of a port that
+       somebody listens on carry the listener. */
+    return state == PSP_TCP_CLOSE || state == PSP_TCP_LISTEN ? psp_egress_departed(skb, false)
+                                                             : PSP_NEXT;
+  }
   if (sock->state >= PSP_STATES || psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
   if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
   if (sock->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
@@ -460,6 +466,29 @@ static __always_inline void psp_too_big(struct __sk_buff* skb) {
   bpf_l4_csum_replace(skb, quote.icmp + 2, 0, difference, 0);
 }
 
+/*
+ * psp_is_late: a segment in clear for a connection in TIME_WAIT that was PSP Full. It would be
+ * answered, or end that state; only a SYN may pass, to begin another connection.
+ */
+static __always_inline bool psp_is_late(struct __sk_buff* skb) {
+  struct psp_tuple_entry* entry;
+  struct psp_segment segment;
+  struct psp_tuple tuple;
+  struct bpf_sock* sk;
+  bool late;
+
+  if (!psp_parse(skb, &segment) || segment.syn) return false;
+  tuple = segment.tuple;
+  psp_turn(&tuple);
+  entry = bpf_map_lookup_elem(&psp_departed, &tuple);
+  if (!entry || !entry->full) return false;
+  sk = psp_lookup(skb, &segment);
+  if (!sk) return false;
+  late = sk->state == PSP_TCP_TIME_WAIT;
+  bpf_sk_release(sk);
+  return late;
+}
+
 SEC("tc")
 int psp_ingress(struct __sk_buff* skb) {
   const struct psp_device_config* device = psp_device();
@@ -470,6 +499,7 @@ int psp_ingress(struct __sk_buff* skb) {
   if (!device || !psp_is_ip(skb) || skb->vlan_present || skb->pkt_type == PSP_PACKET_OTHERHOST)
     return PSP_NEXT;
   if (!psp_is_psp(skb, &version)) {
+    if (psp_is_late(skb)) return psp_drop(PSP_DROP_POLICY_CLEAR);
     psp_too_big(skb);
     return PSP_NEXT;
   }

@@ -265,7 +265,27 @@ static __always_inline bool psp_note_clear(struct psp_sock* sock, struct bpf_soc
   return !sock->pending_tx && sock->state == PSP_STATE_RX;
 }
 
-static __always_inline void psp_note_psp(struct psp_sock* sock, const struct __sk_buff* skb,
+static __always_inline const struct net_device* psp_netdev(struct __sk_buff* skb) {
+  const struct sk_buff* packet = psp_kernel_pointer(skb);
+
+  return BPF_CORE_READ(packet, dev);
+}
+
+/* psp_note_full tells what outlives the socket that its connection is PSP Full. */
+static __always_inline void psp_note_full(struct psp_sock* sock, struct __sk_buff* skb,
+                                          const struct psp_segment* segment) {
+  struct psp_tuple tuple = segment->tuple;
+  struct psp_tuple_entry* entry;
+
+  psp_turn(&tuple);
+  tuple.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
+  entry = bpf_map_lookup_elem(&psp_departed, &tuple);
+  if (!entry) return;
+  entry->full = 1;
+  sock->full_noted = 1;
+}
+
+static __always_inline void psp_note_psp(struct psp_sock* sock, struct __sk_buff* skb,
                                          const struct psp_segment* segment) {
   if (segment->payload && sock->state == PSP_STATE_RX &&
       (!sock->psp_start_valid || psp_before(segment->seq, sock->psp_start))) {
@@ -275,14 +295,9 @@ static __always_inline void psp_note_psp(struct psp_sock* sock, const struct __s
   sock->peer_tx = 1;
   psp_barrier(sock);
   __sync_val_compare_and_swap(&sock->state, PSP_STATE_TX, PSP_STATE_FULL);
+  if (sock->state == PSP_STATE_FULL && !sock->full_noted) psp_note_full(sock, skb, segment);
   __sync_fetch_and_add(&sock->rx_packets, psp_segments(skb));
   __sync_fetch_and_add(&sock->rx_bytes, segment->payload);
-}
-
-static __always_inline const struct net_device* psp_netdev(struct __sk_buff* skb) {
-  const struct sk_buff* packet = psp_kernel_pointer(skb);
-
-  return BPF_CORE_READ(packet, dev);
 }
 
 /* psp_is_of: has pspd put the programs of that PSP device on this netdev? */
