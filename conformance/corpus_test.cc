@@ -14,6 +14,8 @@
 #include <psp/device/software_driver.hh>
 #include <psp/wire/tunnel.hh>
 
+#include "../src/programs/psp-pcap/explain.hh"
+
 namespace psp::conformance {
 namespace {
 
@@ -102,6 +104,45 @@ TEST_P(Corpus, GoesThroughTheEngineOfTheDevice) {
   }
   EXPECT_GT(opened, 900u);
   EXPECT_GT(dropped, 3000u);
+}
+
+// is_segment: what is inside is TCP in transport mode, with a whole header.
+bool is_segment(const pcap_tool::Frame& frame, const Octets& clear) {
+  const std::size_t at = frame.ip.header_length;
+  if (frame.psp.header.next_header != 6 || clear.size() < at + 20) return false;
+  const std::size_t header = clear[at + 12] / 16 * 4u;
+  return header >= 20 && at + header <= clear.size();
+}
+
+// What psp-pcap explains is what the device does: it carries TCP in transport mode, and leaves to
+// the stack what its classifier does not take for PSP.
+TEST_P(Corpus, IsExplainedAsTheDeviceJudgesIt) {
+  using Verdict = pcap_tool::Explanation::Verdict;
+  pcap_tool::KeyRing ring(*GetParam());
+  for (std::uint8_t index = 0; index < 2; ++index) {
+    pcap::KeyEntry entry{.kind = pcap::KeyEntry::Kind::kDevice, .index = index};
+    entry.key.assign(from_hex(kDeviceKeyHex[index]));
+    ring.add(std::move(entry));
+  }
+  pcap_tool::Opener opener(ring, crypto::EcnAtExit::kMerge);
+  pcap_tool::Explainer explainer(opener, VersionSet::all());
+  for (const Case& one : corpus()) {
+    SCOPED_TRACE(one.name);
+    pcap::Record record;
+    record.captured = record.original = static_cast<std::uint32_t>(one.packet.size());
+    record.link_type = pcap::kLinkRaw;
+    const auto frame = pcap_tool::look(record, one.packet);
+    const auto explanation = explainer.explain(frame);
+    if (one.or_ignore && explanation.verdict == Verdict::kPass) continue;
+    if (one.kind != Case::Kind::kDrop && is_segment(frame, one.clear)) {
+      EXPECT_EQ(explanation.verdict, Verdict::kDeliver);
+      EXPECT_EQ(Octets(explainer.clear().begin(), explainer.clear().end()), one.clear);
+      continue;
+    }
+    const bool opens = one.kind != Case::Kind::kDrop || one.reason == Drop::BAD_ECN;
+    EXPECT_EQ(explanation.verdict, Verdict::kDrop);
+    EXPECT_EQ(explanation.reason, opens ? Drop::BAD_INNER : one.reason);
+  }
 }
 
 TEST(CorpusContent, HasEveryClassOfCase) {

@@ -2,6 +2,7 @@
 //
 // Reading and writing. A batch is big enough that two system calls for it are nothing, and small
 // enough to be still in the processor's cache when it is sealed and written.
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -15,6 +16,7 @@ namespace psp::pcap {
 namespace {
 
 constexpr std::size_t kBatch = 512u << 10;
+constexpr std::size_t kText = 65536;
 
 std::unexpected<std::string> failed(const std::string& path, const char* what) {
   return std::unexpected(fmt::format("{}: cannot {}: {}", path, what, std::strerror(errno)));
@@ -115,10 +117,14 @@ std::expected<std::string, std::string> read_text(const std::string& path, std::
                                       : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return failed(shown, "open");
   std::string text;
+  struct stat status {};
+  // In one piece if its size is known: growing would leave copies of keys behind.
+  if (::fstat(fd.get(), &status) == 0 && S_ISREG(status.st_mode))
+    text.reserve(std::min(static_cast<std::size_t>(status.st_size), limit) + 2 * kText);
   for (;;) {
     const std::size_t size = text.size();
-    text.resize(size + 65536);
-    const ssize_t got = read_again(fd.get(), text.data() + size, 65536);
+    text.resize(size + kText);
+    const ssize_t got = read_again(fd.get(), text.data() + size, kText);
     if (got < 0) return failed(shown, "read");
     text.resize(size + static_cast<std::size_t>(got));
     if (got == 0) return text;

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <charconv>
 #include <fmt/format.h>
+#include <memory>
 
 #include <psp/pcap/keys.hh>
 #include <psp/wire/version_text.hh>
@@ -30,9 +31,16 @@ template <typename T>
 std::optional<T> number_of(std::string_view word, int base) {
   if (base == 16 && (word.starts_with("0x") || word.starts_with("0X"))) word.remove_prefix(2);
   T value{};
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value, base);
-  if (word.empty() || error != std::errc() || end != word.data() + word.size()) return std::nullopt;
+  const char* last = std::to_address(word.end());
+  const auto [end, error] = std::from_chars(std::to_address(word.begin()), last, value, base);
+  if (word.empty() || error != std::errc() || end != last) return std::nullopt;
   return value;
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 // append_hex adds the octets of a word of hex digits to `key`; false if it is none or is too long.
@@ -41,11 +49,12 @@ bool append_hex(std::string_view word, Key& key) {
     return false;
   for (; !word.empty(); word.remove_prefix(2)) {
     const std::size_t at = key.size();
-    std::uint8_t octet = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + 2, octet, 16);
-    if (error != std::errc() || end != word.data() + 2) return false;
+    const auto octet = hex_digit(word[0]) < 0 || hex_digit(word[1]) < 0
+                           ? -1
+                           : hex_digit(word[0]) << 4 | hex_digit(word[1]);
+    if (octet < 0) return false;
     key.resize(at + 1);
-    key.data()[at] = octet;
+    key.data()[at] = static_cast<std::uint8_t>(octet);
   }
   return true;
 }

@@ -192,7 +192,8 @@ TEST(Tunnel, ChecksWhatComesOut) {
     EXPECT_EQ(check_inner(inner, wrong), Drop::BAD_INNER);
     inner.push_back(0);
     EXPECT_EQ(check_inner(inner, right), Drop::BAD_INNER);
-    inner.resize(inner.size() - 2);
+    inner.pop_back();
+    inner.pop_back();
     EXPECT_EQ(check_inner(inner, right), Drop::BAD_INNER);
     EXPECT_EQ(check_inner({}, right), Drop::BAD_INNER);
   }

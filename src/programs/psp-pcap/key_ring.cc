@@ -22,14 +22,12 @@ struct Text {
   ~Text() { explicit_bzero(text.data(), text.size()); }
 };
 
-std::expected<void, std::string> load_device_keys(pcap::Configuration& configuration,
-                                                  KeyRing& ring) {
+void add_device_keys(pcap::Configuration& configuration, KeyRing& ring) {
   for (std::uint8_t index = 0; index < 2; ++index) {
     pcap::KeyEntry entry{.kind = pcap::KeyEntry::Kind::kDevice, .index = index};
     entry.key = std::move(configuration.device_keys[index]);
     ring.add(std::move(entry));
   }
-  return {};
 }
 
 std::expected<std::optional<pcap::Configuration::Sealing>, std::string> load_configuration(
@@ -39,7 +37,7 @@ std::expected<std::optional<pcap::Configuration::Sealing>, std::string> load_con
   const Text wiped{std::move(*text)};
   auto configuration = pcap::parse_configuration(wiped.text, sealing);
   if (!configuration) return Refusal(fmt::format("{}: {}", path, configuration.error()));
-  load_device_keys(*configuration, ring);
+  add_device_keys(*configuration, ring);
   return configuration->sealing;
 }
 
