@@ -96,23 +96,23 @@ Step Exchange::step() {
 
 Step Exchange::run_stage() {
   struct Row {
-    Stage stage;
     Step (Exchange::*run)();
+    Stage stage;
     Stage next;
   };
   static constexpr Row kRows[] = {
-      {Stage::kBegin, &Exchange::begin, Stage::kSendOffer},
-      {Stage::kSendOffer, &Exchange::send_offer, Stage::kReadOffer},
-      {Stage::kReadOffer, &Exchange::read_offer, Stage::kDecide},
-      {Stage::kDecide, &Exchange::decide, Stage::kSendKey},
-      {Stage::kSendKey, &Exchange::send_key, Stage::kReadKey},
-      {Stage::kReadKey, &Exchange::read_key, Stage::kTxAssoc},
-      {Stage::kTxAssoc, &Exchange::install_tx, Stage::kSendStart},
-      {Stage::kSendStart, &Exchange::send_start, Stage::kReadStart},
-      {Stage::kReadStart, &Exchange::read_start, Stage::kDone},
-      {Stage::kSendRefusal, &Exchange::send_refusal, Stage::kFailed},
-      {Stage::kSendTlsRefusal, &Exchange::send_offer, Stage::kReadTlsRefusal},
-      {Stage::kReadTlsRefusal, &Exchange::read_tls_refusal, Stage::kDone},
+      {&Exchange::begin, Stage::kBegin, Stage::kSendOffer},
+      {&Exchange::send_offer, Stage::kSendOffer, Stage::kReadOffer},
+      {&Exchange::read_offer, Stage::kReadOffer, Stage::kDecide},
+      {&Exchange::decide, Stage::kDecide, Stage::kSendKey},
+      {&Exchange::send_key, Stage::kSendKey, Stage::kReadKey},
+      {&Exchange::read_key, Stage::kReadKey, Stage::kTxAssoc},
+      {&Exchange::install_tx, Stage::kTxAssoc, Stage::kSendStart},
+      {&Exchange::send_start, Stage::kSendStart, Stage::kReadStart},
+      {&Exchange::read_start, Stage::kReadStart, Stage::kDone},
+      {&Exchange::send_refusal, Stage::kSendRefusal, Stage::kFailed},
+      {&Exchange::send_offer, Stage::kSendTlsRefusal, Stage::kReadTlsRefusal},
+      {&Exchange::read_tls_refusal, Stage::kReadTlsRefusal, Stage::kDone},
   };
   for (const Row& row : kRows) {
     if (row.stage != stage_) continue;

@@ -166,7 +166,7 @@ TlsStream::Io TlsStream::drain() {
   // A ticket is no reason to wait for what comes behind it.
   const auto auto_retry = SSL_get_mode(ssl_) & SSL_MODE_AUTO_RETRY;
   SSL_clear_mode(ssl_, SSL_MODE_AUTO_RETRY);
-  const Io io = drain_records();
+  Io io = drain_records();
   SSL_set_mode(ssl_, auto_retry);
   if (io.step != Step::kDone) return io;
   const int taken = before - unread_octets(fd_);
@@ -184,7 +184,7 @@ TlsStream::Io TlsStream::drain_records() {
     if (closed_by_peer_)
       return {Step::kFailed, 0, {ErrorCode::kClearData, 0, "more came behind its close_notify"}};
     std::uint8_t octet = 0;
-    const Io io = read({&octet, 1}, "reading what came behind the peer's key");
+    Io io = read({&octet, 1}, "reading what came behind the peer's key");
     octet = 0;
     if (io.step == Step::kDone)
       return {Step::kFailed,
