@@ -167,7 +167,8 @@ int psp_rotation_process(struct psp_rotation* watch);
 void psp_rotation_free(struct psp_rotation* watch);
 
 /*
- * psp_ticket_new is called for a connection BEFORE its upgrade; psp_ticket_bind after it, with
+ * psp_ticket_new is called for a connection BEFORE its upgrade (it does what psp_rotation_process
+ * does, too; NULL: out of memory); psp_ticket_bind after it, with
  * psp_upgrade_info.dev_id; psp_ticket_state is an enum psp_freshness. A ticket may outlive its
  * watch.
  */

@@ -68,7 +68,8 @@ class RotationWatch {
     struct Counts;
     std::shared_ptr<Counts> counts_;
   };
-  // begin is called BEFORE the upgrade, so that a rotation in its middle is not missed.
+  // begin is called BEFORE the upgrade, so that a rotation in its middle is not missed. It does
+  // what process does, too: the states of other tickets may have changed.
   Ticket begin();
 
  private:
