@@ -51,17 +51,16 @@ unsigned plain_address(const sockaddr_storage& from, std::uint8_t* address, std:
   return 6;
 }
 
-bool tuple_of(int fd, psp_tuple& tuple) {
-  sockaddr_storage local{}, remote{};
-  socklen_t local_length = sizeof local, remote_length = sizeof remote;
-  std::memset(&tuple, 0, sizeof tuple);
-  get_option(fd, SO_NETNS_COOKIE, tuple.netns);
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &local_length) != 0 ||
-      ::getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &remote_length) != 0)
-    return false;
-  tuple.family = plain_address(local, tuple.local, tuple.local_port);
-  plain_address(remote, tuple.remote, tuple.remote_port);
-  return true;
+bool is_tcp(unsigned family, unsigned type, unsigned protocol) {
+  return (family == AF_INET || family == AF_INET6) && type == SOCK_STREAM &&
+         protocol == IPPROTO_TCP;
+}
+
+// is_tcp_socket is for sockets that the programs do not see.
+bool is_tcp_socket(int fd) {
+  unsigned family = 0, type = 0, protocol = 0;
+  return get_option(fd, SO_DOMAIN, family) && get_option(fd, SO_TYPE, type) &&
+         get_option(fd, SO_PROTOCOL, protocol) && is_tcp(family, type, protocol);
 }
 
 // tx_spi_of is the key in psp_by_tx_spi of a connection.
@@ -93,28 +92,27 @@ KernelSockets::KernelSockets(const Secrets& secrets, const SocketPrograms& progr
 Result<psp_sock_view> KernelSockets::view(int fd) const {
   psp_sock_view view{};
   socklen_t length = sizeof view;
-  if (::getsockopt(fd, PSP_SOL, static_cast<int>(secrets_.view_optname), &view, &length) != 0 ||
-      !view.valid)
-    return fail(EOPNOTSUPP, "pspd's programs do not reach this socket", Field::kSockFd);
-  return view;
+  const int result =
+      ::getsockopt(fd, PSP_SOL, static_cast<int>(secrets_.view_optname), &view, &length);
+  if (result == 0 && view.valid) return view;
+  if (errno == EBADF || errno == ENOTSOCK) return fail(errno);
+  return fail(EOPNOTSUPP, "pspd's programs do not reach this socket", Field::kSockFd);
 }
 
+// examine asks by one system call: a connection is secured by two requests, and each begins here.
 Result<device::SocketInfo> KernelSockets::examine(int fd) {
-  if (fd < 0 || ::fcntl(fd, F_GETFD) < 0) return fail(EBADF);
-  int family = 0, type = 0, protocol = 0;
-  if (!get_option(fd, SO_DOMAIN, family)) return fail(errno == ENOTSOCK ? ENOTSOCK : EBADF);
-  get_option(fd, SO_TYPE, type);
-  get_option(fd, SO_PROTOCOL, protocol);
-  if ((family != AF_INET && family != AF_INET6) || type != SOCK_STREAM || protocol != IPPROTO_TCP)
-    return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
-
-  device::SocketInfo info;
-  // Elsewhere nobody would seal its packets, nor hear of its end.
-  if (!get_option(fd, SO_NETNS_COOKIE, info.netns) || !namespaces_.contains(info.netns))
-    return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
-  get_option(fd, SO_COOKIE, info.cookie);
-  auto seen = view(fd);
+  const auto seen = view(fd);
+  if (!seen && seen.error().sys_errno != EOPNOTSUPP) return std::unexpected(seen.error());
+  const bool tcp = seen ? is_tcp(seen->family, seen->type, seen->protocol) : is_tcp_socket(fd);
+  if (!tcp) return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
   if (!seen) return std::unexpected(seen.error());
+  // Elsewhere nobody would seal its packets, nor hear of its end.
+  if (!namespaces_.contains(seen->tuple.netns))
+    return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
+  device::SocketInfo info;
+  info.netns = seen->tuple.netns;
+  info.cookie = seen->cookie;
+  if (info.cookie == 0) get_option(fd, SO_COOKIE, info.cookie);
   info.established = seen->tcp_state == kTcpEstablished;
   info.route_ifindex = seen->route_ifindex;
   return info;
@@ -183,16 +181,16 @@ Result<void> KernelSockets::switch_to_tx(int fd, const psp_sockopt& request) con
 
 Result<void> KernelSockets::tx_attach(int fd, const device::Association& association) {
   const auto binding = bindings_.find(association.dev_id);
-  Connection connection;
   if (binding == bindings_.end()) return fail(ENODEV);
-  const bool connected = tuple_of(fd, connection.tuple);
+  const auto before = view(fd);
+  if (!before) return std::unexpected(before.error());
+  const bool connected = before->connected != 0;
   if (!connected && !any_state_) return fail(ENOTCONN, "Socket must be in established state");
-  connection.tx_spi = htonl(association.tx_spi ? association.tx_spi->value : 0);
+  const Connection connection{before->tuple,
+                              htonl(association.tx_spi ? association.tx_spi->value : 0)};
 
   // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
   // it. A socket without a peer is noted by its first packet.
-  const auto before = view(fd);
-  if (!before) return std::unexpected(before.error());
   if (connected && !note_departed(connection.tuple, association, before->rotation))
     return fail(ENOMEM);
   psp_sockopt request = request_for(association);
@@ -205,23 +203,21 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
   if (!connected) return {};
   const psp_tx_spi spi = tx_spi_of(connection.tuple, connection.tx_spi);
   bpf_map_update_elem(programs_.tx_spi_map(), &spi, &connection.tuple, BPF_ANY);
-  if (auto seen = view(fd)) {
-    binding->second.driver->set_clear_boundary(association.tx_handle, seen->clear_boundary);
-    reserve_mss(fd, before->mss, request);
-  }
+  const bool reserved = reserve_options(fd, true);
+  const auto after = view(fd);
+  if (after)
+    binding->second.driver->set_clear_boundary(association.tx_handle, after->clear_boundary);
+  if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
   return {};
 }
 
-// reserve_mss makes room for PSP in every segment: IPv4 options on a socket lower its MSS by their
-// length at once, as the kernel does at tx-assoc. They never reach the wire: IPv6 packets do not
-// carry them, and off IPv4 packets the datapath takes them. An accepted IPv6 socket does not react,
-// and some applications have options of their own; then the datapath cuts segments that are too
-// long, and the socket programs tell the application the MSS that results.
-void KernelSockets::reserve_mss(int fd, std::uint32_t mss_before,
-                                const psp_sockopt& request) const {
-  if (!reserve_options(fd, true)) return;
-  const auto seen = view(fd);
-  if (seen && seen->mss + kTransportOverhead == mss_before)
+// settle_mss: IPv4 options on a socket lower its MSS by their length at once, as the kernel does at
+// tx-assoc. They never reach the wire: IPv6 packets do not carry them, and off IPv4 packets the
+// datapath takes them. An accepted IPv6 socket does not react, and some applications have options
+// of their own; then the datapath cuts segments that are too long, and the socket programs tell the
+// application the MSS that results.
+void KernelSockets::settle_mss(int fd, bool lowered, const psp_sockopt& request) {
+  if (lowered)
     ::setsockopt(fd, PSP_SOL, PSP_SO_MSS_RESERVED, &request, sizeof request);
   else
     reserve_options(fd, false);

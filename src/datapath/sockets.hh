@@ -63,7 +63,7 @@ class KernelSockets final : public device::SocketOps {
   bool note_departed(const psp_tuple& tuple, const device::Association& association,
                      std::uint32_t rotation) const;
   void drop_entries(std::uint64_t cookie, const Connection& connection) const;
-  void reserve_mss(int fd, std::uint32_t mss_before, const psp_sockopt& request) const;
+  static void settle_mss(int fd, bool lowered, const psp_sockopt& request);
 
   Secrets secrets_;
   const SocketPrograms& programs_;

@@ -2,7 +2,10 @@
 //
 // tx-assoc and what waits in the receive queue: clear octets that the application could still read
 // refuse it, PSP octets do not.
+#include <cerrno>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "puppet.hh"
@@ -39,6 +42,19 @@ TEST_P(Upgrade, WaitsUntilTheLastClearOctetIsRead) {
   const auto done = puppet.tx_assoc();
   EXPECT_TRUE(done) << done.error().message;
   EXPECT_EQ(puppet.state(), static_cast<unsigned>(PSP_STATE_TX));
+}
+
+TEST_P(Upgrade, RefusesKernelTlsFromRxAssocOn) {
+  Puppet puppet(*lab_, GetParam(), PSP_STATE_NONE);
+  const auto attach = [&] {
+    constexpr char kNone[] = "none";  // no kernel has it: ENOENT unless it is refused before
+    return ::setsockopt(puppet.fd(), IPPROTO_TCP, TCP_ULP, kNone, sizeof kNone) == 0 ? 0 : errno;
+  };
+  EXPECT_EQ(attach(), ENOENT);
+  puppet.rx_assoc();
+  EXPECT_EQ(attach(), EINVAL);
+  ASSERT_TRUE(puppet.tx_assoc());
+  EXPECT_EQ(attach(), EINVAL);
 }
 
 TEST_P(Upgrade, SeesClearOctetsFromBeforeRxAssoc) {

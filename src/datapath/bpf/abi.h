@@ -108,15 +108,27 @@ struct psp_sockopt {
   psp_u8 version;
 };
 
+/* psp_tuple is the key of the map psp_departed: a connection whose full socket may be gone. */
+struct psp_tuple {
+  psp_u8 local[16], remote[16];    /* IPv4 in the first four octets */
+  psp_u16 local_port, remote_port; /* network order */
+  psp_u32 family;                  /* 4 or 6 */
+  psp_u64 netns;                   /* whose addresses these are */
+};
+
 /*
  * psp_sock_view is a socket as the kernel sees it, taken under its lock. Of a socket that is not
- * TCP's it has only the first two.
+ * TCP's it has only the first five.
  */
 struct psp_sock_view {
   psp_u32 valid;            /* 1: the program ran */
   psp_u32 netns_references; /* of its network namespace, this socket's among them; 0: not known */
-  psp_u32 tcp_state;        /* 1 is ESTABLISHED */
-  psp_u32 route_ifindex;    /* netdev of the cached route; 0: none */
+  psp_u32 family, type, protocol;
+  psp_u32 tcp_state;     /* 1 is ESTABLISHED */
+  psp_u64 cookie;        /* SO_COOKIE; 0: nobody has asked for it yet */
+  psp_u32 route_ifindex; /* netdev of the cached route; 0: none */
+  psp_u32 connected;     /* it has a peer: `tuple` has more than a namespace */
+  struct psp_tuple tuple;
   psp_u32 rcv_nxt, copied_seq, write_seq, snd_nxt, snd_una;
   psp_u32 ofo_end; /* end of the out-of-order queue; valid if ofo_valid */
   psp_u32 ofo_valid;
@@ -124,6 +136,7 @@ struct psp_sock_view {
   psp_u32 clear_boundary;
   psp_u32 mss;      /* the socket's mss_cache */
   psp_u32 rotation; /* the association's */
+  psp_u32 reserved;
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */
@@ -155,14 +168,6 @@ struct psp_guard_entry {
  */
 #define PSP_OWNER_PID 0u
 #define PSP_OWNER_START 0xffffffffu
-
-/* psp_tuple is the key of the map psp_departed: a connection whose full socket may be gone. */
-struct psp_tuple {
-  psp_u8 local[16], remote[16];    /* IPv4 in the first four octets */
-  psp_u16 local_port, remote_port; /* network order */
-  psp_u32 family;                  /* 4 or 6 */
-  psp_u64 netns;                   /* whose addresses these are */
-};
 
 /*
  * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that

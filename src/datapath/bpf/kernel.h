@@ -66,8 +66,13 @@ struct sk_buff {
   struct net_device* dev;
 };
 
+typedef struct {
+  __s64 counter;
+} atomic64_t;
+
 struct sock_common {
   possible_net_t skc_net;
+  atomic64_t skc_cookie;
 };
 
 struct sock {

@@ -16,6 +16,7 @@
 #include "common.h"
 
 #define TCP_MAXSEG 2
+#define TCP_ULP 31
 #define PSP_AF_INET 2
 #define PSP_AF_INET6 10
 
@@ -148,12 +149,23 @@ static __always_inline int psp_mss_reserved(struct bpf_sock* sk) {
   return 0;
 }
 
+/* psp_refuse_ulp: a secured socket takes no other layer that encrypts, such as kTLS. */
+static __always_inline int psp_refuse_ulp(struct bpf_sock* sk) {
+  const struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+
+  if (!sock || sock->state == PSP_STATE_NONE) return 1;
+  if (sock->epoch != psp_epoch && !psp_blocked(sock)) return 1;
+  bpf_set_retval(-EINVAL);
+  return 0;
+}
+
 SEC("cgroup/setsockopt")
 int psp_setsockopt(struct bpf_sockopt* ctx) {
   struct psp_sockopt* request = ctx->optval;
   struct bpf_sock* sk = ctx->sk;
   int result;
 
+  if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
   if (ctx->level != PSP_SOL || !sk) return 1;
   if ((void*)(request + 1) > ctx->optval_end) return 1;
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
@@ -204,11 +216,38 @@ static __always_inline __u32 psp_netns_references(const struct bpf_sock* sk) {
   return 0;
 }
 
+/* psp_view_tuple: the connection in the form it has on the wire: IPv4-mapped becomes IPv4. */
+static __always_inline void psp_view_tuple(struct psp_sock_view* view, struct bpf_sockopt* ctx,
+                                           struct bpf_sock* sk) {
+  struct psp_tuple tuple = {.netns = bpf_get_netns_cookie(ctx)};
+  __u32 local[4] = {sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]};
+  __u32 remote[4] = {sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2], sk->dst_ip6[3]};
+
+  view->connected = sk->dst_port && sk->state != PSP_TCP_CLOSE && sk->state != PSP_TCP_SYN_SENT;
+  if (view->connected) {
+    if (sk->family == PSP_AF_INET || (!remote[0] && !remote[1] && remote[2] == bpf_htonl(0xffff))) {
+      tuple.family = 4;
+      local[0] = sk->src_ip4;
+      remote[0] = sk->dst_ip4;
+      __builtin_memcpy(tuple.local, local, 4);
+      __builtin_memcpy(tuple.remote, remote, 4);
+    } else {
+      tuple.family = 6;
+      __builtin_memcpy(tuple.local, local, sizeof local);
+      __builtin_memcpy(tuple.remote, remote, sizeof remote);
+    }
+    tuple.local_port = bpf_htons((__u16)sk->src_port);
+    tuple.remote_port = sk->dst_port;
+  }
+  view->tuple = tuple;
+}
+
 static __always_inline void psp_view_tcp(struct psp_sock_view* view, struct bpf_sock* sk) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
 
   view->tcp_state = sk->state;
+  view->cookie = (__u64)BPF_CORE_READ((const struct sock*)tcp, __sk_common.skc_cookie.counter);
   view->route_ifindex = BPF_CORE_READ((const struct sock*)tcp, sk_dst_cache, dev, ifindex);
   view->rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
   view->copied_seq = BPF_CORE_READ(tcp, copied_seq);
@@ -234,8 +273,13 @@ int psp_getsockopt(struct bpf_sockopt* ctx) {
   if ((void*)(view + 1) > ctx->optval_end) return 1;
   view->valid = 1;
   view->netns_references = psp_netns_references(sk);
-  if ((sk->family == PSP_AF_INET || sk->family == PSP_AF_INET6) && sk->protocol == IPPROTO_TCP)
+  view->family = sk->family;
+  view->type = sk->type;
+  view->protocol = sk->protocol;
+  if ((sk->family == PSP_AF_INET || sk->family == PSP_AF_INET6) && sk->protocol == IPPROTO_TCP) {
     psp_view_tcp(view, sk);
+    psp_view_tuple(view, ctx, sk);
+  }
   /* Volatile: one 8-octet store to both is not allowed on a context. */
   *(volatile __s32*)&ctx->retval = 0;
   *(volatile __s32*)&ctx->optlen = sizeof *view;
