@@ -96,6 +96,7 @@ TEST_F(Rotation, WhatHappenedBeforeDoesNotCount) {
   list_.rotate(1);
   auto ticket = watch_.begin();
   ticket.bind(1);
+  EXPECT_EQ(watch_.process(), 0u);
   EXPECT_EQ(ticket.state(), Freshness::kFresh);
 }
 

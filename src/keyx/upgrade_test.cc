@@ -150,6 +150,38 @@ TEST(Upgrade, DataBehindTheOfferIsKeptWhereBothStayOnTls) {
   EXPECT_EQ(all, text("earlylate"));
 }
 
+TEST(Upgrade, MarksAndMessagesMayBeCutAnywhere) {
+  // Octet by octet; and in one record, at each place where a read of ours can end in a mark.
+  for (std::size_t early = 0; early <= 530; early = early == 0 ? 490 : early + 1) {
+    ScriptedPeer peer;
+    ModelOps ops;
+    Exchange exchange(peer.client.ssl.get(), ops, {});
+    const Bytes data(early, 'x');
+    Bytes record = data;
+    const Bytes offer = peer.marked(serialize(Offer{.versions = VersionSet::all()}).span());
+    record.insert(record.end(), offer.begin(), offer.end());
+    if (early == 0)
+      for (const std::uint8_t octet : record) peer.say_raw(Bytes{octet});
+    else
+      peer.say_raw(record);
+    ASSERT_EQ(run(exchange, peer.client), Step::kWantRead) << early;
+    EXPECT_STREQ(exchange.waiting_for(), "the peer's key") << early;
+    EXPECT_EQ(take(exchange), data);
+  }
+}
+
+TEST(Upgrade, DataInTheRecordOfTheOfferIsKeptWhereBothStayOnTls) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true});
+  Bytes record = peer.marked(serialize(Offer{.versions = {}, .tls_allowed = true}).span());
+  record.insert(record.end(), {'m', 'o', 'r', 'e'});
+  peer.say_raw(record);
+  ASSERT_EQ(run(exchange, peer.client), Step::kDone);
+  EXPECT_EQ(exchange.outcome().kind, Outcome::Kind::kTls);
+  EXPECT_EQ(take(exchange), text("more"));
+}
+
 TEST(Upgrade, TheApplicationIsAskedToDrainWhenMuchComesBeforeTheOffer) {
   ScriptedPeer peer;
   ModelOps ops;
