@@ -7,6 +7,12 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-builtin-macro-redefined>)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-D__cpp_concepts=202002L>)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # What libbpf's macros are made of, which -Wpedantic names where they are used.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-gnu-statement-expression-from-macro-expansion>)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-c99-extensions>)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-designated-field-initializers>)
+endif()
 if(PSP_SANITIZE)
   add_compile_options(-fsanitize=${PSP_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${PSP_SANITIZE})
