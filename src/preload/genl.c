@@ -346,7 +346,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* message, int flags) {
   const struct msghdr room = message != NULL ? *message : (struct msghdr){0};
   for (bool again;;) {
     const ssize_t got = psp_next()->recvmsg(fd, message, flags);
-    if (got < 0) return got;
+    if (got < 0 || message == NULL) return got;
     if (room.msg_iovlen != 0 && UNLIKELY(lost_some(fd, room.msg_iov->iov_base,
                                                    room.msg_iov->iov_len, got, flags, &again))) {
       if (!again) return -1;

@@ -35,6 +35,7 @@ class Child {
       ::dup2(in[0], STDIN_FILENO);
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(out[1], STDERR_FILENO);
+      ::setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 0);  // pspctl may have it
       if (!preload.empty()) ::setenv("LD_PRELOAD", preload.c_str(), 1);
       // pspctl sets it by itself.
       if (words[0] != PSP_PSPCTL) ::setenv("PSP_SOCKET", kAddress, 1);
@@ -140,7 +141,9 @@ TEST_F(Preload, BoundsWhatWaitsForProgramsThatNeverRead) {
   ASSERT_EQ(deaf.line(), "deaf");
   fmt::print("1500 sockets with a dump of 100 KiB each, never read: RSS {:.1f} -> {:.1f} MiB\n",
              before, resident());
-  EXPECT_LT(resident(), before + 64);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_LT(resident(), before + 64);  // a sanitizer keeps what was freed
+#endif
   expect_ok({PSP_HANDWRITTEN, "lookup"});
   expect_ok({PSP_HANDWRITTEN, "polling"});
   deaf.go_on();

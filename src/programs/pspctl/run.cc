@@ -41,7 +41,7 @@ Outcome<std::string> find_library() {
   if (size > 0) {
     const std::string directory =
         std::string(self.data()).substr(0, std::string_view(self.data()).rfind('/'));
-    const std::string path = directory.substr(0, directory.rfind('/')) + "/lib/" + kLibrary;
+    std::string path = directory.substr(0, directory.rfind('/')) + "/lib/" + kLibrary;
     if (::access(path.c_str(), R_OK) == 0) {
       if (path.find_first_of(": ") == std::string::npos) return path;
       return std::unexpected(Failure{
@@ -127,6 +127,7 @@ Outcome<void> run_program(Context& context) {
   std::vector<std::string> words{*program};
   while (!context.words.done()) words.push_back(*context.words.take("ARGUMENT"));
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   std::fflush(nullptr);

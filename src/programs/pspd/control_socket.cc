@@ -46,6 +46,7 @@ constexpr int kSendBuffer = 32 * 1024;
 // turn after some of them, or after as many parts of a dump, each up to 32 KiB.
 constexpr std::size_t kPortion = 16;
 constexpr std::size_t kAnswersMax = 16 * 1024;
+constexpr std::size_t kOverhead = 64;  // of an answer that is held
 constexpr int kPortionsAtOnce = 4;
 
 struct Address {
@@ -72,7 +73,8 @@ void remove_dead(const Address& address) {
   struct stat status;
   if (::stat(address.name.sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) return;
   const UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
+  if (probe &&
+      ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
           0 &&
       errno == ECONNREFUSED)
     ::unlink(address.name.sun_path);
@@ -251,8 +253,9 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
                                         account.clients < kClientsMax / 4;
   if (!room || closing >= kClosingMax) {
     // Even closing it may hang: what it has sent may hold descriptors.
-    if (closing < 4 * kClosingMax) account.closer.take_later(std::move(fd));
-    return fd;
+    if (closing >= 4 * kClosingMax) return fd;
+    account.closer.take_later(std::move(fd));
+    return {};
   }
   const int on = 1;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
@@ -284,7 +287,7 @@ void ControlSocket::Hub::drop(Client& client, bool empty) {
   std::erase(waiting_, &client);
   for (netlink::Datagram& answer : client.answers) netlink::wipe(answer);
   client.answers.clear();
-  netlink::wipe(client.request);
+  if (!client.request.empty()) netlink::wipe(client.request);
   client.request.clear();
   client.caller.dump.reset();
   Account& account = accounts_[client.uid];
@@ -325,7 +328,7 @@ void ControlSocket::Hub::serve(Client& client) {
   // Closed before the caller hears: it may close its own and expect a FIN.
   Closer& closer = accounts_[client.uid].closer;
   for (UniqueFd& fd : received.fds) closer.take(std::move(fd));
-  netlink::wipe(received.octets);
+  if (!received.octets.empty()) netlink::wipe(received.octets);
   if (!whole || closer.waiting() >= kClosingMax)
     return drop(client, received.kind == Received::Kind::kEnd);
   work(client);
@@ -376,7 +379,7 @@ bool ControlSocket::Hub::produce(Client& client) {
 // hold counts what waits for the client. False: this user, or all of them, would hold too much.
 bool ControlSocket::Hub::hold(Client& client) {
   std::size_t octets = client.request.size();
-  for (const netlink::Datagram& answer : client.answers) octets += answer.size() + sizeof answer;
+  for (const netlink::Datagram& answer : client.answers) octets += answer.size() + kOverhead;
   Account& account = accounts_[client.uid];
   account.octets += octets - client.held;
   octets_ += octets - client.held;
@@ -406,7 +409,7 @@ void ControlSocket::Hub::answer_portion(Client& client) {
     client.request.erase(client.request.begin(),
                          client.request.begin() + static_cast<std::ptrdiff_t>(taken));
     for (netlink::Datagram& answer : answers) {
-      octets += answer.size() + sizeof answer;
+      octets += answer.size() + kOverhead;
       client.answers.push_back(std::move(answer));
     }
     answers.clear();

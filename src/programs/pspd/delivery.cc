@@ -144,7 +144,7 @@ Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) 
   if (!sender.socket || !sender.table ||
       ::bind(sender.socket.get(), reinterpret_cast<sockaddr*>(&own), sizeof own) != 0 ||
       ::getsockname(sender.socket.get(), reinterpret_cast<sockaddr*>(&own), &length) != 0) {
-    error = errno != 0 ? errno : EPERM;
+    error = EPERM;  // of the namespace, or out of descriptors: it is all one to the program
     return nullptr;
   }
   sender.port = own.nl_pid;
