@@ -479,7 +479,8 @@ void Maker::add_lengths() {
 // PSP headers that cannot be, sealed as if they could: it is not the ICV that gives them away.
 void Maker::add_headers() {
   constexpr std::size_t psp = kIpv4Header + kUdpHeader;
-  const auto resealed = [&](const std::string& name, Case one, auto change, bool question = false) {
+  const auto resealed = [&](const std::string& name, const Case& one, auto change,
+                            bool question = false) {
     Octets packet = one.packet;
     change(packet);
     reseal(keys_, packet, one, psp);
