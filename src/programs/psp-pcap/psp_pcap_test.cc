@@ -459,6 +459,19 @@ TEST_F(ExplainTest, GivesReasonAndCounter) {
   EXPECT_THAT(text.out, HasSubstr("1: drop BAD_SPI (rx-bad): no key for this SPI was given here"));
 }
 
+TEST_F(ExplainTest, LeavesFragmentsAndTaggedPacketsToTheStack) {
+  auto fragment = good()[0];
+  fragment[14 + 6] = 0x20;
+  Octets packet(fragment.begin() + 14, fragment.end());
+  put_ip_checksum(packet);
+  auto whole = good()[0];
+  const auto lines = explain({ethernet(packet), ethernet({whole.begin() + 14, whole.end()}, true)});
+  EXPECT_EQ(lines[0]["verdict"], "pass");
+  EXPECT_THAT(lines[0]["why"].get<std::string>(), HasSubstr("fragment"));
+  EXPECT_EQ(lines[1]["verdict"], "pass");
+  EXPECT_THAT(lines[1]["why"].get<std::string>(), HasSubstr("VLAN"));
+}
+
 class BadInputTest : public EncryptTest {};
 
 TEST_F(BadInputTest, CountsNamesAndPassesOverBrokenPackets) {
