@@ -75,6 +75,7 @@ class ToolTest : public testing::Test {
   Result run(std::vector<std::string> arguments) const {
     arguments.insert(arguments.begin(), PSP_PCAP);
     const std::string out = path("stdout"), err = path("stderr");
+    std::fflush(nullptr);  // else the child writes what is buffered once more
     const pid_t child = fork();
     if (child == 0) {
       std::vector<char*> argv;
