@@ -41,7 +41,7 @@ def missing():
         os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError as error:
         return f"needs a TUN driver: /dev/net/tun: {error.strerror}"
-    for tool in ("ip", "tc", "ethtool"):
+    for tool in ("ip", "tc", "ethtool", "nft"):
         if subprocess.run(["sh", "-c", f"command -v {tool}"], stdout=subprocess.DEVNULL,
                           check=False).returncode:
             return f"needs the program {tool}"
