@@ -76,7 +76,7 @@ bool peer_has_net_admin(int fd) {
   const bool have_pidfd = ::getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &raw, &size) == 0;
   if (!have_pidfd && errno != ENOPROTOOPT) return false;  // the peer is gone
   const UniqueFd pidfd(have_pidfd ? raw : -1);
-  if (!have_pidfd) return judge(peer.pid, peer.uid).value_or(peer.uid == 0);
+  if (!have_pidfd) return judge(peer.pid, peer.uid).value_or(false);
 
   const pid_t pid = pid_of(pidfd.get());
   if (pid == 0) return false;

@@ -59,7 +59,8 @@ class Containers : public testing::TestWithParam<Kind> {
         "tc filter show dev eth0 egress; ethtool -k eth0");
   }
   bool box_is_gone() {
-    return eventually([&] { return ifindex_of(lab_->ns(From::kA), "vc0") == 0; });
+    // The kernel takes namespaces apart one batch after the other.
+    return eventually([&] { return ifindex_of(lab_->ns(From::kA), "vc0") == 0; }, 30s);
   }
 
   std::optional<Lab> lab_;

@@ -17,6 +17,7 @@
 
 #define TCP_MAXSEG 2
 #define TCP_ULP 31
+#define PSP_PAGE 4096 /* the smallest there is */
 #define PSP_AF_INET 2
 #define PSP_AF_INET6 10
 
@@ -159,6 +160,15 @@ static __always_inline int psp_refuse_ulp(struct bpf_sock* sk) {
   return 0;
 }
 
+/*
+ * psp_pass leaves a call to the kernel. Of an option longer than a page the program sees a page,
+ * and kernels before 6.5 refuse the call unless the program says that it did not touch it.
+ */
+static __always_inline int psp_pass(struct bpf_sockopt* ctx) {
+  if (ctx->optlen > PSP_PAGE) *(volatile __s32*)&ctx->optlen = 0;
+  return 1;
+}
+
 SEC("cgroup/setsockopt")
 int psp_setsockopt(struct bpf_sockopt* ctx) {
   struct psp_sockopt* request = ctx->optval;
@@ -166,7 +176,7 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   int result;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
-  if (ctx->level != PSP_SOL || !sk) return 1;
+  if (ctx->level != PSP_SOL || !sk) return psp_pass(ctx);
   if ((void*)(request + 1) > ctx->optval_end) return 1;
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
   switch (ctx->optname) {
@@ -269,7 +279,7 @@ int psp_getsockopt(struct bpf_sockopt* ctx) {
   struct bpf_sock* sk = ctx->sk;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_MAXSEG) return psp_maxseg(ctx, sk);
-  if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return 1;
+  if (ctx->level != PSP_SOL || (__u32)ctx->optname != psp_view_optname || !sk) return psp_pass(ctx);
   if ((void*)(view + 1) > ctx->optval_end) return 1;
   view->valid = 1;
   view->netns_references = psp_netns_references(sk);

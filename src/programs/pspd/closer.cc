@@ -10,10 +10,15 @@
 namespace psp {
 namespace {
 
+// may_wait: nobody knows what close() does of what is no socket, and a unix socket may hold other
+// descriptors that close with it.
 bool may_wait(int fd) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0) return true;
+  if (domain != AF_INET && domain != AF_INET6 && domain != AF_NETLINK) return true;
   linger option{};
-  socklen_t length = sizeof option;
-  // No socket: no such option, and nobody knows what its close() does.
+  length = sizeof option;
   return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &option, &length) != 0 ||
          (option.l_onoff != 0 && option.l_linger != 0);
 }

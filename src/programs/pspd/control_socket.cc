@@ -215,6 +215,12 @@ class ControlSocket::Hub {
   std::list<Client> clients_;
   std::vector<std::list<Client>::iterator> gone_;
   std::vector<Client*> waiting_;
+  // Root of another namespace is a user like all others.
+  uid_t account_of(uid_t uid, std::uint64_t netns) const {
+    constexpr uid_t kRootElsewhere = static_cast<uid_t>(-2);
+    return uid == 0 && netns != home_netns_ ? kRootElsewhere : uid;
+  }
+  std::uint64_t home_netns_ = 0;
   std::map<uid_t, Account> accounts_;
   std::size_t octets_ = 0;  // of all accounts
   Delivery delivery_;
@@ -225,6 +231,8 @@ class ControlSocket::Hub {
 ControlSocket::Hub::Hub(EventLoop& loop, netlink::Server& server)
     : loop_(loop), server_(server), delivery_(loop) {
   raise_limit();
+  const UniqueFd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  home_netns_ = option(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, home_netns_);
   server_.set_multicast(
       [this](std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message) {
         multicast(group_bit, netns, message);
@@ -246,11 +254,14 @@ std::shared_ptr<ControlSocket::Hub> ControlSocket::Hub::of(EventLoop& loop,
 UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   reap();
   const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{});
-  Account& account = accounts_[peer.uid];
+  // An accepted socket belongs to the namespace of the socket that connected.
+  const auto netns = option(fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, std::uint64_t{0});
+  const uid_t uid = account_of(peer.uid, netns);
+  Account& account = accounts_[uid];
   const std::size_t closing = account.closer.waiting();
-  const bool room = peer.uid == 0 ? clients_.size() < kClientsMax
-                                  : clients_.size() < kClientsMax - kClientsOfRoot &&
-                                        account.clients < kClientsMax / 4;
+  const bool room = uid == 0 ? clients_.size() < kClientsMax
+                             : clients_.size() < kClientsMax - kClientsOfRoot &&
+                                   account.clients < kClientsMax / 4;
   if (!room || closing >= kClosingMax) {
     // Even closing it may hang: what it has sent may hold descriptors.
     if (closing >= 4 * kClosingMax) return fd;
@@ -263,11 +274,10 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   Client& client = clients_.emplace_back();
   client.self = std::prev(clients_.end());
   client.fd = std::move(fd);
-  client.uid = peer.uid;
+  client.uid = uid;
   client.caller.paced = true;
   account.clients++;
-  // An accepted socket belongs to the namespace of the socket that connected.
-  client.caller.netns = option(client.fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, client.caller.netns);
+  client.caller.netns = netns;
   if (!can_ask_later(client.fd.get())) {
     client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
     client.judged = true;
@@ -406,8 +416,11 @@ void ControlSocket::Hub::answer_portion(Client& client) {
       server_.handle(client.caller, std::span(client.request).first(size),
                      client.fds.empty() ? -1 : client.fds.front().get(), answers);
     netlink::wipe(std::span(client.request).first(taken));
-    client.request.erase(client.request.begin(),
-                         client.request.begin() + static_cast<std::ptrdiff_t>(taken));
+    const std::size_t left = client.request.size() - taken;
+    std::copy_n(client.request.begin() + static_cast<std::ptrdiff_t>(taken), left,
+                client.request.begin());
+    netlink::wipe(std::span(client.request).last(taken));  // a copy of what has moved
+    client.request.resize(left);
     for (netlink::Datagram& answer : answers) {
       octets += answer.size() + kOverhead;
       client.answers.push_back(std::move(answer));

@@ -216,27 +216,51 @@ void send_descriptor(int to, int fd) {
   ASSERT_EQ(::sendmsg(to, &message, MSG_NOSIGNAL), 16);
 }
 
-TEST_F(ControlSocketTest, DoesNotWaitForASocketThatLingers) {
+// lingering_socket is a TCP socket whose close() waits for a minute.
+UniqueFd lingering_socket(const UniqueFd& listener) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
-  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
-  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
-  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  EXPECT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(::listen(listener.get(), 1), 0);
   ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &length);
   UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
-  ASSERT_EQ(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
   const linger for_long{1, 60};
   ::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &for_long, sizeof for_long);
   const std::vector<char> octets(1 << 20);
   while (::send(socket.get(), octets.data(), octets.size(), MSG_DONTWAIT) > 0) {
   }
+  return socket;
+}
+
+TEST_F(ControlSocketTest, DoesNotWaitForASocketThatLingers) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
+  UniqueFd socket = lingering_socket(listener);
   const UniqueFd client = connect();
   pause_ = true;
   while (!paused_) std::this_thread::yield();
   send_descriptor(client.get(), socket.get());
   socket.reset();  // what pspd gets is the last one
+  pause_ = false;
+  expect_alive();
+}
+
+TEST_F(ControlSocketTest, DoesNotWaitForASocketThatHoldsOneThatLingers) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
+  UniqueFd socket = lingering_socket(listener);
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+  UniqueFd holder(ends[0]), sender(ends[1]);
+  send_descriptor(sender.get(), socket.get());
+  socket.reset();
+  const UniqueFd client = connect();
+  pause_ = true;
+  while (!paused_) std::this_thread::yield();
+  send_descriptor(client.get(), holder.get());
+  sender.reset();
+  holder.reset();
   pause_ = false;
   expect_alive();
 }

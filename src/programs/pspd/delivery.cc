@@ -124,7 +124,7 @@ std::uint32_t Delivery::sender_port(const Target& target) const {
 Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) {
   if (const auto found = senders_.find(netns); found != senders_.end()) return &found->second;
   error = ENOBUFS;
-  if (senders_.size() >= kSendersMax) return nullptr;
+  if (senders_.size() >= kSendersMax && netns != home_cookie_) return nullptr;
   Sender sender;
   const auto open = [&sender] {
     sender.socket =

@@ -45,8 +45,8 @@ class Delivery {
     friend auto operator<=>(const Target&, const Target&) = default;
   };
 
-  // examine looks at a borrowed descriptor and makes ready to send to it. It never waits, whatever
-  // the descriptor is. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port; ENOBUFS:
+  // examine looks at a borrowed descriptor and makes ready to send to it. It waits for nothing but
+  // the lock of a socket. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port; ENOBUFS:
   // programs in too many namespaces; what opening a socket there met.
   std::expected<Target, int> examine(int fd);
   // sender_port is the port that we send from to `target`.
