@@ -46,8 +46,8 @@ class Delivery {
   };
 
   // examine looks at a borrowed descriptor and makes ready to send to it. It waits for nothing but
-  // the lock of a socket. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port; ENOBUFS:
-  // programs in too many namespaces; what opening a socket there met.
+  // the lock of a socket. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port;
+  // ENOBUFS: programs in too many namespaces; what opening a socket there met.
   std::expected<Target, int> examine(int fd);
   // sender_port is the port that we send from to `target`.
   std::uint32_t sender_port(const Target& target) const;
