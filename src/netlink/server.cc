@@ -584,6 +584,8 @@ void Server::key_rotated(const device::Device& device) {
   });
 }
 
-void wipe(std::span<std::uint8_t> octets) { explicit_bzero(octets.data(), octets.size()); }
+void wipe(std::span<std::uint8_t> octets) {
+  if (!octets.empty()) explicit_bzero(octets.data(), octets.size());
+}
 
 }  // namespace psp::netlink

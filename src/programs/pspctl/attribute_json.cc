@@ -197,7 +197,7 @@ void AttributeOctets::put(std::uint16_t type, std::span<const std::uint8_t> valu
   std::ranges::copy(octets_of(header), grown.begin() + static_cast<std::ptrdiff_t>(octets_.size()));
   std::ranges::copy(value, grown.begin() + static_cast<std::ptrdiff_t>(octets_.size() + 4));
   octets_.swap(grown);
-  explicit_bzero(grown.data(), grown.size());
+  if (!grown.empty()) explicit_bzero(grown.data(), grown.size());
 }
 
 Outcome<void> encode(Json& object, const AttributeSet& set, const std::string& path,
