@@ -80,7 +80,9 @@ class AlignedCopy {
   explicit AlignedCopy(std::span<const std::uint8_t> octets);
   AlignedCopy(const AlignedCopy&) = delete;
   AlignedCopy& operator=(const AlignedCopy&) = delete;
-  ~AlignedCopy() { explicit_bzero(words_.data(), words_.size() * sizeof words_[0]); }
+  ~AlignedCopy() {
+    if (!words_.empty()) explicit_bzero(words_.data(), words_.size() * sizeof words_[0]);
+  }
   const std::uint8_t* data() const { return reinterpret_cast<const std::uint8_t*>(words_.data()); }
   std::size_t size() const { return size_; }
 

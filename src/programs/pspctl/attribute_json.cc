@@ -84,7 +84,7 @@ Outcome<void> put_binary(Json& value, const std::string& path, std::uint16_t num
     right = parsed.ec == std::errc{} && parsed.ptr == end;
   }
   if (right) out.put(number, octets);
-  explicit_bzero(octets.data(), octets.size());
+  if (!octets.empty()) explicit_bzero(octets.data(), octets.size());
   explicit_bzero(text.data(), text.size());
   if (!right) return refusal();
   return {};

@@ -26,7 +26,9 @@ class AttributeOctets {
   AttributeOctets() = default;
   AttributeOctets(const AttributeOctets&) = delete;
   AttributeOctets& operator=(const AttributeOctets&) = delete;
-  ~AttributeOctets() { explicit_bzero(octets_.data(), octets_.size()); }
+  ~AttributeOctets() {
+    if (!octets_.empty()) explicit_bzero(octets_.data(), octets_.size());
+  }
 
   void put(std::uint16_t type, std::span<const std::uint8_t> value);
   std::span<const std::uint8_t> span() const { return octets_; }
