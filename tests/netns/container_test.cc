@@ -58,9 +58,12 @@ class Containers : public testing::TestWithParam<Kind> {
         "ip -o link | cut -d: -f2; tc qdisc show dev eth0; tc filter show dev eth0 ingress; "
         "tc filter show dev eth0 egress; ethtool -k eth0");
   }
-  bool box_is_gone() {
-    // The kernel takes namespaces apart one batch after the other.
-    return eventually([&] { return ifindex_of(lab_->ns(From::kA), "vc0") == 0; }, 30s);
+  std::size_t descriptors() { return descriptors_of(lab_->pspd(From::kA).pid()); }
+  // pspd_let_go: nothing of pspd is in the container any more. When the kernel then takes the
+  // namespace apart is its own affair: it does so in batches.
+  bool pspd_let_go(std::size_t descriptors_before) {
+    return eventually(
+        [&] { return host_device().associated.empty() && descriptors() <= descriptors_before; });
   }
 
   std::optional<Lab> lab_;
@@ -163,7 +166,7 @@ TEST_P(Containers, EndWithTheirLastProcess) {
   }
   connection.a.reset();
   box_->kill();
-  EXPECT_TRUE(box_is_gone()) << "pspd keeps the namespace alive";
+  EXPECT_TRUE(eventually([&] { return host_device().associated.empty(); }));
   const auto notification = listener.next_notification(5s);
   ASSERT_TRUE(notification && *notification);
   EXPECT_EQ((*notification)->kind, Notification::Kind::kDevChange);
@@ -173,13 +176,14 @@ TEST_P(Containers, EndWithTheirLastProcess) {
 }
 
 TEST_P(Containers, KeepTheirNamespaceWhileASocketIsThere) {
+  const std::size_t before = descriptors();
   ASSERT_TRUE(box_->associate());
   Connection connection = secured();
   box_->kill();
   std::this_thread::sleep_for(2500ms);
   expect_carried(connection);
   connection.a.reset();
-  EXPECT_TRUE(box_is_gone());
+  EXPECT_TRUE(pspd_let_go(before));
 }
 
 TEST_P(Containers, AreBlockedWhenPspdIsKilledAndReleasedByTheNext) {
