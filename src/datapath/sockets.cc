@@ -95,7 +95,7 @@ Result<psp_sock_view> KernelSockets::view(int fd) const {
   const int result =
       ::getsockopt(fd, PSP_SOL, static_cast<int>(secrets_.view_optname), &view, &length);
   if (result == 0 && view.valid) return view;
-  if (errno == EBADF || errno == ENOTSOCK) return fail(errno);
+  if (result != 0 && (errno == EBADF || errno == ENOTSOCK)) return fail(errno);
   return fail(EOPNOTSUPP, "pspd's programs do not reach this socket", Field::kSockFd);
 }
 

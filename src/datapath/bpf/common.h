@@ -22,7 +22,6 @@
 
 #define PSP_TCP_ESTABLISHED 1
 #define PSP_TCP_SYN_SENT 2
-#define PSP_TCP_SYN_SENT 2
 #define PSP_TCP_SYN_RECV 3
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7

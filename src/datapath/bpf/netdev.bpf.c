@@ -147,8 +147,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (skb->ingress_ifindex) return PSP_NEXT; /* forwarded: not this host's connection */
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
-  /* A SYN begins another connection; an RST with an ACK refuses one. */
-  if (!entry || segment.syn || (segment.rst && segment.ack)) return PSP_NEXT;
+  if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
@@ -157,6 +156,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (entry->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
   if (segment.payload || segment.fin || psp_is_live(skb, &segment.tuple))
     return psp_drop(PSP_DROP_POLICY_FORGED);
+  if (segment.rst && segment.ack) return PSP_NEXT; /* the answer to a SYN: another connection */
   return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle);
 }
 
@@ -185,14 +185,33 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
   return true;
 }
 
+/* psp_is_secured: is there a full socket with a Tx key at the local end of an outgoing segment? */
+static __always_inline bool psp_is_secured(struct __sk_buff* skb, const struct psp_tuple* tuple) {
+  struct psp_segment inbound = {.tuple = *tuple};
+  struct bpf_sock *sk, *full;
+  struct psp_sock* sock;
+  bool secured;
+
+  psp_turn(&inbound.tuple);
+  sk = psp_lookup(skb, &inbound);
+  if (!sk) return false;
+  full = bpf_sk_fullsock(sk);
+  sock = full ? bpf_sk_storage_get(&psp_assoc, full, 0, 0) : NULL;
+  secured = sock && sock->state >= PSP_STATE_TX;
+  bpf_sk_release(sk);
+  return secured;
+}
+
 /*
  * psp_supersede: the SYN or the SYN and ACK of a connection in clear. One with the same ports that
- * was secured is over, or the stack would not send it.
+ * was secured is over, or the stack would hardly send it: sockets bound to different netdevs can
+ * share their ports.
  */
 static __always_inline int psp_supersede(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn &&
+      !psp_is_secured(skb, &segment.tuple))
     bpf_map_delete_elem(&psp_departed, &segment.tuple);
   return PSP_NEXT;
 }
