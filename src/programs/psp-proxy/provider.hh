@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Provider: the PSP of this host as one worker uses it, found again when pspd comes and goes, and
+// what it says about device keys.
+//
+// Threading: one thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <psp/keyx/ops.hh>
+#include <psp/keyx/rotation.hh>
+
+namespace psp::proxy {
+
+class Provider {
+ public:
+  explicit Provider(std::string socket) : socket_(std::move(socket)) {}
+
+  // ops asks pspd or the kernel, or where nobody answers says so to whoever asks. An upgrade keeps
+  // it for as long as it runs. Looks again at each call while there is nobody.
+  std::shared_ptr<keyx::PspOps> ops();
+  // begin is to be called before the upgrade.
+  keyx::RotationWatch::Ticket begin();
+
+  // fd is readable when process() has something to do; -1: none. A new one after ops().
+  int fd() const { return watch_ ? watch_->fd() : -1; }
+  enum class News {
+    kNone,
+    kRotated,  // tickets have changed
+    kLost,     // notifications were lost: tickets are kUnknown
+    kGone,     // pspd has ended, and its device keys with it
+  };
+  News process();
+
+ private:
+  // daemon_pid is 0 for the kernel, nullopt where nobody answers.
+  std::optional<std::uint32_t> daemon_pid() const;
+
+  std::string socket_;
+  std::shared_ptr<keyx::PspOps> ops_;
+  std::optional<keyx::RotationWatch> watch_;
+  std::optional<std::uint32_t> pid_;
+};
+
+}  // namespace psp::proxy

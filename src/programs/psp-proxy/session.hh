@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Session: one proxied connection from its accept to its end. Its two sides are the clear socket,
+// to the program of this host, and the peer socket, to the other proxy:
+//
+//     --listen      accepted in clear: connect to the peer, TLS, upgrade, relay
+//     --listen-psp  accepted from the peer: TLS, upgrade, connect to the program, relay
+//
+// The side that was accepted is not read before there is somebody to read it.
+//
+// Threading: that of its worker.
+#pragma once
+
+#include <chrono>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <psp/keyx/rotation.hh>
+#include <psp/keyx/tls.hh>
+#include <psp/keyx/upgrade.hh>
+
+#include "credentials.hh"
+#include "relay.hh"
+#include "stats.hh"
+#include "target.hh"
+
+namespace psp::proxy {
+
+class Worker;
+
+using Clock = std::chrono::steady_clock;
+
+// Watched is what epoll calls back.
+class Watched {
+ public:
+  virtual void ready(std::uint32_t events) = 0;
+
+ protected:
+  ~Watched() = default;
+};
+
+class Session {
+ public:
+  Session(Worker& worker, UniqueFd accepted, const Address& from);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // begin starts it. A session that is over stays until its worker takes it away.
+  void begin();
+  // resume goes on after a delay that the session asked its worker for.
+  void resume();
+  // tick looks at the clock and at the device key that the connection stands on.
+  void tick(Clock::time_point now);
+  void check_key();
+  // key_gone: pspd has ended.
+  void key_gone();
+  // stop ends it now.
+  void stop();
+
+  bool over() const { return stage_ == Stage::kOver; }
+  // ages: the connection stands on a device key that is not the newest.
+  bool ages() const { return ages_; }
+
+  std::list<std::unique_ptr<Session>>::iterator self;  // the worker's
+
+ private:
+  enum class Stage { kConnecting, kHandshake, kUpgrade, kRelay, kParting, kOver };
+  struct Side final : Socket, Watched {
+    explicit Side(Session& owner) : session(owner) {}
+    void ready(std::uint32_t events) override;
+    Session& session;
+    bool watched = false;
+  };
+
+  void on_ready(Side& side, std::uint32_t events);
+  void connect_next();
+  void connected();
+  void start_tls();
+  void step_handshake();
+  bool peer_allowed();
+  void start_upgrade();
+  void step_upgrade();
+  void upgraded();
+  void start_relay();
+  void turn();
+  void count_moved();
+  std::string time_is_up() const;
+  void part();
+  void read_away();
+  // refuse ends a session that has not carried data yet; end one that has.
+  void refuse(Refusal reason, const std::string& why);
+  void end(Ending how, const std::string& why);
+  void close_both(bool reset);
+
+  // wait_for wants one event of `side`; if it is there already it is reported at once.
+  void wait_for(Side& side, std::uint32_t events);
+  void wait_for(keyx::Step step);
+  static void drop(Side& side, bool reset);
+  Side& onward() { return serve_ ? clear_ : peer_; }  // the side that we connect
+  std::string who() const;                            // for logs
+
+  Worker& worker_;
+  bool serve_;
+  Stage stage_ = Stage::kConnecting;
+  Side clear_{*this}, peer_{*this};
+  std::string from_, peer_name_;
+  Clock::time_point started_, deadline_, moved_at_;
+
+  // While it is being established.
+  Target::Addresses addresses_;
+  std::size_t next_address_ = 0;
+  std::string tried_;
+  Credentials::Context context_;
+  keyx::SslPtr ssl_;
+  std::shared_ptr<keyx::PspOps> ops_;
+  std::unique_ptr<keyx::Upgrade> upgrade_;
+  std::vector<std::uint8_t> early_;
+
+  // While it carries data.
+  keyx::RotationWatch::Ticket ticket_;
+  std::string protection_;
+  bool psp_ = false, ages_ = false;
+  std::unique_ptr<Relay> relay_;
+  std::uint64_t counted_to_peer_ = 0, counted_from_peer_ = 0;
+};
+
+}  // namespace psp::proxy

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "socket.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+namespace psp::proxy {
+namespace {
+
+void set(int fd, int level, int option, int value) {
+  setsockopt(fd, level, option, &value, sizeof value);
+}
+
+// listen_at is an errno where it fails. `both`: an IPv6 wildcard that takes IPv4 as well.
+std::expected<UniqueFd, int> listen_at(const Address& address, bool both) {
+  UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return std::unexpected(errno);
+  set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  if (address.family() == AF_INET6) set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1);
+  if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
+    return std::unexpected(errno);
+  return fd;
+}
+
+}  // namespace
+
+std::expected<std::vector<UniqueFd>, std::string> listen_on(const HostPort& name) {
+  auto addresses = resolve(name, true);
+  if (!addresses) return std::unexpected(addresses.error());
+  const bool any = name.host.empty();
+  // One IPv6 socket serves both families, where the host has IPv6.
+  if (any)
+    std::ranges::stable_partition(*addresses,
+                                  [](const Address& a) { return a.family() == AF_INET6; });
+  std::vector<UniqueFd> out;
+  std::string problem;
+  for (const Address& address : *addresses) {
+    auto fd = listen_at(address, any);
+    if (fd) {
+      out.push_back(std::move(*fd));
+      if (any) break;
+    } else if (fd.error() != EAFNOSUPPORT && fd.error() != EADDRNOTAVAIL) {
+      return std::unexpected(
+          fmt::format("cannot listen on {}: {}", address.text(), std::strerror(fd.error())));
+    } else {
+      problem = fmt::format("cannot listen on {}: {}", address.text(), std::strerror(fd.error()));
+    }
+  }
+  if (out.empty()) return std::unexpected(problem);
+  return out;
+}
+
+void prepare(int fd) {
+  constexpr int kIdleS = 60, kIntervalS = 15, kProbes = 4;
+  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(fd, IPPROTO_TCP, TCP_KEEPIDLE, kIdleS);
+  set(fd, IPPROTO_TCP, TCP_KEEPINTVL, kIntervalS);
+  set(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  // splice() stops before an urgent octet; in line, an ordinary read gets past it.
+  set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+}
+
+std::expected<UniqueFd, int> begin_connect(const Address& to) {
+  UniqueFd fd(socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return std::unexpected(errno);
+  prepare(fd.get());
+  if (connect(fd.get(), to.get(), to.size) != 0 && errno != EINPROGRESS)
+    return std::unexpected(errno);
+  return fd;
+}
+
+int pending_error(int fd) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
+}
+
+void reset_on_close(int fd) {
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+Address local_address(int fd) {
+  Address out{.size = sizeof out.storage};
+  if (getsockname(fd, out.get(), &out.size) != 0) return {};
+  return out;
+}
+
+}  // namespace psp::proxy

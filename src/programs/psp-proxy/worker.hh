@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Worker: one thread with its own epoll, its own connection to pspd and its share of the sessions.
+// Workers wait for the same listeners; whoever is free takes the next connection.
+//
+// Threading: run() is the thread's. drain() and stop() may be called by any other; counters() may
+// be read by any.
+#pragma once
+
+#include <atomic>
+#include <list>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "options.hh"
+#include "provider.hh"
+#include "session.hh"
+#include "splice_relay.hh"
+
+namespace psp::proxy {
+
+// Shared is what all workers have in common. It outlives them.
+struct Shared {
+  const Options& options;
+  Credentials& credentials;
+  Target& target;
+  std::vector<UniqueFd> listeners;
+  std::atomic<unsigned> active{0};
+};
+
+class Worker {
+ public:
+  explicit Worker(Shared& shared);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void start();
+  // drain takes no more connections and ends with the last one; stop ends at once.
+  void drain() { ask(Wish::kDrain); }
+  void stop() { ask(Wish::kStop); }
+  bool ended() const { return ended_; }
+  const Counters& counters() const { return counters_; }
+
+ private:
+  friend class Session;
+
+  enum class Wish { kRun, kDrain, kStop };
+  // Listener is one listening socket as this worker waits for it.
+  struct Listener final : Watched {
+    Listener(Worker& owner, int socket) : worker(owner), fd(socket) {}
+    void ready(std::uint32_t) override { worker.accept_from(fd); }
+    Worker& worker;
+    int fd;
+  };
+  struct News final : Watched {
+    explicit News(Worker& owner) : worker(owner) {}
+    void ready(std::uint32_t) override { worker.provider_news(); }
+    Worker& worker;
+  };
+  struct Wake final : Watched {
+    void ready(std::uint32_t) override {}
+  };
+
+  void ask(Wish wish);
+  void run();
+  int pause_ms() const;
+  void listen(bool on);
+  void accept_from(int listener);
+  void refuse_for_limit(const Address& from);
+  void provider_news();
+  void tick();
+  void bury();
+
+  // What sessions ask of their worker.
+  std::shared_ptr<keyx::PspOps> ops();
+  void watch(int fd, std::uint32_t events, Watched& watched, bool again);
+  void run_again(Session& session) { again_.push_back(&session); }
+  void run_later(Session& session);
+
+  Shared& shared_;
+  UniqueFd epoll_, wake_fd_;
+  Wake wake_;
+  News news_{*this};
+  bool watching_news_ = false;
+  std::list<Listener> listeners_;
+  bool listening_ = false;
+  Provider provider_;
+  PipePool pipes_;
+  Counters counters_;
+  std::list<std::unique_ptr<Session>> sessions_, over_;
+  std::vector<Session*> again_, later_;
+  Clock::time_point now_, next_tick_, next_limit_log_, later_due_;
+  std::atomic<Wish> wish_{Wish::kRun};
+  std::atomic<bool> ended_{false};
+  std::thread thread_;
+};
+
+}  // namespace psp::proxy
