@@ -101,6 +101,10 @@ RotationWatch::Ticket RotationWatch::begin() {
   Ticket ticket;
   ticket.counts_ = std::make_shared<Ticket::Counts>();
   ticket.counts_->lost = impl_->source == nullptr;
+  // Between two notifications many connections may come and go: forget those that have gone before
+  // there is more room needed, which keeps the list within twice of those that live.
+  if (impl_->tickets.size() == impl_->tickets.capacity())
+    std::erase_if(impl_->tickets, [](const auto& weak) { return weak.expired(); });
   impl_->tickets.push_back(ticket.counts_);
   return ticket;
 }
