@@ -131,7 +131,10 @@ struct psp_upgrade_info {
 };
 int psp_upgrade_get_info(const struct psp_upgrade_state* up, struct psp_upgrade_info* info);
 
-/* psp_upgrade_free ends it; before its end that cancels it, and the socket must be closed. */
+/*
+ * psp_upgrade_free ends it; before its end that cancels it, and the socket must be closed. It uses
+ * the SSL, so it comes before SSL_free. As free(), this and the other _free do nothing with NULL.
+ */
 void psp_upgrade_free(struct psp_upgrade_state* up);
 
 /*
