@@ -36,6 +36,35 @@ bool same(const crypto::SaKey& a, const crypto::SaKey& b) {
   return std::ranges::equal(a.span(), b.span());
 }
 
+TEST_P(SoftwareDriverTest, GivesAKeyForAPacketThatItAuthenticatesAndForNoOther) {
+  SoftwareDriver driver(options());
+  const auto rx = driver.rx_spi_alloc(Version::kAesGcm128);
+  ASSERT_TRUE(rx);
+  Octets packet = test::seal(backend(), rx->spi, rx->key.span(), {});
+  const auto found = driver.rx_key_of(packet);
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(same(*found, rx->key));
+  const Octets good = packet;
+  packet.back() ^= 1;
+  EXPECT_FALSE(driver.rx_key_of(packet)) << "another ICV";
+  EXPECT_FALSE(driver.rx_key_of(std::span(good).first(31))) << "no PSP packet";
+
+  const Octets key = test::pattern(16), other(16);
+  const auto handle = driver.tx_key_add(Version::kAesGcm128, Spi{5}, key);
+  ASSERT_TRUE(handle);
+  const auto tx = driver.tx_key_of(*handle, test::seal(backend(), Spi{5}, key, {}));
+  ASSERT_TRUE(tx);
+  EXPECT_TRUE(std::ranges::equal(tx->span(), key));
+  EXPECT_FALSE(driver.tx_key_of(*handle, test::seal(backend(), Spi{5}, other, {})));
+  EXPECT_FALSE(driver.tx_key_of(*handle, test::seal(backend(), Spi{6}, key, {})));
+  driver.tx_key_del(*handle);
+  EXPECT_FALSE(driver.tx_key_of(*handle, test::seal(backend(), Spi{5}, key, {})));
+  ASSERT_TRUE(driver.key_rotate(1));
+  EXPECT_TRUE(driver.rx_key_of(good)) << "the previous device key still opens";
+  ASSERT_TRUE(driver.key_rotate(2));
+  EXPECT_FALSE(driver.rx_key_of(good));
+}
+
 TEST_P(SoftwareDriverTest, DerivesSaKeysFromFreshRandomDeviceKeys) {
   std::vector<Octets> drawn;
   auto o = options();

@@ -394,6 +394,18 @@ AssocInfo read_association(std::span<const std::uint8_t> attributes) {
   return info;
 }
 
+CapturedKey read_captured_key(std::span<const std::uint8_t> attributes) {
+  CapturedKey found;
+  for_each_attribute(attributes, [&](const nlattr* attribute) {
+    const auto type = mnl_attr_get_type(attribute);
+    if (type == SOFTPSP_KEY_VERSION)
+      found.version = to_version(get_u32(attribute)).value_or(Version::kAesGcm128);
+    if (type == SOFTPSP_KEY_SPI) found.spi.value = get_u32(attribute);
+    if (type == SOFTPSP_KEY_KEY) found.key.assign(get_octets(attribute));
+  });
+  return found;
+}
+
 void read_daemon(std::span<const std::uint8_t> attributes, DaemonInfo& info) {
   for_each_attribute(attributes, [&](const nlattr* attribute) {
     switch (mnl_attr_get_type(attribute)) {
@@ -754,6 +766,20 @@ ClientResult<std::optional<Notification>> Client::next_notification(
 }
 
 int Client::notification_fd() const { return impl_->events ? impl_->events->transport.fd() : -1; }
+
+ClientResult<CapturedKey> Client::captured_key(std::span<const std::uint8_t> datagram) {
+  const auto question = impl_->own_question("key-get", SOFTPSP_CMD_KEY_GET);
+  if (!question) return std::unexpected(question.error());
+  CapturedKey found;
+  const auto done = impl_->link.ask(
+      *question,
+      [&](Writer& writer) {
+        if (!datagram.empty()) writer.put_octets(SOFTPSP_KEY_DATAGRAM, datagram);
+      },
+      [&](std::span<const std::uint8_t> attributes) { found = read_captured_key(attributes); });
+  if (!done) return std::unexpected(done.error());
+  return found;
+}
 
 ClientResult<void> Client::request(const Request& request, const OnMessage& on_answer) {
   Question question = impl_->question(request.name, request.cmd);

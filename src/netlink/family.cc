@@ -25,6 +25,9 @@ constexpr Policy kSubscribeRows[] = {kUnset,
                                      {.kind = Kind::kU32, .limit = Limit::kMask, .max = 0x3}};
 constexpr PolicySet kSubscribe = {kSubscribeRows};
 
+constexpr Policy kKeyGetRows[] = {kUnset, {.kind = Kind::kBinary}};
+constexpr PolicySet kKeyGet = {kKeyGetRows};
+
 constexpr Policy kGetFamilyRows[] = {
     kUnset, {.kind = Kind::kU16}, {.kind = Kind::kNulString, .max = GENL_NAMSIZ - 1}};
 constexpr PolicySet kGetFamily = {kGetFamilyRows};
@@ -55,6 +58,7 @@ constexpr Operation kSoftpspOperations[] = {
     {.cmd = SOFTPSP_CMD_ASSOC_GET, .has_dump = true},
     {.cmd = SOFTPSP_CMD_INFO_GET, .has_do = true, .has_dump = true, .do_policy = &kNothing},
     {.cmd = SOFTPSP_CMD_SUBSCRIBE, .has_do = true, .do_policy = &kSubscribe},
+    {.cmd = SOFTPSP_CMD_KEY_GET, .net_admin = true, .has_do = true, .do_policy = &kKeyGet},
 };
 constexpr Group kPspGroups[] = {{kMgmtGroupId, PSPNL_MCGRP_MGMT}, {kUseGroupId, PSPNL_MCGRP_USE}};
 

@@ -199,6 +199,7 @@ struct Server::Impl {
   int dev_assoc(Request&);
   int info_get(Request&);
   int subscribe(Request&);
+  int key_get(Request&);
 
   template <typename Fill>
   int reply(Request& request, Fill&& fill) {
@@ -280,6 +281,7 @@ int Server::Impl::handle_do(Request& request) {
     case FamilyName::kNlctrl:
       return get_family(request);
     case FamilyName::kSoftpsp:
+      if (request.cmd() == SOFTPSP_CMD_KEY_GET) return key_get(request);
       return request.cmd() == SOFTPSP_CMD_SUBSCRIBE ? subscribe(request) : info_get(request);
     case FamilyName::kPsp:
       switch (request.cmd()) {
@@ -515,6 +517,24 @@ int Server::Impl::subscribe(Request& request) {
   if (!request.require(SOFTPSP_SUBSCRIBE_GROUPS)) return -EINVAL;
   request.caller.groups = get_u32(request.find(SOFTPSP_SUBSCRIBE_GROUPS));
   return reply(request, [](Writer&) {});
+}
+
+// key_get hands out a key, so capability alone is not enough: the caller must be root, in the
+// namespace that sees all of pspd.
+int Server::Impl::key_get(Request& request) {
+  if (inspector == nullptr) return -EOPNOTSUPP;
+  const Caller& caller = request.caller;
+  if (caller.uid != 0 || caller.netns != inspector->home_netns()) return -EPERM;
+  const nlattr* datagram = request.find(SOFTPSP_KEY_DATAGRAM);
+  const auto found = inspector->captured_key(
+      caller, datagram != nullptr ? get_octets(datagram) : std::span<const std::uint8_t>());
+  if (!found) return refuse(request, found.error());
+  return reply(request, [&](Writer& writer) {
+    if (found->key.empty()) return;
+    writer.put_u32(SOFTPSP_KEY_VERSION, static_cast<std::uint32_t>(found->version));
+    writer.put_u32(SOFTPSP_KEY_SPI, found->spi.value);
+    writer.put_octets(SOFTPSP_KEY_KEY, found->key.span());
+  });
 }
 
 Server::Server(device::Core& core, Inspector* inspector)

@@ -331,7 +331,7 @@ TEST(Server, NlctrlTellsThePoliciesOfOneOperation) {
 TEST(Server, NlctrlTellsThePoliciesOfAFamily) {
   World world;
   for (const auto& [family, operations, attributes] :
-       {std::tuple{kPspFamilyId, 8, 20}, std::tuple{kSoftpspFamilyId, 2, 1}}) {
+       {std::tuple{kPspFamilyId, 8, 20}, std::tuple{kSoftpspFamilyId, 3, 2}}) {
     std::size_t maps = 0, policies = 0;
     for (const Datagram& datagram : world.ask(message(
              GENL_ID_CTRL, CTRL_CMD_GETPOLICY,
@@ -1164,6 +1164,23 @@ TEST(BadInput, ALieAboutTheLengthStopsTheDatagram) {
   request[0] = 0xff;
   request[1] = 0xff;
   EXPECT_THAT(world.ask(request), IsEmpty());
+}
+
+TEST(KeyGet, IsForRootOfTheHomeNamespaceOnly) {
+  World world;
+  const auto request = message(kSoftpspFamilyId, SOFTPSP_CMD_KEY_GET, [](Writer& writer) {
+    writer.put_octets(SOFTPSP_KEY_DATAGRAM, unhex("0102"));
+  });
+  const auto ask = [&](Caller caller) {
+    world.caller = caller;
+    return refusal(world.ask(request), request).error;
+  };
+  const std::uint64_t home = world.inspector.home_netns();
+  EXPECT_EQ(ask({.net_admin = true, .uid = 1000, .netns = home}), -EPERM) << "capability only";
+  EXPECT_EQ(ask({.net_admin = false, .uid = 0, .netns = home}), -EPERM) << "root without it";
+  EXPECT_EQ(ask({.net_admin = true, .uid = 0, .netns = home + 1}), -EPERM) << "in a container";
+  EXPECT_EQ(ask({.net_admin = true, .netns = home}), -EPERM) << "through another's envelope";
+  EXPECT_EQ(ask({.net_admin = true, .uid = 0, .netns = home}), -EOPNOTSUPP) << "gets to the daemon";
 }
 
 TEST(BadInput, SixtyFourKiBOfEachOctetAreSurvived) {

@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -136,6 +137,13 @@ class SoftwareDriver final : public Driver {
 
   // make_engine: for one worker. The driver outlives its engines.
   std::unique_ptr<Engine> make_engine();
+
+  // rx_key_of is the Rx key under which the PSP datagram (UDP payload) is authentic, tx_key_of the Tx
+  // key of that handle if the datagram is authentic under it. Nothing: it is not. Who asks must have
+  // been found to be allowed to: these are not for the packet path and count nothing.
+  std::optional<crypto::SaKey> rx_key_of(std::span<const std::uint8_t> datagram) const;
+  std::optional<crypto::SaKey> tx_key_of(std::uint32_t handle,
+                                         std::span<const std::uint8_t> datagram) const;
 
   // drops returns how often each Drop happened in this device's engines, by number.
   std::array<std::uint64_t, PSP_DROP_MAX> drops() const;

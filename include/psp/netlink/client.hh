@@ -90,6 +90,13 @@ struct AssocInfo {
   std::uint64_t rx_drops = 0;
 };
 
+// CapturedKey is the key under which a captured packet is authentic.
+struct CapturedKey {
+  Version version = Version::kAesGcm128;
+  Spi spi;
+  crypto::SaKey key;  // empty: only the permission was asked for
+};
+
 // DaemonInfo is what pspd says of itself (not in the kernel's family).
 struct DaemonInfo {
   std::string version;  // of pspd
@@ -170,6 +177,11 @@ class Client {
   // What only pspd answers: EOPNOTSUPP from the kernel.
   ClientResult<std::vector<AssocInfo>> associations();
   ClientResult<DaemonInfo> daemon_info();
+  // captured_key is the key of the PSP datagram (UDP payload), which must be one of a secured
+  // connection of that pspd; at most 16000 octets. An empty one: only whether keys may be asked
+  // for. Errors: EPERM unless the caller is root and pspd runs with --allow-key-export; ENOENT: no
+  // connection of this pspd.
+  ClientResult<CapturedKey> captured_key(std::span<const std::uint8_t> datagram);
 
  private:
   struct Impl;

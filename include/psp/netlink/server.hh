@@ -9,11 +9,13 @@
 // groups (a unix socket has no setsockopt for that).
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
 #include <psp/device/core.hh>
@@ -26,7 +28,9 @@ namespace psp::netlink {
 class Dump;
 
 struct Caller {
-  bool net_admin = false;        // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
+  bool net_admin = false;              // CAP_NET_ADMIN, judged from SO_PEERCRED by the transport
+  uid_t uid = static_cast<uid_t>(-1);  // SO_PEERCRED's; -1: not known
+  pid_t pid = 0;                       // the same; 0: not known
   std::uint32_t groups = 0;      // bit per multicast group it is a member of: bit 0 mgmt, bit 1 use
   std::uint64_t netns = 0;       // cookie of its network namespace
   bool ext_ack = true;           // NETLINK_EXT_ACK: errors say more than an errno
@@ -47,6 +51,12 @@ class Inspector {
   virtual ~Inspector() = default;
   virtual std::vector<AssocInfo> associations() = 0;
   virtual DaemonInfo daemon_info() = 0;
+  // captured_key is the key under which a captured PSP datagram is authentic. An empty one: would
+  // the caller be given any? It is root of the home namespace. Errors: EPERM: not with the options
+  // that pspd was started with; EINVAL: no PSP datagram; ENOENT: of no connection here.
+  virtual device::Result<CapturedKey> captured_key(const Caller&, std::span<const std::uint8_t>) {
+    return device::fail(EOPNOTSUPP);
+  }
   // home_netns is the namespace that sees all of this; others see what is theirs.
   virtual std::uint64_t home_netns() { return 0; }
 };

@@ -91,6 +91,7 @@ enum softpsp_cmd {
   SOFTPSP_CMD_INFO_GET = 2,  /* do: the daemon; dump: its devices; reply: softpsp_info */
   SOFTPSP_CMD_SUBSCRIBE = 3, /* softpsp_subscribe: this connection's multicast groups from now on */
   SOFTPSP_CMD_FORWARD = 4,   /* softpsp_forward: what a program sent on a netlink socket */
+  SOFTPSP_CMD_KEY_GET = 5,   /* [softpsp_key.datagram]; reply: softpsp_key. For root only */
 };
 
 enum softpsp_assoc {
@@ -152,6 +153,17 @@ enum softpsp_forward {
   SOFTPSP_FORWARD_LEAVE = 3,  /* u32: a group id, as NETLINK_DROP_MEMBERSHIP */
   SOFTPSP_FORWARD_SENDER = 4, /* u32, reply: the netlink port that pspd sends from */
   SOFTPSP_FORWARD_WHO = 5,    /* flag: no request, only the reply is wanted */
+};
+
+/*
+ * Key-get: the key under which a captured PSP packet is authentic, if it is one of a secured
+ * connection of this pspd. Without a datagram it only asks whether keys may be asked for.
+ */
+enum softpsp_key {
+  SOFTPSP_KEY_DATAGRAM = 1, /* binary: PSP header to ICV */
+  SOFTPSP_KEY_VERSION = 2,  /* u32; this and all below: reply only */
+  SOFTPSP_KEY_SPI = 3,      /* u32 */
+  SOFTPSP_KEY_KEY = 4,      /* binary, 16 or 32 octets by version */
 };
 
 /* Where notifications were lost, pspd sends a NLMSG_OVERRUN message with this sequence number. */

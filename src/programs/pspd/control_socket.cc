@@ -276,6 +276,8 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   client.fd = std::move(fd);
   client.uid = uid;
   client.caller.paced = true;
+  client.caller.uid = peer.uid;
+  client.caller.pid = peer.pid;
   account.clients++;
   client.caller.netns = netns;
   if (!can_ask_later(client.fd.get())) {

@@ -130,6 +130,8 @@ std::expected<void, std::string> Daemon::bring_up() {
     wanted_.push_back({claim.netdev.name, *added, 0});
   }
   if (auto listening = listen_at_home(); !listening) return listening;
+  if (options_.allow_key_export)
+    spdlog::warn("--allow-key-export: root can have the keys of the connections that it captures");
   watch();
   return {};
 }

@@ -116,6 +116,8 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       ->default_str("newest");
   app.set_config("--config", "", "read these options from a file (TOML)")->type_name("FILE");
   app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_flag("--allow-key-export", options.allow_key_export,
+               "let root have the keys of connections that it captures (pspctl capture --key-log)");
   app.add_flag("--cleanup", options.cleanup, "remove what a killed pspd left, then exit");
   try {
     app.parse(argc, argv);

@@ -27,6 +27,7 @@ struct Options {
   bool udp_checksum = true;
   std::string log_level = "info";
   bool cleanup = false;
+  bool allow_key_export = false;
   device::Compat compat = device::Compat::kNewest;
 };
 
