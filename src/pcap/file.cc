@@ -93,6 +93,10 @@ std::expected<Writer, std::string> Writer::open(const std::string& path, int inp
     return std::unexpected(fmt::format("{}: this is the file to be read", path));
   UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, secret ? 0600 : 0666));
   if (!fd) return failed(path, "write");
+  // Also a file that was there before.
+  if (secret && ::fstat(fd.get(), &out) == 0 && S_ISREG(out.st_mode) &&
+      ::fchmod(fd.get(), 0600) != 0)
+    return failed(path, "keep others from reading");
   return Writer(std::move(fd), path);
 }
 

@@ -171,14 +171,18 @@ std::expected<std::vector<KeyEntry>, std::string> parse_key_log(std::string_view
 }
 
 std::string key_log_line(const KeyEntry& entry) {
-  std::string line =
-      entry.kind == KeyEntry::Kind::kSa
-          ? fmt::format("PSP_SA {} {:08x} ", static_cast<unsigned>(entry.version), entry.spi.value)
-          : fmt::format("PSP_DEVICE_KEY {} ", entry.index);
-  for (const std::uint8_t octet : entry.key.span())
-    fmt::format_to(std::back_inserter(line), "{:02x}", octet);
-  if (entry.destination) line += " " + to_text(*entry.destination);
-  return line + "\n";
+  constexpr std::size_t kLongest = 160;
+  std::string line;
+  line.reserve(kLongest);  // in one place: growing would leave copies of the key behind
+  const auto end = std::back_inserter(line);
+  if (entry.kind == KeyEntry::Kind::kSa)
+    fmt::format_to(end, "PSP_SA {} {:08x} ", static_cast<unsigned>(entry.version), entry.spi.value);
+  else
+    fmt::format_to(end, "PSP_DEVICE_KEY {} ", entry.index);
+  for (const std::uint8_t octet : entry.key.span()) fmt::format_to(end, "{:02x}", octet);
+  if (entry.destination) fmt::format_to(end, " {}", to_text(*entry.destination));
+  line += '\n';
+  return line;
 }
 
 std::expected<Configuration, std::string> parse_configuration(std::string_view text, bool sealing) {

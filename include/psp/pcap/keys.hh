@@ -51,7 +51,7 @@ struct KeyEntry {
 // are passed over. Errors name the line, never what stands in it.
 std::expected<std::vector<KeyEntry>, std::string> parse_key_log(std::string_view text);
 
-// key_log_line is the line of one entry, with a line end. It holds the key.
+// key_log_line is the line of one entry, with a line end. It holds the key, once: wipe it.
 std::string key_log_line(const KeyEntry& entry);
 
 // Configuration is a configuration file of the reference implementation: two device keys and, in a

@@ -24,6 +24,7 @@ constexpr std::string_view kHelp =
   doctor [--peer HOST]          what works here, what does not, and what to do
   netlink OP --json TEXT        any operation of the psp family (--dump, --show-keys)
   run [--] PROGRAM ...          a program written for the kernel's psp family, with pspd
+  capture --dev DEV -w FILE     PSP packets into a pcapng file; for root also their keys
 A device is a netdev's name or "id N". "pspctl NOUN help" says more. Nouns and verbs may
 be abbreviated, as with ip(8): "pspctl d s" is "pspctl dev show".
 
@@ -40,7 +41,7 @@ Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted
 const std::vector<Noun>& nouns() {
   static const std::vector<Noun> table = {dev_noun(),     key_noun(),     assoc_noun(),
                                           stats_noun(),   monitor_noun(), doctor_noun(),
-                                          netlink_noun(), run_noun()};
+                                          netlink_noun(), run_noun(),     capture_noun()};
   return table;
 }
 

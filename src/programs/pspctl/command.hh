@@ -68,6 +68,7 @@ Noun monitor_noun();
 Noun doctor_noun();
 Noun netlink_noun();
 Noun run_noun();
+Noun capture_noun();
 
 // run is pspctl: arguments without argv[0] in, exit status out.
 ExitStatus run(const std::vector<std::string>& arguments, const Environment& environment);

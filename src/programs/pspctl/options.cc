@@ -85,6 +85,7 @@ void declare(CLI::App& app, Options& options, Tail tail) {
   app.add_option("--socket", options.socket)->type_size(1)->take_last();
   app.add_option("--peer", options.peer)->type_size(1)->take_last();
   app.allow_extras();  // words; as a positional option CLI11 would take "[x]" for a list
+  if (tail == Tail::kCapture) declare_capture(app, options.capture);
   if (tail != Tail::kNetlink) return;
   app.add_option("--json", options.request)->type_size(1)->take_last();
   app.add_flag("--dump", options.dump);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "capture_options.hh"
 #include "failure.hh"
 
 namespace psp::ctl {
@@ -31,6 +32,7 @@ struct Options {
   std::optional<std::string> request;  // netlink only: its --json
   bool dump = false;                   // netlink only
   bool show_keys = false;              // netlink only
+  CaptureOptions capture;              // capture only
   std::vector<std::string> words;      // the noun as typed, and what is behind it
 };
 
@@ -38,6 +40,7 @@ struct Options {
 enum class Tail {
   kWords,    // options anywhere between the words
   kNetlink,  // the same, but --json takes the attributes
+  kCapture,  // the same, with options of its own
   kProgram,  // another program and its arguments: nothing is an option of ours
 };
 using TailOf = Tail (*)(std::string_view noun);

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The options behind `pspctl capture`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace psp::ctl {
+
+struct CaptureOptions {
+  std::string device;
+  std::string file;
+  std::string filter;
+  std::string key_log;  // empty: no keys
+  std::uint16_t port = 1000;
+  std::uint64_t count = 0;    // 0: no end
+  std::uint64_t seconds = 0;  // 0: no end
+  std::uint32_t snap_length = 262144;
+  std::uint32_t buffer_mib = 32;
+};
+
+void declare_capture(CLI::App& app, CaptureOptions& options);
+
+}  // namespace psp::ctl
