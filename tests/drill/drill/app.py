@@ -24,6 +24,8 @@ TCP_STATES = ("?", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT
 LEVELS = {"SOL": socket.SOL_SOCKET, "TCP": socket.IPPROTO_TCP, "IP": socket.IPPROTO_IP,
           "IPV6": socket.IPPROTO_IPV6}
 MORE_OPTIONS = {"SO_COOKIE": 57, "TCP_ULP": 31, "IPV6_TCLASS": 67, "TCP_USER_TIMEOUT": 18}
+KINDS = {"tcp": (socket.SOCK_STREAM,), "udp": (socket.SOCK_DGRAM,),
+         "mptcp": (socket.SOCK_STREAM, 262)}
 CLONE_NEWNET, PR_SET_PDEATHSIG = 0x40000000, 1
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,16 +94,21 @@ class App:
         for option, value in options:
             one.setsockopt(*option_of(option), value)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind((address, port))
+        if one.getsockname()[1] == 0:
+            one.bind((address, port))
         try:
             one.connect((peer, peer_port))
         except BlockingIOError:
             pass
         return one.getsockname()[1]
 
+    def do_unconnect(self, name):
+        """connect(2) to AF_UNSPEC, which Python does not have."""
+        if libc.connect(self.sockets[name].fileno(), bytes(16), 16):
+            raise OSError(ctypes.get_errno(), "connect")
+
     def do_socket(self, name, family, kind):
-        one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6,
-                            {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
+        one = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, *KINDS[kind])
         one.setblocking(False)
         self.sockets[name] = one
 
@@ -160,7 +167,8 @@ class App:
         self.sockets[other] = self.sockets[name].dup()
 
     def do_setsockopt(self, name, option, value):
-        value = value.encode() if isinstance(value, str) else value
+        if isinstance(value, str):
+            value = bytes.fromhex(value[4:]) if value.startswith("hex:") else value.encode()
         self.sockets[name].setsockopt(*option_of(option), value)
 
     def do_getsockopt(self, name, option):

@@ -66,9 +66,11 @@ class Wire:
         self.socket.bind((netdev, ETH_P_ALL))
         self.socket.setblocking(False)
 
-    def send(self, packet):
+    def send(self, packet, vlan=()):
+        """Sends an IP packet, behind 802.1Q tags of these VLANs."""
         kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
-        self.socket.send(HOST_MAC + PEER_MAC + kind + packet)
+        tags = b"".join(struct.pack("!HH", 0x8100, number) for number in vlan)
+        self.socket.send(HOST_MAC + PEER_MAC + tags + kind + packet)
 
     def receive(self, timeout):
         """Waits up to `timeout` s for the next (time, IP packet); None if there is none."""

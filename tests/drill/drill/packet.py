@@ -8,6 +8,7 @@ octets of it: addresses, ports, both initial sequence numbers.
 import dataclasses
 import ipaddress
 import re
+import secrets
 import struct
 
 from cryptography.exceptions import InvalidTag
@@ -89,6 +90,41 @@ class Ip:
             raise Malformed(f"IPv4 header has {size - 20} octets of options")
         return cls(ipaddress.IPv4Address(data[12:16]), ipaddress.IPv4Address(data[16:20]), data[9],
                    data[size:length], data[1], data[8], 0, struct.unpack("!H", data[6:8])[0])
+
+
+def lengthened(raw, count):
+    """The packet with `count` empty headers of destination options, or words of IPv4 options."""
+    if raw[0] >> 4 == 4:
+        size = 20 + 4 * count
+        head = bytes([0x40 | size // 4]) + raw[1:2] + struct.pack("!H", len(raw) + 4 * count)
+        head += raw[4:10] + b"\0\0" + raw[12:20] + b"\1" * (4 * count)
+        return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + raw[20:]
+    return extended(raw, [60] * count, b"\1\4\0\0\0\0")
+
+
+def extended(raw, kinds, body):
+    """The IPv6 packet with extension headers of these kinds, each with the same `body`."""
+    length = int.from_bytes(raw[4:6], "big") + 8 * len(kinds)
+    following = [*kinds, raw[6]]
+    headers = b"".join(bytes([kind, 0]) + body for kind in following[1:])
+    return raw[:4] + struct.pack("!HB", length, following[0]) + raw[7:40] + headers + raw[40:]
+
+
+def fragments(raw, size):
+    """The packet in two IP fragments, the first with `size` octets; 0: an IPv6 "atomic" fragment."""
+    number = secrets.randbits(16)
+    if raw[0] >> 4 == 6:
+        if size == 0:
+            return [extended(raw, [44], struct.pack("!HI", 0, number))]
+        return [extended(raw[:4] + len(part).to_bytes(2, "big") + raw[6:40] + part, [44],
+                         struct.pack("!HI", offset | more, number))
+                for part, offset, more in ((raw[40:40 + size], 0, 1), (raw[40 + size:], size, 0))]
+    parts = []
+    for part, offset, more in ((raw[20:20 + size], 0, 0x2000), (raw[20 + size:], size // 8, 0)):
+        head = raw[:2] + struct.pack("!HHH", 20 + len(part), number, offset | more)
+        head += raw[8:10] + b"\0\0" + raw[12:20]
+        parts.append(head[:10] + struct.pack("!H", checksum(head)) + head[12:] + part)
+    return parts
 
 
 # --- TCP options ---------------------------------------------------------------------------------
@@ -209,6 +245,9 @@ class Segment:
     tos: int = None
     ttl: int = None
     flow: int = None
+    ext: int = None  # only of what is sent, as are the next two: see lengthened,
+    frag: int = None  # fragments,
+    vlan: list = None  # and Wire.send
     psp: dict = None  # of the text: what the script says of PSP; of a packet: what was seen
 
     def octets(self, turn):
@@ -275,8 +314,8 @@ SEGMENT = re.compile(
     r"(?P<seq>\*|(?P<start>-?\d+):(?P<end>-?\d+)(?:\((?P<length>\d+)\))?)(?P<rest>.*)$"
 )
 PART = re.compile(
-    r"\s*(?:(?P<name>ack|win|urg|tos|ttl|flow)\s+(?P<number>-?\w+)|<(?P<options>[^>]*)>"
-    r"|\"(?P<data>[^\"]*)\"|as\s+(?P<label>\w+))"
+    r"\s*(?:(?P<name>ack|win|urg|tos|ttl|flow|ext|frag)\s+(?P<number>-?\w+)|<(?P<options>[^>]*)>"
+    r"|\"(?P<data>[^\"]*)\"|as\s+(?P<label>\w+)|vlan\s+(?P<vlan>[\d,]+))"
 )
 
 
@@ -306,6 +345,8 @@ def parse_segment(text):
             segment.options = parse_options_text(part["options"])
         elif part["label"]:
             label = part["label"]
+        elif part["vlan"]:
+            segment.vlan = [int(one) for one in part["vlan"].split(",")]
         else:
             segment.data = part["data"].encode("latin-1")
             if segment.seq is not None and len(segment.data) != segment.length:

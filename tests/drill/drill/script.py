@@ -414,7 +414,10 @@ class Run:
     def send(self, connection, segment, raw, remark=""):
         self.sealed_sent += segment.psp is not None
         self.note("<", connection, segment, remark=remark)
-        self.lab.wire.send(raw)
+        if segment.ext is not None:
+            raw = packet.lengthened(raw, segment.ext)
+        for part in [raw] if segment.frag is None else packet.fragments(raw, segment.frag):
+            self.lab.wire.send(part, segment.vlan or ())
 
     def let_pspd_finish(self):
         """Sealed packets go through pspd: what comes behind them must not overtake them."""
@@ -579,12 +582,14 @@ class Run:
             made.peer_isn = (before.peer_isn + 1_000_000) % packet.SEQ
 
     def say_connect(self, rest):
-        """connect NAME [OPTION VALUE]...: the host opens it; the socket may be there already"""
+        """connect NAME [ports-of OTHER] [OPTION VALUE]...: the socket may be there already"""
         name, *words = rest.split()
+        other, before = option(words, "ports-of"), self.connections.get(name)
         options = [(words[at], int(words[at + 1])) for at in range(0, len(words), 2)]
-        made = self.new_connection(name, 0)
-        made.host_port = 10000 + made.peer_port % 10000
-        made.rx, made.tx = self.early.pop(name, (None, None))
+        twin = self.connection(other) if other else before  # who disconnected keeps its port
+        made = self.new_connection(name, 0, twin.peer_port if other else None)
+        made.host_port = twin.host_port if twin else 10000 + made.peer_port % 10000
+        made.rx, made.tx = self.early.pop(name, (before.rx, before.tx) if before else (None, None))
         if made.tx:
             made.boundary, made.secured_at = 0, time.time()
             self.secured.append(made)
@@ -592,13 +597,16 @@ class Run:
                           port=made.host_port, peer=str(made.peer), peer_port=made.peer_port,
                           options=options)
 
+    def say_disconnect(self, rest):
+        self.lab.app.call("unconnect", name=rest)
+
     def say_accept(self, rest):
         """accept LISTENER NAME"""
         listener, name = rest.split()
         self.lab.app.call("accept", listener=listener, name=name)
 
     def say_connection(self, rest):
-        """connection NAME [active] [mss N] [wscale N] [sack] [ts] [win N] [from N]"""
+        """connection NAME [active] [mss N] [wscale N] [sack] [ts] [win N] [from N] [isn N]"""
         words = rest.split()
         name = words.pop(0)
         active, number = flag(words, "active"), int(option(words, "from", 2))
@@ -609,6 +617,7 @@ class Run:
         scale = option(words, "wscale")
         options += [("nop",), ("wscale", int(scale))] if scale else []
         window = int(option(words, "win", 65535))
+        isn = option(words, "isn")
         if words:
             raise ScriptError(f"connection: what is this: {' '.join(words)}")
         if active:
@@ -617,6 +626,8 @@ class Run:
             if "(listener)" not in self.listeners:
                 self.say_listen("(listener)")
             self.new_connection(name, self.listeners["(listener)"], number=number)
+        if isn:
+            self.connection(name).peer_isn = int(isn)
         self.shake_hands(self.connection(name), active, options, window)
         if not active:
             self.say_accept(f"(listener) {name}")
@@ -855,7 +866,7 @@ class Run:
         self.lab.app.call("dup", name=name, other=other)
 
     def say_socket(self, rest):
-        """socket NAME tcp|udp: one that is not connected"""
+        """socket NAME tcp|udp|mptcp: one that is not connected"""
         name, kind = rest.split()
         self.lab.app.call("socket", name=name, family=self.family, kind=kind)
 
