@@ -96,6 +96,10 @@ TcpFrame skip_payload(std::span<std::uint8_t> frame, TcpFrame tcp, std::size_t o
   tcp.payload_at += octets;
   tcp.payload_length -= octets;
   tcp.sequence += static_cast<std::uint32_t>(octets);
+  std::uint8_t* at = frame.data() + tcp.tcp_at + kTcpUrgentAt;
+  const std::size_t urgent = wire::load_be<std::uint16_t>(at);
+  wire::store_be(at, static_cast<std::uint16_t>(urgent > octets ? urgent - octets : 0));
+  if (urgent <= octets) tcp.flags &= static_cast<std::uint8_t>(~kTcpUrg);
   return tcp;
 }
 
@@ -133,7 +137,7 @@ void TxPath::span(std::span<std::uint8_t> frame, const TcpFrame& tcp,
   const std::size_t clear = session.clear_boundary - tcp.sequence;  // modulo 2^32, as TCP counts
   const bool inside = clear > 0 && (clear < tcp.payload_length ||
                                     (clear == tcp.payload_length && (tcp.flags & kTcpFin) != 0));
-  if (!inside || (tcp.flags & (kTcpSyn | kTcpUrg)) != 0) return drop(Drop::TX_BAD_PACKET, 1);
+  if (!inside || (tcp.flags & kTcpSyn) != 0) return drop(Drop::TX_BAD_PACKET, 1);
   write_clear(frame, tcp, clear, tcp.flags & static_cast<std::uint8_t>(~(kTcpFin | kTcpPsh)));
   TcpFrame rest = skip_payload(frame, tcp, clear);
   rest.flags &= static_cast<std::uint8_t>(~kTcpCwr);
