@@ -113,15 +113,24 @@ struct psp_tcp_header {
 };
 
 #define PSP_MAX_EXTENSIONS 8
+#define PSP_IPV6_FRAGMENT 44
 
-/* psp_ipv6_tcp_offset walks the extension headers to TCP. Returns 0 if it is not there. */
+/*
+ * psp_ipv6_tcp_offset walks the extension headers to TCP. Returns 0 if it is not there, as in a
+ * later fragment.
+ */
 static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3, __u8 next) {
   __u32 offset = l3 + 40;
   for (int i = 0; i < PSP_MAX_EXTENSIONS; i++) {
-    __u8 header[2];
+    __u8 header[4];
     if (next == IPPROTO_TCP) return offset;
-    if (next != 0 && next != 43 && next != 60) return 0; /* hop-by-hop, routing, destination */
+    if (next != 0 && next != 43 && next != 60 && next != PSP_IPV6_FRAGMENT)
+      return 0; /* hop-by-hop, routing, destination */
     if (bpf_skb_load_bytes(skb, offset, header, sizeof header)) return 0;
+    if (next == PSP_IPV6_FRAGMENT) {
+      if (header[2] || header[3] & 0xf8) return 0;
+      header[1] = 0; /* not a length there */
+    }
     next = header[0];
     offset += 8 * ((__u32)header[1] + 1);
   }
@@ -130,7 +139,8 @@ static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3
 
 /*
  * psp_parse_segment reads the TCP segment whose IP header is at `l3`. False if there is no whole
- * TCP header (then it is not something a socket of ours sent).
+ * TCP header (then it is not something a socket of ours sent). The tuple is filled in all the same
+ * if the ports are there: the first fragment of a packet can be as short as that.
  */
 static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
                                               struct psp_segment* segment) {
@@ -142,7 +152,7 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   if (bpf_skb_load_bytes(skb, l3, ip, 20)) return false;
   segment->l3_offset = l3;
   if (ip[0] >> 4 == 4) {
-    if (ip[9] != IPPROTO_TCP) return false;
+    if (ip[9] != IPPROTO_TCP || ip[6] & 0x1f || ip[7]) return false; /* a later fragment */
     segment->l4_offset = l3 + 4 * (__u32)(ip[0] & 15);
     segment->tuple.family = 4;
     __builtin_memcpy(segment->tuple.local, ip + 12, 4);
@@ -157,6 +167,7 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   } else {
     return false;
   }
+  if (bpf_skb_load_bytes(skb, segment->l4_offset, &segment->tuple.local_port, 4)) return false;
   if (bpf_skb_load_bytes(skb, segment->l4_offset, &tcp, sizeof tcp)) return false;
   length = segment->l4_offset + 4 * (__u32)(tcp.offset >> 4);
   if (skb->len < length) return false;
@@ -166,8 +177,6 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   segment->syn = tcp.flags & 0x02;
   segment->rst = tcp.flags & 0x04;
   segment->ack = tcp.flags & 0x10;
-  segment->tuple.local_port = tcp.source;
-  segment->tuple.remote_port = tcp.dest;
   return true;
 }
 

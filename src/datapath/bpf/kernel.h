@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * The few kernel structures that the socket programs read, by name: libbpf finds their real offsets
+ * The few kernel structures that the programs read, by name: libbpf finds their real offsets
  * in the running kernel's BTF (CO-RE), so the members listed here need not be all nor in order.
  */
 #ifndef PSP_DATAPATH_KERNEL_H
@@ -73,6 +73,7 @@ typedef struct {
 struct sock_common {
   possible_net_t skc_net;
   atomic64_t skc_cookie;
+  __u32 skc_tw_rcv_nxt;
 };
 
 struct sock {
@@ -96,6 +97,16 @@ struct tcp_sock {
   __u32 mss_cache;
   struct rb_root out_of_order_queue;
   struct sk_buff* ooo_last_skb;
+};
+
+struct inet_timewait_sock {
+  struct sock_common __tw_common;
+  volatile unsigned char tw_substate;
+};
+
+struct tcp_timewait_sock {
+  struct inet_timewait_sock tw_sk;
+  int tw_ts_recent_stamp;
 };
 
 struct tcp_skb_cb {

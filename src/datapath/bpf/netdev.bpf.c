@@ -15,6 +15,8 @@
 #include <linux/pkt_cls.h>
 #include <stddef.h>
 
+#include "kernel.h"
+
 #include "common.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -161,9 +163,8 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
 }
 
 /*
- * psp_note_tuple: a socket that had its keys before it had a peer (rules of Linux 6.18) sends its
- * first segment; from here on its connection is known as that of a socket secured later is. False:
- * there is no room to note it.
+ * psp_note_tuple notes the connection of a socket with a Tx key, for what comes when the socket is
+ * gone. False: there is no room.
  */
 static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_sock* sock,
                                            const struct psp_segment* segment) {
@@ -174,7 +175,8 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
                                   .rotation = sock->rotation,
                                   .generation = sock->generation,
                                   .version = sock->version,
-                                  .dev_id = sock->dev_id};
+                                  .dev_id = sock->dev_id,
+                                  .full = sock->state == PSP_STATE_FULL};
   struct psp_tx_spi spi = {.family = segment->tuple.family, .netns = psp_netns};
 
   if (bpf_map_update_elem(&psp_departed, &segment->tuple, &entry, BPF_ANY)) return false;
@@ -244,7 +246,12 @@ int psp_egress(struct __sk_buff* skb) {
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   /* Data in a SYN: pspd could have to cut it. TCP sends it again behind the SYN. */
   if (segment.syn && segment.payload) return psp_drop(PSP_DROP_TX_BAD_PACKET);
-  if (!sock->tuple_noted && !psp_note_tuple(skb, sock, &segment))
+  /*
+   * The first segment of a socket that had its keys before it had a peer (rules of Linux 6.18); and
+   * the last of any: a socket with the same ports, if only one of them is bound to a netdev, may
+   * have taken the note away.
+   */
+  if ((!sock->tuple_noted || segment.fin || segment.rst) && !psp_note_tuple(skb, sock, &segment))
     return psp_drop(PSP_DROP_TX_NO_ASSOC);
   kind = psp_kind(sock, sk, &segment);
   if (kind == PSP_FRAME_SEAL) {
@@ -485,9 +492,20 @@ static __always_inline void psp_too_big(struct __sk_buff* skb) {
   bpf_l4_csum_replace(skb, quote.icmp + 2, 0, difference, 0);
 }
 
+/* psp_begins: may the segment take the place of that connection in TIME_WAIT, as TCP sees it? */
+static __always_inline bool psp_begins(const struct psp_segment* segment, const void* sk) {
+  const struct tcp_timewait_sock* past = psp_kernel_pointer(sk);
+
+  if (!segment->syn || segment->ack || segment->rst || segment->fin) return false;
+  if (BPF_CORE_READ(past, tw_sk.tw_substate) != PSP_TCP_TIME_WAIT) return false;
+  return psp_before(BPF_CORE_READ(past, tw_sk.__tw_common.skc_tw_rcv_nxt), segment->seq) ||
+         BPF_CORE_READ(past, tw_ts_recent_stamp); /* then the timestamp can decide */
+}
+
 /*
  * psp_is_late: a segment in clear for a connection in TIME_WAIT that was PSP Full. It would be
- * answered, or end that state; only a SYN may pass, to begin another connection.
+ * answered, or end that state; only a SYN may pass, to begin another connection. The state of an
+ * orphan in FIN_WAIT2 is TIME_WAIT too. Of a first fragment we may see no more than the ports.
  */
 static __always_inline bool psp_is_late(struct __sk_buff* skb) {
   struct psp_tuple_entry* entry;
@@ -496,16 +514,32 @@ static __always_inline bool psp_is_late(struct __sk_buff* skb) {
   struct bpf_sock* sk;
   bool late;
 
-  if (!psp_parse(skb, &segment) || segment.syn) return false;
+  if (!psp_parse(skb, &segment) && !segment.tuple.remote_port) return false;
+  segment.tuple.netns = psp_netns;
   tuple = segment.tuple;
   psp_turn(&tuple);
   entry = bpf_map_lookup_elem(&psp_departed, &tuple);
   if (!entry || !entry->full) return false;
   sk = psp_lookup(skb, &segment);
   if (!sk) return false;
-  late = sk->state == PSP_TCP_TIME_WAIT;
+  late = sk->state == PSP_TCP_TIME_WAIT && !psp_begins(&segment, sk);
   bpf_sk_release(sk);
   return late;
+}
+
+#define PSP_VLAN_ID 0x0fff
+#define PSP_MAX_TAGS 4
+
+/*
+ * psp_untag takes off the 802.1Q tags that say a priority and no VLAN: the stack ignores them.
+ * False if there are more than anybody has a use for.
+ */
+static __always_inline bool psp_untag(struct __sk_buff* skb) {
+  for (int i = 0; i < PSP_MAX_TAGS; i++) {
+    if (!skb->vlan_present || skb->vlan_tci & PSP_VLAN_ID) return true;
+    if (bpf_skb_vlan_pop(skb)) return false;
+  }
+  return !skb->vlan_present;
 }
 
 SEC("tc")
@@ -515,8 +549,9 @@ int psp_ingress(struct __sk_buff* skb) {
 
   if (skb->mark == psp_mark) return device ? psp_deliver(skb, device) : TC_ACT_SHOT;
   skb->tc_index = 0; /* another namespace may have set it */
-  if (!device || !psp_is_ip(skb) || skb->vlan_present || skb->pkt_type == PSP_PACKET_OTHERHOST)
-    return PSP_NEXT;
+  if (!device || skb->pkt_type == PSP_PACKET_OTHERHOST) return PSP_NEXT;
+  if (!psp_untag(skb)) return psp_drop(PSP_DROP_BAD_IP);
+  if (!psp_is_ip(skb) || skb->vlan_present) return PSP_NEXT;
   if (!psp_is_psp(skb, &version)) {
     if (psp_is_late(skb)) return psp_drop(PSP_DROP_POLICY_CLEAR);
     psp_too_big(skb);

@@ -15,6 +15,7 @@
 
 #include "common.h"
 
+#define IP_OPTIONS 4
 #define TCP_MAXSEG 2
 #define TCP_ULP 31
 #define PSP_PAGE 4096 /* the smallest there is */
@@ -150,6 +151,14 @@ static __always_inline int psp_mss_reserved(struct bpf_sock* sk) {
   return 0;
 }
 
+/* psp_unreserve_mss: options that the application sets are in the place of those that pspd did. */
+static __always_inline int psp_unreserve_mss(struct bpf_sock* sk) {
+  struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+
+  if (sock) sock->mss_reserved = 0;
+  return 1;
+}
+
 /* psp_refuse_ulp: a secured socket takes no other layer that encrypts, such as kTLS. */
 static __always_inline int psp_refuse_ulp(struct bpf_sock* sk) {
   const struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
@@ -176,6 +185,7 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   int result;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
+  if (sk && ctx->level == IPPROTO_IP && ctx->optname == IP_OPTIONS) return psp_unreserve_mss(sk);
   if (ctx->level != PSP_SOL || !sk) return psp_pass(ctx);
   if ((void*)(request + 1) > ctx->optval_end) return 1;
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
@@ -310,6 +320,7 @@ static __always_inline bool psp_note_clear(struct psp_sock* sock, struct bpf_soc
 
   /* A connection that only begins: a SYN leaves nothing in the queue, and data comes after it. */
   if (!psp_has_sequence(sk)) return segment->syn && !segment->payload && !segment->fin;
+  if (segment->syn && sk->state == PSP_TCP_ESTABLISHED) return true; /* TCP keeps nothing of it */
   psp_barrier(sock); /* the state before the numbers */
   window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
   /* TCP takes what begins in its window even if it ends beyond; we could not record that. */
@@ -371,8 +382,8 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   struct psp_segment segment;
   __u32 event, state = sock->state, verdict;
 
-  /* What cannot be read as a TCP segment counts as data: the strictest column. */
-  if (!psp_parse_segment(skb, 0, &segment)) segment.payload = 1;
+  /* TCP may find a segment behind headers where we do not. We could not note what it leaves. */
+  if (!psp_parse_segment(skb, 0, &segment)) return false;
   event = psp_classify(&segment, verified);
   if (state >= PSP_STATES || event >= PSP_RX_EVENTS) return false;
   verdict = psp_rx_table[state][event];
