@@ -51,7 +51,13 @@ void keep_options(std::span<const std::uint8_t> options, bool swapped, Buffer& o
 
 }  // namespace
 
-void Rewriter::copy(std::span<const std::uint8_t> octets, const Record& record, Buffer& out) {
+// as_reference: a reader of the reference's files expects Ethernet; any other link type stays what
+// it is.
+bool Rewriter::as_reference(const Record& record) const {
+  return options_.reference && record.link_type == kLinkEthernet;
+}
+
+void Rewriter::copy(std::span<const std::uint8_t> octets, const Record& record, Buffer& out) const {
   if (record.kind == Record::Kind::kFileHeader) return copy_file_header(octets, record, out);
   if (record.kind == Record::Kind::kPacket && record.layout == Record::Layout::kPcap) {
     // The header of the file may have another byte order than it had.
@@ -59,7 +65,7 @@ void Rewriter::copy(std::span<const std::uint8_t> octets, const Record& record, 
     if (record.captured != 0) std::memcpy(to, octets.data() + record.data_at, record.captured);
     end_pcap(octets.data() + record.at, record, record.captured, out);
     std::uint8_t* header = out.data() + out.size() - record.captured - kPcapRecordHeader;
-    store32(header + 12, record.original, record.swapped && !options_.reference);
+    store32(header + 12, record.original, record.swapped && !as_reference(record));
     return;
   }
   const std::size_t start = out.size();
@@ -71,7 +77,7 @@ void Rewriter::copy(std::span<const std::uint8_t> octets, const Record& record, 
 }
 
 void Rewriter::copy_file_header(std::span<const std::uint8_t> octets, const Record& record,
-                                Buffer& out) {
+                                Buffer& out) const {
   const std::size_t start = out.size();
   out.append(octets.subspan(record.at, record.size));
   std::uint8_t* header = out.data() + start;
@@ -79,9 +85,7 @@ void Rewriter::copy_file_header(std::span<const std::uint8_t> octets, const Reco
     std::memset(header + kSectionLengthAt, 0xff, 8);  // length of the section: not said
     return;
   }
-  // A reader of the reference's files expects Ethernet; any other link type stays what it is.
-  options_.reference = options_.reference && record.link_type == kLinkEthernet;
-  if (options_.reference) {
+  if (as_reference(record)) {
     constexpr bool swapped = std::endian::native == std::endian::big;
     std::memset(header, 0, kPcapFileHeader);
     store32(header, kMagicMicro, swapped);
@@ -96,12 +100,12 @@ void Rewriter::copy_file_header(std::span<const std::uint8_t> octets, const Reco
           record.swapped);
 }
 
-std::uint8_t* Rewriter::begin(const Record& record, std::size_t most, Buffer& out) {
+std::uint8_t* Rewriter::begin(const Record& record, std::size_t most, Buffer& out) const {
   return out.room(header_size(record) + most + 3) + header_size(record);
 }
 
 void Rewriter::end(std::span<const std::uint8_t> octets, const Record& record, std::size_t size,
-                   Buffer& out) {
+                   Buffer& out) const {
   const std::uint8_t* old = octets.data() + record.at;
   if (record.layout == Record::Layout::kPcap)
     end_pcap(old, record, static_cast<std::uint32_t>(size), out);
@@ -110,11 +114,11 @@ void Rewriter::end(std::span<const std::uint8_t> octets, const Record& record, s
 }
 
 void Rewriter::end_pcap(const std::uint8_t* old, const Record& record, std::uint32_t size,
-                        Buffer& out) {
+                        Buffer& out) const {
   std::uint8_t* header = out.room(0);
   bool swapped = record.swapped;
   std::memcpy(header, old, 8);
-  if (options_.reference) {
+  if (as_reference(record)) {
     swapped = std::endian::native == std::endian::big;
     const std::uint32_t fraction = load32(old + 4, record.swapped);
     store32(header, load32(old, record.swapped), swapped);
@@ -126,7 +130,7 @@ void Rewriter::end_pcap(const std::uint8_t* old, const Record& record, std::uint
 }
 
 void Rewriter::end_block(const std::uint8_t* old, const Record& record, std::uint32_t size,
-                         Buffer& out) {
+                         Buffer& out) const {
   const std::size_t start = out.size();
   const std::size_t fixed = header_size(record);
   const bool swapped = record.swapped;

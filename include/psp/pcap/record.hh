@@ -130,7 +130,7 @@ class Splitter {
   std::string damaged_;
 };
 
-// Rewriter writes records again.
+// Rewriter writes records again. It has no state: thread: any.
 class Rewriter {
  public:
   struct Options {
@@ -142,19 +142,23 @@ class Rewriter {
   explicit Rewriter(Options options) : options_(options) {}
 
   // copy writes a record without packet, adapted where growth asks for it, or a packet unchanged.
-  void copy(std::span<const std::uint8_t> octets, const Record& record, Buffer& out);
+  void copy(std::span<const std::uint8_t> octets, const Record& record, Buffer& out) const;
 
   // begin returns where up to `most` octets of the packet that takes the place of `record` can be
   // written; end completes the record with the first `size` of them. Between the two nothing else
   // is done to `out`. A packet that is begun and not ended was never there.
-  std::uint8_t* begin(const Record& record, std::size_t most, Buffer& out);
+  std::uint8_t* begin(const Record& record, std::size_t most, Buffer& out) const;
   void end(std::span<const std::uint8_t> octets, const Record& record, std::size_t size,
-           Buffer& out);
+           Buffer& out) const;
 
  private:
-  void copy_file_header(std::span<const std::uint8_t> octets, const Record& record, Buffer& out);
-  void end_pcap(const std::uint8_t* old, const Record& record, std::uint32_t size, Buffer& out);
-  void end_block(const std::uint8_t* old, const Record& record, std::uint32_t size, Buffer& out);
+  bool as_reference(const Record& record) const;
+  void copy_file_header(std::span<const std::uint8_t> octets, const Record& record,
+                        Buffer& out) const;
+  void end_pcap(const std::uint8_t* old, const Record& record, std::uint32_t size,
+                Buffer& out) const;
+  void end_block(const std::uint8_t* old, const Record& record, std::uint32_t size,
+                 Buffer& out) const;
   Options options_;
 };
 

@@ -293,7 +293,8 @@ int Checker::finish(const pcap::Reader& reader, std::expected<void, std::string>
 
 int run_check(Job& job) {
   Checker checker(job);
-  const auto ran = run_pipeline(job.reader, nullptr, [&](Piece& piece) { checker.work(piece); });
+  const auto ran =
+      run_pipeline(job.reader, nullptr, {.begin = [&](Piece& piece) { checker.work(piece); }});
   return checker.finish(job.reader, ran);
 }
 

@@ -227,7 +227,7 @@ int run_explain(Job& job) {
       piece.out.append({reinterpret_cast<const std::uint8_t*>(out.data()), out.size()});
     }
   };
-  const auto ran = run_pipeline(job.reader, &*writer, work);
+  const auto ran = run_pipeline(job.reader, &*writer, {.begin = work});
   problems.flush();
   if (!ran || !job.reader.damaged().empty()) {
     say("error: " +

@@ -174,7 +174,7 @@ std::optional<Sealer::Sealed> Sealer::refuse_as_reference(const Frame& frame) co
   return std::nullopt;
 }
 
-Sealer::Sealed Sealer::seal(const Frame& frame, std::span<std::uint8_t> out) {
+Sealer::Sealed Sealer::lay_out(const Frame& frame, std::span<std::uint8_t> out) {
   if (frame.what == Frame::What::kNotIp) return {.skipped = true};
   if (frame.what == Frame::What::kBroken) return {.drop = frame.drop, .note = frame.note};
   options_.crypt_offset = !tunnel_               ? transport_offset_
@@ -184,23 +184,46 @@ Sealer::Sealed Sealer::seal(const Frame& frame, std::span<std::uint8_t> out) {
     if (const auto refused = refuse_as_reference(frame)) return *refused;
   options_.source_port = source_port_.value_or(reference_port(frame));
   Sealed sealed{.family = frame.ip.family};
-  std::expected<std::size_t, Drop> size;
+  std::expected<wire::PspPacket, Drop> packet;
   if (tunnel_) {
     const auto outer = wire::outer_ip_of(frame.packet, policy_);
     sealed.family = outer->endpoints.family;  // look() has parsed the packet
-    size = crypto::seal_tunnel_packet(*aead_, options_, *outer, frame.packet, out);
+    packet = wire::write_tunnel_outer(frame.packet, options_, *outer, out);
   } else {
-    size = crypto::seal_packet(*aead_, options_, frame.packet, out);
+    packet = wire::write_outer(frame.packet, options_, out);
   }
-  if (size)
-    sealed.size = *size;
-  else
-    sealed.drop = size.error();
-  if (sealed.drop == Drop::TX_BAD_PACKET)
-    sealed.note = frame.ip.fragment ? "a fragment: nobody could open it"
-                                    : "an IPv6 header for routers stands in front";
-  if (size) ++options_.iv;
+  if (!packet) {
+    sealed.drop = packet.error();
+    if (sealed.drop == Drop::TX_BAD_PACKET)
+      sealed.note = frame.ip.fragment ? "a fragment: nobody could open it"
+                                      : "an IPv6 header for routers stands in front";
+    return sealed;
+  }
+  ++options_.iv;
+  sealed.size = packet->icv_offset + kIcv;
+  sealed.remains = {
+      .psp_at = static_cast<std::uint32_t>(packet->psp_offset),
+      .header_size = static_cast<std::uint32_t>(packet->header.size()),
+      .inner_at = tunnel_ ? 0u : packet->ip.header_length,
+      .inner_size = static_cast<std::uint32_t>(packet->icv_offset - packet->inner_offset)};
   return sealed;
+}
+
+void Sealer::complete(crypto::Aead& aead, const Remains& remains,
+                      std::span<const std::uint8_t> packet, std::uint8_t* out) const {
+  crypto::seal_datagram(aead, options_.version,
+                        {out + remains.psp_at, remains.header_size + remains.inner_size + kIcv},
+                        remains.header_size, packet.subspan(remains.inner_at, remains.inner_size));
+}
+
+Sealer::Sealed Sealer::seal(const Frame& frame, std::span<std::uint8_t> out) {
+  const Sealed sealed = lay_out(frame, out);
+  if (!sealed.skipped && !sealed.drop) complete(*aead_, sealed.remains, frame.packet, out.data());
+  return sealed;
+}
+
+std::unique_ptr<crypto::Aead> Sealer::make_aead(KeyRing& keys) const {
+  return std::move(keys.make(options_.version, options_.spi).front().aead);
 }
 
 }  // namespace psp::pcap_tool

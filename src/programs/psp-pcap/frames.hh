@@ -64,7 +64,9 @@ class Opener {
   crypto::EcnAtExit ecn_;
 };
 
-// Sealer seals packets as the options or a configuration file say.
+// Sealer seals packets as the options or a configuration file say. In two steps: lay_out takes
+// packets in their order, since each gets the next IV; what remains needs the key and no order.
+// Thread: one user, but for complete().
 class Sealer {
  public:
   // Errors: no key for that SPI and version.
@@ -72,15 +74,31 @@ class Sealer {
       const Options& options, const std::optional<pcap::Configuration::Sealing>& sealing,
       KeyRing& keys);
 
+  // Remains is what lay_out leaves to complete. Offsets count from the IP headers.
+  struct Remains {
+    std::uint32_t psp_at = 0;       // in the PSP packet
+    std::uint32_t header_size = 0;  // of the PSP header
+    std::uint32_t inner_at = 0;     // in the clear packet
+    std::uint32_t inner_size = 0;
+  };
   struct Sealed {
     bool skipped = false;  // not sealed, and nothing is wrong with that
     std::optional<Drop> drop = {};
     std::string_view note = {};
     std::size_t size = 0;
     std::uint8_t family = 4;  // of the outer header
+    Remains remains = {};
   };
-  // seal writes the PSP packet for frame.packet to `out`, which has room for most() octets more.
+  // lay_out writes the PSP packet for frame.packet to `out`, which has room for kMost octets more:
+  // all but payload and ICV.
+  Sealed lay_out(const Frame& frame, std::span<std::uint8_t> out);
+  // complete writes payload and ICV of a packet that is laid out at `out`. Thread: any, with an
+  // AEAD of its own (make_aead).
+  void complete(crypto::Aead& aead, const Remains& remains, std::span<const std::uint8_t> packet,
+                std::uint8_t* out) const;
+  // seal does both.
   Sealed seal(const Frame& frame, std::span<std::uint8_t> out);
+  std::unique_ptr<crypto::Aead> make_aead(KeyRing& keys) const;
   // kMost is the most octets that a packet gains.
   static constexpr std::size_t kMost = kTransportOverhead + kVirtualizationCookie + kIpv6Header;
 

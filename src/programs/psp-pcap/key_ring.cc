@@ -70,16 +70,16 @@ std::expected<void, std::string> load_key_log(const std::string& path, KeyRing& 
 }  // namespace
 
 void KeyRing::add(pcap::KeyEntry entry) {
-  const auto number = static_cast<std::uint32_t>(entries_.size());
+  const auto number = static_cast<std::uint32_t>(keys_->entries.size());
   Entry made{.key = std::move(entry)};
   if (made.key.kind == pcap::KeyEntry::Kind::kDevice) {
     made.kdf = backend_.make_kdf(made.key.key);
-    phases_ |= 1u << made.key.index;
-    device_entries_.push_back(number);
+    keys_->phases |= 1u << made.key.index;
+    keys_->of_devices.push_back(number);
   } else {
-    sa_entries_.emplace(id_of(made.key.version, made.key.spi), number);
+    keys_->of_sas.emplace(id_of(made.key.version, made.key.spi), number);
   }
-  entries_.push_back(std::move(made));
+  keys_->entries.push_back(std::move(made));
 }
 
 std::span<KeyRing::Candidate> KeyRing::find(Version version, Spi spi) {
@@ -97,21 +97,21 @@ std::span<KeyRing::Candidate> KeyRing::find(Version version, Spi spi) {
 
 std::vector<KeyRing::Candidate> KeyRing::make(Version version, Spi spi) {
   std::vector<std::uint32_t> wanted;
-  const auto [first, end] = sa_entries_.equal_range(id_of(version, spi));
+  const auto [first, end] = keys_->of_sas.equal_range(id_of(version, spi));
   for (auto it = first; it != end; ++it) wanted.push_back(it->second);
   std::sort(wanted.begin(), wanted.end());
-  for (const std::uint32_t entry : device_entries_)
-    if (entries_[entry].key.index == spi.phase()) wanted.push_back(entry);
+  for (const std::uint32_t entry : keys_->of_devices)
+    if (keys_->entries[entry].key.index == spi.phase()) wanted.push_back(entry);
 
   std::vector<Candidate> candidates;
   for (const std::uint32_t entry : wanted) {
     Candidate candidate{.aead = backend_.make_aead(), .entry = entry};
-    if (entries_[entry].kdf) {
+    if (keys_->entries[entry].kdf) {
       crypto::SaKey key;
-      entries_[entry].kdf->derive(version, spi, key);
+      keys_->entries[entry].kdf->derive(version, spi, key);
       candidate.aead->rekey(version, key.span());
     } else {
-      candidate.aead->rekey(version, entries_[entry].key.key.span());
+      candidate.aead->rekey(version, keys_->entries[entry].key.key.span());
     }
     candidates.push_back(std::move(candidate));
   }
@@ -119,7 +119,7 @@ std::vector<KeyRing::Candidate> KeyRing::make(Version version, Spi spi) {
 }
 
 bool KeyRing::fits(std::uint32_t entry, const pcap::Address& destination) const {
-  const auto& wanted = entries_[entry].key.destination;
+  const auto& wanted = keys_->entries[entry].key.destination;
   return !wanted || *wanted == destination;
 }
 

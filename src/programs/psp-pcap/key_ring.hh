@@ -2,7 +2,7 @@
 //
 // All keys that the user gave, and the AEAD objects made of them. A capture may show one SPI under
 // several keys (each receiver chooses for itself), so a search gives candidates and the ICV
-// decides. Thread: one user.
+// decides. Thread: one user; each user of the same keys has a ring of its own (share).
 #pragma once
 
 #include <memory>
@@ -19,7 +19,8 @@ namespace psp::pcap_tool {
 
 class KeyRing {
  public:
-  explicit KeyRing(const crypto::Backend& backend) : backend_(backend) {}
+  explicit KeyRing(const crypto::Backend& backend)
+      : backend_(backend), keys_(std::make_shared<Keys>()) {}
 
   // Candidate is a key, ready for use. `entry` numbers what it came from.
   struct Candidate {
@@ -27,8 +28,11 @@ class KeyRing {
     std::uint32_t entry = 0;
   };
 
+  // add adds a key, before the ring is shared.
   void add(pcap::KeyEntry entry);
-  bool empty() const { return entries_.empty(); }
+  // share is a ring with the same keys for another thread.
+  KeyRing share() const { return KeyRing(backend_, keys_); }
+  bool empty() const { return keys_->entries.empty(); }
   // find returns all keys for that version and SPI; valid until the next call.
   std::span<Candidate> find(Version version, Spi spi);
   // make makes them anew, for a user who keeps them.
@@ -36,7 +40,7 @@ class KeyRing {
   // fits: the key of the entry is for packets to `destination`.
   bool fits(std::uint32_t entry, const pcap::Address& destination) const;
   // has_phase: there is a device key for SPIs with that bit 31.
-  bool has_phase(unsigned phase) const { return phases_ >> phase & 1u; }
+  bool has_phase(unsigned phase) const { return keys_->phases >> phase & 1u; }
 
  private:
   struct Entry {
@@ -46,14 +50,21 @@ class KeyRing {
   static std::uint64_t id_of(Version version, Spi spi) {
     return std::uint64_t{spi.value} << 2 | static_cast<std::uint64_t>(version);
   }
+  // Keys is what was added; not changed any more once it is shared.
+  struct Keys {
+    std::vector<Entry> entries;
+    std::vector<std::uint32_t> of_devices;
+    std::unordered_multimap<std::uint64_t, std::uint32_t> of_sas;
+    unsigned phases = 0;
+  };
+  KeyRing(const crypto::Backend& backend, std::shared_ptr<Keys> keys)
+      : backend_(backend), keys_(std::move(keys)) {}
+
   const crypto::Backend& backend_;
-  std::vector<Entry> entries_;
-  std::vector<std::uint32_t> device_entries_;
-  std::unordered_multimap<std::uint64_t, std::uint32_t> sa_entries_;
+  std::shared_ptr<Keys> keys_;
   std::unordered_map<std::uint64_t, std::vector<Candidate>> made_;
   std::uint64_t last_id_ = ~std::uint64_t{0};
   std::span<Candidate> last_;
-  unsigned phases_ = 0;
 };
 
 // load_keys reads the files that the options name into `ring`, and the configuration if there is

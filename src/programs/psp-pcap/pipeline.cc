@@ -1,99 +1,111 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Three stages and the pieces that go round. Any stage that ends closes the queues beside it, and
-// so the others end too.
+// A batch gets its number when it is read, and has its turn by that number. A lane that ends, at
+// the end of the file or for an error, has no number, so that nobody waits for it.
 #include "pipeline.hh"
 
-#include <array>
+#include <algorithm>
 #include <condition_variable>
-#include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <vector>
 
 namespace psp::pcap_tool {
 namespace {
 
-constexpr std::size_t kPieces = 4;
+constexpr std::size_t kLanesMax = 8;
 
-// Queue hands over pieces. take waits; null once closed and empty, or stopped.
-class Queue {
+// Turn lets batches through one at a time, by number.
+class Turn {
  public:
-  void put(Piece* piece) {
-    {
-      const std::lock_guard lock(mutex_);
-      pieces_.push_back(piece);
-    }
-    changed_.notify_one();
-  }
-  Piece* take() {
+  template <typename Work>
+  void take(std::uint64_t number, Work work) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return closed_ || stopped_ || !pieces_.empty(); });
-    if (pieces_.empty() || stopped_) return nullptr;
-    Piece* piece = pieces_.front();
-    pieces_.pop_front();
-    return piece;
-  }
-  void close() { end(closed_); }
-  // stop: what is in the queue is not wanted any more.
-  void stop() { end(stopped_); }
-
- private:
-  void end(bool& flag) {
-    {
-      const std::lock_guard lock(mutex_);
-      flag = true;
-    }
+    changed_.wait(lock, [&] { return next_ == number; });
+    work();
+    ++next_;
     changed_.notify_all();
   }
 
+ private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Piece*> pieces_;
-  bool closed_ = false;
-  bool stopped_ = false;
+  std::uint64_t next_ = 0;
 };
 
-struct Stages {
-  std::array<Piece, kPieces> pieces;
-  Queue free, filled, done;
-  std::expected<void, std::string> read, written;
+class Pipeline {
+ public:
+  Pipeline(pcap::Reader& reader, pcap::Writer* writer, const Stages& stages)
+      : reader_(reader), writer_(writer), stages_(stages) {}
 
-  void read_all(pcap::Reader& reader) {
-    while (Piece* piece = free.take()) {
-      const auto more = reader.next(piece->in);
-      if (!more) read = std::unexpected(more.error());
-      if (!more || !*more) break;
-      filled.put(piece);
-    }
-    filled.close();
-  }
-  void write_all(pcap::Writer* writer) {
-    while (Piece* piece = done.take()) {
-      if (writer != nullptr && written) written = writer->write(piece->out.span());
-      if (!written) free.stop();  // the reader comes to its end, and then everybody
-      piece->out.clear();
-      free.put(piece);
+  void run(std::size_t lane) {
+    Piece piece;
+    piece.lane = lane;
+    while (const auto number = read(piece)) {
+      begin_.take(*number, [&] { stages_.begin(piece); });
+      if (stages_.middle) stages_.middle(piece);
+      end_.take(*number, [&] { finish(piece); });
+      piece.out.clear();
     }
   }
+  std::expected<void, std::string> outcome() const { return outcome_; }
+
+ private:
+  // read returns the number of the batch, or nothing if there is none.
+  std::optional<std::uint64_t> read(Piece& piece) {
+    const std::lock_guard lock(reading_);
+    if (ended_) return std::nullopt;
+    const auto more = reader_.next(piece.in);
+    if (!more) fail(more.error());
+    ended_ = !more || !*more;
+    if (ended_) return std::nullopt;
+    return number_++;
+  }
+
+  void finish(Piece& piece) {
+    if (stages_.end) stages_.end(piece);
+    if (writer_ == nullptr || !writing_) return;
+    if (const auto written = writer_->write(piece.out.span()); !written) {
+      writing_ = false;
+      const std::lock_guard lock(reading_);
+      fail(written.error());
+      ended_ = true;
+    }
+  }
+
+  // fail keeps the first error. Called with reading_ held.
+  void fail(const std::string& error) {
+    if (outcome_) outcome_ = std::unexpected(error);
+  }
+
+  pcap::Reader& reader_;
+  pcap::Writer* writer_;
+  const Stages& stages_;
+  std::mutex reading_;
+  bool ended_ = false;
+  std::uint64_t number_ = 0;
+  std::expected<void, std::string> outcome_;
+  Turn begin_, end_;
+  bool writing_ = true;  // in end_'s turn
 };
 
 }  // namespace
 
+std::size_t lanes() {
+  return std::clamp<std::size_t>(std::thread::hardware_concurrency() + 1, 2, kLanesMax);
+}
+
 std::expected<void, std::string> run_pipeline(pcap::Reader& reader, pcap::Writer* writer,
-                                              const std::function<void(Piece&)>& work) {
-  Stages stages;
-  for (Piece& piece : stages.pieces) stages.free.put(&piece);
+                                              const Stages& stages) {
+  Pipeline pipeline(reader, writer, stages);
   {
-    const std::jthread read([&] { stages.read_all(reader); });
-    const std::jthread write([&] { stages.write_all(writer); });
-    while (Piece* piece = stages.filled.take()) {
-      work(*piece);
-      stages.done.put(piece);
-    }
-    stages.done.close();
+    std::vector<std::jthread> others;
+    for (std::size_t lane = 1; lane < lanes(); ++lane)
+      others.emplace_back([&pipeline, lane] { pipeline.run(lane); });
+    pipeline.run(0);
   }
-  if (!stages.written) return stages.written;
-  return stages.read;
+  return pipeline.outcome();
 }
 
 }  // namespace psp::pcap_tool

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // encrypt and decrypt: packets through the Sealer or the Opener, directly from the input buffer
-// into the output buffer.
+// into the output buffer. Decrypting needs no order; encrypting does as far as it counts IVs.
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "commands.hh"
 #include "pipeline.hh"
@@ -12,23 +14,58 @@
 namespace psp::pcap_tool {
 namespace {
 
+// Note is a packet that is passed over, and why.
+struct Note {
+  std::uint64_t number = 0;
+  std::string_view label, text;
+};
+
+// Rest is a packet that is laid out in the output and still needs the key.
+struct Rest {
+  std::size_t out_at = 0;  // its IP header in the output
+  std::span<const std::uint8_t> packet;
+  Sealer::Remains remains;
+};
+
+// Lane is what one lane works with, and what it has to tell of the batch that it has.
+struct Lane {
+  KeyRing keys;
+  Opener opener;
+  std::unique_ptr<crypto::Aead> aead = {};  // encrypt
+  std::vector<Rest> rest = {};
+  std::vector<Note> notes = {};
+  std::uint64_t octets = 0, done = 0, skipped = 0;
+  bool unknown_link = false;
+
+  Lane(const KeyRing& shared, crypto::EcnAtExit ecn) : keys(shared.share()), opener(keys, ecn) {}
+};
+
 class Transcoder {
  public:
   Transcoder(const Job& job, std::optional<Sealer> sealer)
       : options_(job.options),
         sealer_(std::move(sealer)),
-        opener_(job.keys, reference() || !options_.merge_ecn ? crypto::EcnAtExit::kIgnore
-                                                             : crypto::EcnAtExit::kMerge),
         rewriter_({.growth = sealer_ ? std::uint32_t{Sealer::kMost} : 0, .reference = reference()}),
         problems_(options_.quiet),
-        progress_(options_.progress, job.reader.size()) {}
-
-  void work(Piece& piece) {
-    for (const pcap::Record& record : piece.in.records) {
-      octets_ += record.size;
-      take(piece, record);
+        progress_(options_.progress, job.reader.size()) {
+    const auto ecn =
+        reference() || !options_.merge_ecn ? crypto::EcnAtExit::kIgnore : crypto::EcnAtExit::kMerge;
+    for (std::size_t i = 0; i < lanes(); ++i) {
+      lanes_.push_back(std::make_unique<Lane>(job.keys, ecn));
+      if (sealer_) lanes_.back()->aead = sealer_->make_aead(lanes_.back()->keys);
     }
-    progress_.tick(octets_, done_ + skipped_ + problems_.count());
+  }
+
+  Stages stages() {
+    const auto take_all = [this](Piece& piece) {
+      Lane& lane = *lanes_[piece.lane];
+      for (const pcap::Record& record : piece.in.records) take(lane, piece, record);
+    };
+    const auto tell = [this](Piece& piece) { this->tell(*lanes_[piece.lane]); };
+    if (!sealer_) return {.begin = [](Piece&) {}, .middle = take_all, .end = tell};
+    return {.begin = take_all,
+            .middle = [this](Piece& piece) { encrypt(*lanes_[piece.lane], piece); },
+            .end = tell};
   }
 
   int finish(const pcap::Reader& reader, std::expected<void, std::string> ran);
@@ -36,63 +73,86 @@ class Transcoder {
  private:
   bool reference() const { return !options_.configuration.empty(); }
 
-  void take(Piece& piece, const pcap::Record& record) {
+  void take(Lane& lane, Piece& piece, const pcap::Record& record) {
+    lane.octets += record.size;
     if (record.kind == pcap::Record::Kind::kBroken)
-      return problems_.add(record.number, "", record.problem);
+      return lane.notes.push_back({record.number, "", record.problem});
     if (record.kind != pcap::Record::Kind::kPacket)
       return rewriter_.copy(piece.in.octets.span(), record, piece.out);
     const Frame frame = look(record, piece.in.octets.span());
     if (sealer_)
-      seal(piece, record, frame);
+      lay_out(lane, piece, record, frame);
     else
-      open(piece, record, frame);
+      open(lane, piece, record, frame);
+  }
+  static void refuse(Lane& lane, std::uint64_t number, Drop drop, std::string_view note) {
+    lane.notes.push_back({number, name(drop), note.empty() ? text(drop) : note});
   }
 
-  void seal(Piece& piece, const pcap::Record& record, const Frame& frame) {
+  // lay_out is called by one lane at a time: the sealer counts IVs.
+  void lay_out(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame) {
     const std::size_t most = frame.octets.size() + Sealer::kMost;
     std::uint8_t* out = rewriter_.begin(record, most, piece.out);
-    const auto sealed = sealer_->seal(frame, {out + frame.link.ip_at, most - frame.link.ip_at});
-    if (sealed.skipped) return skip(piece, record);
-    if (sealed.drop)
-      return problems_.add(record.number, name(*sealed.drop),
-                           sealed.note.empty() ? text(*sealed.drop) : sealed.note);
-    write(piece, record, frame, out, sealed.size, sealed.family);
+    const auto sealed = sealer_->lay_out(frame, {out + frame.link.ip_at, most - frame.link.ip_at});
+    if (sealed.skipped) return skip(lane, piece, record);
+    if (sealed.drop) return refuse(lane, record.number, *sealed.drop, sealed.note);
+    const auto out_at = static_cast<std::size_t>(out - piece.out.data()) + frame.link.ip_at;
+    if (write(lane, piece, record, frame, out, sealed.size, sealed.family))
+      lane.rest.push_back({out_at, frame.packet, sealed.remains});
   }
 
-  void open(Piece& piece, const pcap::Record& record, const Frame& frame) {
+  void encrypt(Lane& lane, Piece& piece) const {
+    for (const Rest& rest : lane.rest)
+      sealer_->complete(*lane.aead, rest.remains, rest.packet, piece.out.data() + rest.out_at);
+    lane.rest.clear();
+  }
+
+  void open(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame) const {
     if (frame.what == Frame::What::kNotIp || frame.what == Frame::What::kOther)
-      return skip(piece, record);
+      return skip(lane, piece, record);
     if (frame.what == Frame::What::kBroken)
-      return problems_.add(record.number, name(*frame.drop), frame.why());
+      return refuse(lane, record.number, *frame.drop, frame.why());
     std::uint8_t* out = rewriter_.begin(record, frame.octets.size(), piece.out);
-    const auto opened = opener_.open(frame, {out + frame.link.ip_at, frame.packet.size()});
-    if (opened.drop)
-      return problems_.add(record.number, name(*opened.drop),
-                           opened.note.empty() ? text(*opened.drop) : opened.note);
-    write(piece, record, frame, out, opened.size,
+    const auto opened = lane.opener.open(frame, {out + frame.link.ip_at, frame.packet.size()});
+    if (opened.drop) return refuse(lane, record.number, *opened.drop, opened.note);
+    write(lane, piece, record, frame, out, opened.size,
           static_cast<std::uint8_t>(out[frame.link.ip_at] >> 4));
   }
 
   // write puts the link header in front of the IP packet that is already there.
-  void write(Piece& piece, const pcap::Record& record, const Frame& frame, std::uint8_t* out,
-             std::size_t size, std::uint8_t family) {
+  bool write(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame,
+             std::uint8_t* out, std::size_t size, std::uint8_t family) const {
     if (frame.link.ip_at != 0) std::memcpy(out, frame.octets.data(), frame.link.ip_at);
-    if (!pcap::set_family(out, record.link_type, frame.link, family))
-      return problems_.add(record.number, "", "its link type cannot carry the other IP family");
+    if (!pcap::set_family(out, record.link_type, frame.link, family)) {
+      lane.notes.push_back({record.number, "", "its link type cannot carry the other IP family"});
+      return false;
+    }
     rewriter_.end(piece.in.octets.span(), record, frame.link.ip_at + size, piece.out);
-    ++done_;
+    ++lane.done;
+    return true;
   }
 
-  void skip(Piece& piece, const pcap::Record& record) {
-    ++skipped_;
-    if (!pcap::understands(record.link_type)) unknown_link_ = true;
+  void skip(Lane& lane, Piece& piece, const pcap::Record& record) const {
+    ++lane.skipped;
+    if (!pcap::understands(record.link_type)) lane.unknown_link = true;
     if (options_.keep) rewriter_.copy(piece.in.octets.span(), record, piece.out);
+  }
+
+  // tell makes what a lane has noted of its batch everybody's.
+  void tell(Lane& lane) {
+    octets_ += std::exchange(lane.octets, 0);
+    done_ += std::exchange(lane.done, 0);
+    skipped_ += std::exchange(lane.skipped, 0);
+    unknown_link_ |= lane.unknown_link;
+    for (const Note& note : lane.notes) problems_.add(note.number, note.label, note.text);
+    lane.notes.clear();
+    progress_.tick(octets_, done_ + skipped_ + problems_.count());
   }
 
   const Options& options_;
   std::optional<Sealer> sealer_;
-  Opener opener_;
-  pcap::Rewriter rewriter_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  const pcap::Rewriter rewriter_;
   Problems problems_;
   Progress progress_;
   std::uint64_t octets_ = 0, done_ = 0, skipped_ = 0;
@@ -150,7 +210,7 @@ int run_transcode(Job& job) {
     return kExitFile;
   }
   Transcoder transcoder(job, std::move(sealer));
-  auto ran = run_pipeline(job.reader, &*writer, [&](Piece& piece) { transcoder.work(piece); });
+  auto ran = run_pipeline(job.reader, &*writer, transcoder.stages());
   if (ran) ran = writer->close();
   return transcoder.finish(job.reader, ran);
 }
