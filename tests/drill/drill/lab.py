@@ -6,7 +6,10 @@
     eth0  10.99.0.1  fd99::1  ---veth--- peer0 (no address, no kernel stack): Wire
 
 Neighbour entries are static, so nobody asks by ARP or ND. Frames come to the wire as a wire has
-them: segmentation and checksums are done before, also where the host leaves them to its netdev.
+them: segmentation and checksums are done before, also where the host leaves them to its netdev. With
+`offload on` eth0 does both, as a NIC: frames leave it in one piece, and are cut behind it.
+
+    eth0  ---veth---  peer0  ---bridge---  hop0  ---veth---  hop1: Wire
 """
 import ctypes
 import ipaddress
@@ -92,27 +95,35 @@ class Wire:
 class Lab:
     """One lab: made once, then used by script after script until one asks for another."""
 
-    def __init__(self, pspd, mtu=1500, arguments=()):
+    def __init__(self, pspd, mtu=1500, arguments=(), offload=False):
         self.pspd_path, self.arguments = pspd, list(arguments)
-        self.config = (mtu, tuple(arguments))
+        self.config = (mtu, tuple(arguments), offload)
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.host = new_netns()
         self.peer = new_netns()
         self.daemon = None
         self.log = b""
-        self.set_up(mtu)
-        self.wire = Wire("peer0")
+        self.set_up(mtu, offload)
+        self.wire = Wire("hop1" if offload else "peer0")
         app.enter(self.home)
         self.app = app.Application(self.host)
         self.start_pspd()
 
-    def set_up(self, mtu):
+    def set_up(self, mtu, offload):
         me = f"/proc/{os.getpid()}/fd"
         set_sysctl("net/ipv6/conf/default/disable_ipv6", 1)
         run(f"ip link add peer0 mtu {mtu} arp off type veth peer name eth0 mtu {mtu} "
             f"netns {me}/{self.host}")
         set_sysctl("net/ipv6/conf/peer0/disable_ipv6", 1)
-        run(f"ip link set peer0 address {PEER_MAC.hex(':')} && ip link set peer0 up")
+        run("ip link set peer0 up")
+        if offload:
+            run(f"ip link add hop0 mtu {mtu} type veth peer name hop1 mtu {mtu} && "
+                "ethtool -K hop0 tso off tx off >/dev/null && "
+                f"ip link add br0 mtu {mtu} type bridge mcast_snooping 0 && "
+                "for one in hop0 peer0; do ip link set $one master br0; done && "
+                "for one in br0 hop0 hop1; do ip link set $one up; done")
+        else:
+            run(f"ip link set peer0 address {PEER_MAC.hex(':')}")
         app.enter(self.host)
         for where in ("all", "default", "eth0"):
             set_sysctl(f"net/ipv4/conf/{where}/rp_filter", 0)
@@ -127,7 +138,7 @@ class Lab:
         set_sysctl("net/ipv4/icmp_ratelimit", 0)
         set_sysctl("net/ipv6/icmp/ratelimit", 0)
         lines = [f"ip link set eth0 address {HOST_MAC.hex(':')} && ip link set lo up",
-                 "ethtool -K eth0 tso off tx off >/dev/null",
+                 "true" if offload else "ethtool -K eth0 tso off tx off >/dev/null",
                  f"ip addr add {ADDRESSES[4]}1/24 dev eth0",
                  f"ip addr add {ADDRESSES[6]}1/64 dev eth0 nodad && ip link set eth0 up"]
         for number in PEERS:

@@ -71,7 +71,7 @@ class Statement:
 
 
 class Script:
-    SETTINGS = ("family", "mtu", "pspd", "fresh", "patience")
+    SETTINGS = ("family", "mtu", "pspd", "offload", "fresh", "patience")
 
     def __init__(self, path):
         self.path = str(path)
@@ -92,7 +92,8 @@ class Script:
     @property
     def config(self):
         """What the lab must be like."""
-        return int(self.settings["mtu"]), tuple(shlex.split(self.settings["pspd"]))
+        return (int(self.settings["mtu"]), tuple(shlex.split(self.settings["pspd"])),
+                self.settings.get("offload") == "on")
 
     def parse(self, number, text):
         match = LINE.match(text)
