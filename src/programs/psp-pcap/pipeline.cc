@@ -93,7 +93,7 @@ class Pipeline {
 }  // namespace
 
 std::size_t lanes() {
-  return std::clamp<std::size_t>(std::thread::hardware_concurrency() + 1, 2, kLanesMax);
+  return std::clamp<std::size_t>(std::thread::hardware_concurrency(), 2, kLanesMax);
 }
 
 std::expected<void, std::string> run_pipeline(pcap::Reader& reader, pcap::Writer* writer,

@@ -25,7 +25,7 @@ struct Piece {
   std::size_t lane = 0;  // 0..lanes() - 1
 };
 
-// lanes is how many there are: one more than processors, for whoever waits for a file.
+// lanes is how many there are: one for each processor, two at least since one may wait for a file.
 std::size_t lanes();
 
 // Stages is what is done with each batch.
