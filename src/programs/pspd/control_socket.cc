@@ -24,6 +24,7 @@
 #include "closer.hh"
 #include "delivery.hh"
 #include "envelope.hh"
+#include "fair_share.hh"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -40,6 +41,7 @@ constexpr std::size_t kDescriptorsOfUse = 2;  // more than that is no request
 constexpr auto kRetry = 5ms;
 constexpr auto kRetryMax = 320ms;
 constexpr auto kAcceptPause = 100ms;
+constexpr auto kNobody = static_cast<uid_t>(-1);  // whose time it takes to accept
 // What the kernel holds of our answers for one client (it doubles the number).
 constexpr int kSendBuffer = 32 * 1024;
 // Messages of one datagram are answered in portions, as their answers are taken; others have their
@@ -48,6 +50,7 @@ constexpr std::size_t kPortion = 16;
 constexpr std::size_t kAnswersMax = 16 * 1024;
 constexpr std::size_t kOverhead = 64;  // of an answer that is held
 constexpr int kPortionsAtOnce = 4;
+constexpr auto kTurn = 1ms;  // after this, too, others have their turn
 
 struct Address {
   sockaddr_un name{};
@@ -176,6 +179,7 @@ struct ControlSocket::Client {
   EventLoop::Source readable{};
   std::chrono::steady_clock::time_point due{};  // while answers wait
   std::chrono::milliseconds pause{};
+  FairShare::Place place{};
   std::list<Client>::iterator self{};
 };
 
@@ -192,7 +196,14 @@ class ControlSocket::Hub {
   UniqueFd welcome(UniqueFd fd);
   EventLoop& loop() { return loop_; }
 
+  // enter and leave: a listener has its share as a process has. turn does a step of its work.
+  FairShare::Place enter(uid_t uid, pid_t pid) { return share_.enter(uid, pid); }
+  void leave(const FairShare::Place& place) { share_.leave(*place.flow); }
+  template <typename Step>
+  void turn(FairShare::Place& place, const Step& step);
+
  private:
+  void take_turn(Client& client, void (Hub::*step)(Client&));
   void serve(Client& client);
   void listen_to(Client& client);
   void work(Client& client);
@@ -221,6 +232,8 @@ class ControlSocket::Hub {
     return uid == 0 && netns != home_netns_ ? kRootElsewhere : uid;
   }
   std::uint64_t home_netns_ = 0;
+  FairShare share_;
+  std::chrono::steady_clock::time_point turn_end_{};  // of the client that is at work
   std::map<uid_t, Account> accounts_;
   std::size_t octets_ = 0;  // of all accounts
   Delivery delivery_;
@@ -279,6 +292,7 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   client.caller.uid = peer.uid;
   client.caller.pid = peer.pid;
   account.clients++;
+  client.place = enter(uid, peer.pid);
   client.caller.netns = netns;
   if (!can_ask_later(client.fd.get())) {
     client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
@@ -288,8 +302,24 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   return {};
 }
 
+template <typename Step>
+void ControlSocket::Hub::turn(FairShare::Place& place, const Step& step) {
+  const auto start = std::chrono::steady_clock::now();
+  turn_end_ = start + kTurn;
+  share_.begin(place.stamp);
+  step();
+  place.stamp = share_.charge(*place.flow, std::chrono::steady_clock::now() - start);
+}
+
+void ControlSocket::Hub::take_turn(Client& client, void (Hub::*step)(Client&)) {
+  turn(client.place, [&] { (this->*step)(client); });
+  client.readable.set_order(client.place.stamp);
+}
+
 void ControlSocket::Hub::listen_to(Client& client) {
-  client.readable = loop_.on_readable(client.fd.get(), [this, &client] { serve(client); });
+  client.readable =
+      loop_.on_readable(client.fd.get(), [this, &client] { take_turn(client, &Hub::serve); });
+  client.readable.set_order(client.place.stamp);
 }
 
 // drop ends a connection; `empty`: nothing can be left in it. Called from the client's own
@@ -316,7 +346,10 @@ void ControlSocket::Hub::drop(Client& client, bool empty) {
 }
 
 void ControlSocket::Hub::reap() {
-  for (const auto& client : gone_) clients_.erase(client);
+  for (const auto& client : gone_) {
+    leave(client->place);
+    clients_.erase(client);
+  }
   gone_.clear();
   if (accounts_.size() > 1)
     std::erase_if(accounts_, [](auto& entry) {
@@ -357,7 +390,9 @@ void ControlSocket::Hub::work(Client& client) {
   const std::size_t before = client.sent;
   for (int portions = 0;; portions++) {
     if (!flush(client)) return drop(client);
-    if (!client.answers.empty() || portions == kPortionsAtOnce || !produce(client)) break;
+    if (!client.answers.empty() || portions == kPortionsAtOnce ||
+        std::chrono::steady_clock::now() >= turn_end_ || !produce(client))
+      break;
   }
   if (!hold(client)) return drop(client);
   if (idle(client)) {
@@ -428,6 +463,7 @@ void ControlSocket::Hub::answer_portion(Client& client) {
       client.answers.push_back(std::move(answer));
     }
     answers.clear();
+    if (std::chrono::steady_clock::now() >= turn_end_) break;
   }
   if (!client.request.empty()) return;
   for (UniqueFd& fd : client.fds) accounts_[client.uid].closer.take(std::move(fd));
@@ -524,11 +560,18 @@ bool ControlSocket::Hub::flush(Client& client) {
   return true;
 }
 
+// tick sees to those whose answers wait, by their stamps, and leaves after a turn what is left to
+// the next tick: meanwhile others are heard.
 void ControlSocket::Hub::tick() {
   const auto now = std::chrono::steady_clock::now();
-  const std::vector<Client*> all = waiting_;
-  for (Client* client : all)
-    if (client->due <= now) work(*client);
+  std::vector<Client*> due;
+  std::ranges::copy_if(waiting_, std::back_inserter(due),
+                       [now](const Client* client) { return client->due <= now; });
+  std::ranges::sort(due, {}, [](const Client* client) { return client->place.stamp; });
+  for (Client* client : due) {
+    take_turn(*client, &Hub::work);
+    if (std::chrono::steady_clock::now() >= now + kTurn) break;
+  }
   if (waiting_.empty()) tick_ = {};
 }
 
@@ -541,11 +584,15 @@ void ControlSocket::Hub::multicast(std::uint32_t group_bit, std::uint64_t netns,
 }
 
 ControlSocket::ControlSocket(std::shared_ptr<Hub> hub, UniqueFd listener, std::string path)
-    : hub_(std::move(hub)), listener_(std::move(listener)), path_(std::move(path)) {
+    : hub_(std::move(hub)),
+      listener_(std::move(listener)),
+      path_(std::move(path)),
+      place_(hub_->enter(kNobody, listener_.get())) {
   accept();
 }
 
 ControlSocket::~ControlSocket() {
+  hub_->leave(place_);
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
@@ -571,7 +618,11 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
 // accept takes connections as they come.
 void ControlSocket::accept() {
   pause_ = {};
-  accept_ = hub_->loop().on_readable(listener_.get(), [this] { accept_one(); });
+  accept_ = hub_->loop().on_readable(listener_.get(), [this] {
+    hub_->turn(place_, [this] { accept_one(); });
+    accept_.set_order(place_.stamp);
+  });
+  accept_.set_order(place_.stamp);
 }
 
 // accept_one pauses without a descriptor to accept with, and while a user has so many that hang in

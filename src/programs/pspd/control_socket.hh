@@ -6,7 +6,8 @@
 //
 // A client can cost pspd a bounded amount of memory and nobody else anything: requests wait in its
 // socket while its answers wait here, one that does not read loses notifications, as netlink has
-// it, and what closing its descriptors may cost is paid by a thread of its user's (Closer).
+// it, what closing its descriptors may cost is paid by a thread of its user's (Closer), and users
+// have their turns by what they took before (FairShare), however many connections one has.
 //
 // Threading: the control thread only.
 #pragma once
@@ -20,6 +21,7 @@
 #include <psp/netlink/server.hh>
 
 #include "event_loop.hh"
+#include "fair_share.hh"
 
 namespace psp {
 
@@ -52,7 +54,8 @@ class ControlSocket {
   std::shared_ptr<Hub> hub_;
   UniqueFd listener_;
   std::string path_;  // to unlink; empty for an abstract address
-  UniqueFd held_;     // accepted, but there is nothing to be done with it now
+  FairShare::Place place_;
+  UniqueFd held_;  // accepted, but there is nothing to be done with it now
   EventLoop::Source accept_;
   EventLoop::Source pause_;  // while there is no descriptor to accept with
 };

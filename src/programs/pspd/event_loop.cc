@@ -23,6 +23,10 @@ EventLoop::Source::Source(Source&&) noexcept = default;
 EventLoop::Source& EventLoop::Source::operator=(Source&&) noexcept = default;
 EventLoop::Source::~Source() = default;
 
+void EventLoop::Source::set_order(std::int64_t order) {
+  if (state_) sd_event_source_set_priority(state_->source, order);
+}
+
 namespace {
 
 using State = EventLoop::Source::State;

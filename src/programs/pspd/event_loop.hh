@@ -33,6 +33,10 @@ class EventLoop {
     Source& operator=(Source&&) noexcept;
     ~Source();
 
+    // set_order: among the sources that are ready the one with the lowest order is called; 0, the
+    // one of all that is never ordered, before all others. Nothing for an empty Source.
+    void set_order(std::int64_t order);
+
    private:
     std::unique_ptr<State> state_;
   };
