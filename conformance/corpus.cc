@@ -14,19 +14,6 @@
 namespace psp::conformance {
 namespace {
 
-std::string_view counter_of(Drop reason) {
-  enum class Counter { RX_ERROR, RX_BAD, RX_AUTH_FAIL, TX_ERROR, NONE };
-  constexpr std::string_view names[] = {"rx-error", "rx-bad", "rx-auth-fail", "tx-error", ""};
-  switch (reason) {
-#define PSP_COUNTER_CASE_(name, number, counter, text) \
-  case Drop::name:                                     \
-    return names[static_cast<std::size_t>(Counter::counter)];
-    PSP_DROP_REASONS(PSP_COUNTER_CASE_)
-#undef PSP_COUNTER_CASE_
-  }
-  return "";
-}
-
 std::string_view kind_name(Case::Kind kind) {
   return kind == Case::Kind::kSeal ? "seal" : kind == Case::Kind::kOpen ? "open" : "drop";
 }
@@ -57,7 +44,7 @@ std::string line_of(const Keys& keys, const Case& one) {
   if (one.kind == Case::Kind::kSeal) add_sender(line, keys, one);
   if (one.kind == Case::Kind::kDrop) {
     add(line, "reason", name(one.reason));
-    add(line, "counter", counter_of(one.reason));
+    add(line, "counter", counter_name(one.reason));
     if (one.or_ignore) add(line, "or_ignore", 1u);
   } else {
     add(line, "clear", to_hex(one.clear));

@@ -41,4 +41,19 @@ constexpr std::string_view text(Drop reason) {
   return "unknown reason";
 }
 
+// counter_name is the counter of the PSP specification (section 8) that the reason is counted
+// under, as psp.yaml writes it; empty if none.
+constexpr std::string_view counter_name(Drop reason) {
+  enum class Counter { RX_ERROR, RX_BAD, RX_AUTH_FAIL, TX_ERROR, NONE };
+  constexpr std::string_view names[] = {"rx-error", "rx-bad", "rx-auth-fail", "tx-error", ""};
+  switch (reason) {
+#define PSP_DROP_CASE_(name, number, counter, text) \
+  case Drop::name:                                  \
+    return names[static_cast<int>(Counter::counter)];
+    PSP_DROP_REASONS(PSP_DROP_CASE_)
+#undef PSP_DROP_CASE_
+  }
+  return "";
+}
+
 }  // namespace psp

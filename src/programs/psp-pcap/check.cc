@@ -282,8 +282,8 @@ int Checker::finish(const pcap::Reader& reader, std::expected<void, std::string>
     fmt::print("{}\n", to_json().dump());
   else
     print_text();
-  if (!ran || !reader.damaged().empty()) {
-    say("error: " + (ran ? fmt::format("{}: {}", reader.path(), reader.damaged()) : ran.error()));
+  if (const auto failure = failure_of(reader, ran); !failure.empty()) {
+    say("error: " + failure);
     return kExitFile;
   }
   return problems_.count() != 0 ? kExitPackets : kExitOk;

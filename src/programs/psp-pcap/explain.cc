@@ -161,7 +161,7 @@ Json to_json(std::uint64_t number, const Frame& frame, const Explanation& explan
   json["verdict"] = verdict_text(explanation.verdict);
   if (explanation.reason) {
     json["reason"] = name(*explanation.reason);
-    json["counter"] = counter_of(*explanation.reason);
+    json["counter"] = counter_name(*explanation.reason);
   } else if (explanation.verdict == Verdict::kDeliver) {
     json["counter"] = "rx-packets";
   }
@@ -182,7 +182,7 @@ Json to_json(std::uint64_t number, const Frame& frame, const Explanation& explan
 std::string to_text(std::uint64_t number, const Frame& frame, const Explanation& explanation) {
   std::string lines = fmt::format("{}: {}", number, verdict_text(explanation.verdict));
   if (explanation.reason) {
-    const auto counter = counter_of(*explanation.reason);
+    const auto counter = counter_name(*explanation.reason);
     lines += fmt::format(" {}{}", name(*explanation.reason),
                          counter.empty() ? "" : fmt::format(" ({})", counter));
   } else if (explanation.verdict == Verdict::kDeliver) {
@@ -229,9 +229,8 @@ int run_explain(Job& job) {
   };
   const auto ran = run_pipeline(job.reader, &*writer, {.begin = work});
   problems.flush();
-  if (!ran || !job.reader.damaged().empty()) {
-    say("error: " +
-        (ran ? fmt::format("{}: {}", job.reader.path(), job.reader.damaged()) : ran.error()));
+  if (const auto failure = failure_of(job.reader, ran); !failure.empty()) {
+    say("error: " + failure);
     return kExitFile;
   }
   return problems.count() != 0 ? kExitPackets : kExitOk;

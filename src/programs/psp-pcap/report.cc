@@ -22,17 +22,10 @@ void write_stderr(std::string_view text) {
 
 void say(const std::string& line) { write_stderr("psp-pcap: " + line + "\n"); }
 
-std::string_view counter_of(Drop reason) {
-  enum class Counter { RX_ERROR, RX_BAD, RX_AUTH_FAIL, TX_ERROR, NONE };
-  constexpr std::string_view names[] = {"rx-error", "rx-bad", "rx-auth-fail", "tx-error", ""};
-  switch (reason) {
-#define PSP_COUNTER_CASE_(name, number, counter, text) \
-  case Drop::name:                                     \
-    return names[static_cast<std::size_t>(Counter::counter)];
-    PSP_DROP_REASONS(PSP_COUNTER_CASE_)
-#undef PSP_COUNTER_CASE_
-  }
-  return "";
+std::string failure_of(const pcap::Reader& reader, const std::expected<void, std::string>& ran) {
+  if (!ran) return ran.error();
+  if (reader.damaged().empty()) return "";
+  return fmt::format("{}: {}", reader.path(), reader.damaged());
 }
 
 void Problems::add(std::uint64_t number, std::string_view label, std::string_view text) {

@@ -5,18 +5,19 @@
 
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <string>
 #include <string_view>
 
-#include <psp/wire/drop.hh>
+#include <psp/pcap/file.hh>
 
 namespace psp::pcap_tool {
 
 // say writes one line to standard error, with the name of the program in front.
 void say(const std::string& line);
 
-// counter_of is the counter of the PSP specification that a drop is counted under, "" if none.
-std::string_view counter_of(Drop reason);
+// failure_of is why a capture was not worked through to its end, empty if it was.
+std::string failure_of(const pcap::Reader& reader, const std::expected<void, std::string>& ran);
 
 // Problems names packets with something wrong, neighbours of the same kind on one line.
 class Problems {

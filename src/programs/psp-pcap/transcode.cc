@@ -162,11 +162,7 @@ class Transcoder {
 int Transcoder::finish(const pcap::Reader& reader, std::expected<void, std::string> ran) {
   problems_.flush();
   int status = problems_.count() != 0 ? kExitPackets : kExitOk;
-  std::string error;
-  if (!ran)
-    error = ran.error();
-  else if (!reader.damaged().empty())
-    error = fmt::format("{}: {}", reader.path(), reader.damaged());
+  const std::string error = failure_of(reader, ran);
   if (!error.empty()) status = kExitFile;
   const char* verb = sealer_ ? "encrypted" : "decrypted";
   if (options_.json) {
