@@ -432,6 +432,7 @@ class Lifetime : public testing::Test {
   void restart(From side, bool kill);
   void expect_no_connections();
   void expect_as_at_the_start(From side);
+  void expect_nothing_stale(From side);
   void report(const std::string& when);
 
   std::optional<Hosts> hosts_;
@@ -523,6 +524,17 @@ void Lifetime::expect_as_at_the_start(From side) {
       << testing::PrintToString(entries_of(pid(side)));
   EXPECT_TRUE(eventually([&] { return descriptors_of(pid(side)) == descriptors; }))
       << descriptors_of(pid(side)) << ", before " << descriptors;
+  expect_nothing_stale(side);
+}
+
+// expect_nothing_stale: two rotations make every association stale and count it, also one whose
+// socket is gone and that no listing shows.
+void Lifetime::expect_nothing_stale(From side) {
+  Client client = hosts_->client(side);
+  const std::uint32_t device = client.devices().value().front().id;
+  const std::uint64_t before = client.stats(device).value().stale_events;
+  for (int i = 0; i < 2; i++) EXPECT_TRUE(client.key_rotate(device));
+  EXPECT_EQ(client.stats(device).value().stale_events, before) << "associations of nobody";
 }
 
 TEST_F(Lifetime, ManyConnectionsAndRestartsOfPspdLeaveNothing) {
