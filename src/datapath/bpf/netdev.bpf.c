@@ -503,9 +503,10 @@ static __always_inline bool psp_begins(const struct psp_segment* segment, const 
 }
 
 /*
- * psp_is_late: a segment in clear for a connection in TIME_WAIT that was PSP Full. It would be
- * answered, or end that state; only a SYN may pass, to begin another connection. The state of an
- * orphan in FIN_WAIT2 is TIME_WAIT too. Of a first fragment we may see no more than the ports.
+ * psp_is_late: a segment in clear for a connection in TIME_WAIT that the state table refuses: all
+ * if it was PSP Full, else those that take sequence space, but for a FIN. It would be answered, or
+ * end that state; only a SYN may pass, to begin another connection. The state of an orphan in
+ * FIN_WAIT2 is TIME_WAIT too. Of a first fragment we may see no more than the ports.
  */
 static __always_inline bool psp_is_late(struct __sk_buff* skb) {
   struct psp_tuple_entry* entry;
@@ -519,7 +520,7 @@ static __always_inline bool psp_is_late(struct __sk_buff* skb) {
   tuple = segment.tuple;
   psp_turn(&tuple);
   entry = bpf_map_lookup_elem(&psp_departed, &tuple);
-  if (!entry || !entry->full) return false;
+  if (!entry || !(entry->full || segment.payload || segment.syn)) return false;
   sk = psp_lookup(skb, &segment);
   if (!sk) return false;
   late = sk->state == PSP_TCP_TIME_WAIT && !psp_begins(&segment, sk);
