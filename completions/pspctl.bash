@@ -33,7 +33,7 @@ _pspctl_full() {
   for candidate; do [[ $candidate == "$word"* ]] && echo "$candidate" && return; done
 }
 
-_pspctl_nouns=(dev key assoc stats monitor doctor netlink run)
+_pspctl_nouns=(dev key assoc stats monitor doctor netlink run capture)
 _pspctl_operations=(dev-get dev-set key-rotate rx-assoc tx-assoc get-stats dev-assoc dev-disassoc)
 
 _pspctl_verbs() {
@@ -119,6 +119,7 @@ _pspctl_options() {
   case $1 in
     doctor) echo --peer ;;
     netlink) echo --dump --show-keys ;;
+    capture) echo --dev --write --count --duration --snaplen --filter --port --buffer --key-log ;;
   esac
 }
 
@@ -127,10 +128,11 @@ _pspctl() {
   _pspctl_command=("${COMP_WORDS[0]}")
   for ((at = 1; at < COMP_CWORD; at++)); do
     case ${COMP_WORDS[at]} in
-      -n | -netns | --netns | --socket | --peer | --json)
+      -n | -netns | --netns | --socket | --peer | --json | -w | --write | --dev | --count | --duration | \
+        --snaplen | --filter | --port | --buffer | --key-log)
         [[ ${COMP_WORDS[at]} == --json && $noun != netlink ]] && continue
         ((at + 1 < COMP_CWORD)) || break
-        [[ ${COMP_WORDS[at]} == --@(peer|json) ]] ||
+        [[ ${COMP_WORDS[at]} != @(-n|-netns|--netns|--socket) ]] ||
           _pspctl_command+=("${COMP_WORDS[at]}" "${COMP_WORDS[at + 1]}")
         at=$((at + 1))
         ;;
@@ -150,6 +152,8 @@ _pspctl() {
   if ((at < COMP_CWORD)); then # the value of an option
     case ${COMP_WORDS[at]} in
       -n | *netns) candidates=$(_pspctl_names /run/netns) ;;
+      --dev) candidates=$(_pspctl_names /sys/class/net) ;;
+      -w | --write | --key-log) candidates=$(compgen -f -- "$current") ;;
       *) candidates= ;;
     esac
   elif [[ $current == -* ]]; then

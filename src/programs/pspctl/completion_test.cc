@@ -88,6 +88,9 @@ TEST_F(Completion, OffersWordsAndOptions) {
   EXPECT_EQ(complete({"netlink", "dev-get", "--json", "{}", "--d"}),
             (Words{"--details", "--dump"}));
   EXPECT_EQ(complete({"dev", "--on"}), (Words{"--oneline"}));
+  EXPECT_EQ(complete({"cap"}), (Words{"capture"}));
+  EXPECT_EQ(complete({"capture", "--dev", "l"}), (Words{"lo"}));
+  EXPECT_EQ(complete({"capture", "--dev", "lo", "--k"}), (Words{"--key-log"}));
   EXPECT_EQ(complete({"monitor", "m"}), (Words{"mgmt"}));
 }
 
