@@ -148,9 +148,10 @@ bool needs_net_admin(Octets messages) {
   bool needs = false;
   for_each_message(messages, [&](std::size_t at, const nlmsghdr& header) {
     const std::uint8_t cmd = command(messages, at);
-    needs = needs || (header.nlmsg_type == SOFTPSP_ID_PSP &&
-                      (cmd == PSPNL_CMD_DEV_SET || cmd == PSPNL_CMD_KEY_ROTATE ||
-                       cmd == PSPNL_CMD_DEV_ASSOC || cmd == PSPNL_CMD_DEV_DISASSOC)) ||
+    needs = needs ||
+            (header.nlmsg_type == SOFTPSP_ID_PSP &&
+             (cmd == PSPNL_CMD_DEV_SET || cmd == PSPNL_CMD_KEY_ROTATE ||
+              cmd == PSPNL_CMD_DEV_ASSOC || cmd == PSPNL_CMD_DEV_DISASSOC)) ||
             (header.nlmsg_type == SOFTPSP_ID_SOFTPSP && cmd == SOFTPSP_CMD_KEY_GET);
     return !needs;
   });
