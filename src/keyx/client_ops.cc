@@ -34,7 +34,8 @@ OpsError to_ops_error(const ClientError& error) { return {error.sys_errno, error
 // ConnectedOps is ClientOps that owns its client.
 class ConnectedOps final : public PspOps {
  public:
-  explicit ConnectedOps(Client client) : client_(std::move(client)), ops_(client_) {}
+  ConnectedOps(Client client, std::chrono::milliseconds remember)
+      : client_(std::move(client)), ops_(client_, remember) {}
   Availability available(int fd) override { return ops_.available(fd); }
   std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override {
     return ops_.rx_assoc(fd, version);
@@ -51,19 +52,27 @@ class ConnectedOps final : public PspOps {
 }  // namespace
 
 Availability ClientOps::available(int fd) {
-  const auto devices = client_.devices();
+  if (std::chrono::steady_clock::now() - asked_ < remember_)
+    if (Availability known = look(fd, devices_); known.versions.bits != 0) return known;
+  auto devices = client_.devices();
   if (!devices) {
     const int error = devices.error().sys_errno;
     const bool permission = error == EPERM || error == EACCES;
     return absent(permission ? Absence::kPermission : Absence::kFault, devices.error().message);
   }
-  const auto route = route_ifindex(fd);
+  devices_ = std::move(*devices);
+  asked_ = std::chrono::steady_clock::now();
+  return look(fd, devices_);
+}
+
+Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {
+  const auto route = routes_.ifindex(fd);
   const DeviceInfo* device = nullptr;
-  for (const auto& candidate : *devices)
+  for (const auto& candidate : devices)
     if (route && serves(candidate, *route)) device = &candidate;
   // A device that the kernel associated with this namespace reports its main netdev's ifindex.
-  if (device == nullptr && devices->size() == 1 && client_.provider() == Client::Provider::kKernel)
-    device = &devices->front();
+  if (device == nullptr && devices.size() == 1 && client_.provider() == Client::Provider::kKernel)
+    device = &devices.front();
   if (device == nullptr) {
     if (!route) return absent(Absence::kNoDevice, "the connection has no route");
     const std::string name = netdev_name(*route);
@@ -89,7 +98,10 @@ Availability ClientOps::available(int fd) {
 
 std::expected<RxAssocInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
   auto info = client_.rx_assoc(fd, version);
-  if (!info) return std::unexpected(to_ops_error(info.error()));
+  if (!info) {
+    asked_ = {};  // the devices may not be what they were
+    return std::unexpected(to_ops_error(info.error()));
+  }
   return std::move(*info);
 }
 
@@ -99,10 +111,11 @@ std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const
   return {};
 }
 
-ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket) {
+ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket,
+                                                  std::chrono::milliseconds remember) {
   auto client = Client::connect(socket);
   if (!client) return std::unexpected(client.error());
-  return std::make_unique<ConnectedOps>(std::move(*client));
+  return std::make_unique<ConnectedOps>(std::move(*client), remember);
 }
 
 std::unique_ptr<PspOps> connect_or_absent(const std::string& socket) {

@@ -14,10 +14,6 @@
 namespace psp::keyx {
 namespace {
 
-struct NetlinkDeleter {
-  void operator()(mnl_socket* socket) const { mnl_socket_close(socket); }
-};
-
 // Address is an IPv4 or IPv6 address; IPv4 in IPv6 is IPv4, as it is on the wire.
 struct Address {
   int family = AF_UNSPEC;
@@ -68,7 +64,23 @@ int on_route(const nlmsghdr* message, void* data) {
 
 }  // namespace
 
-std::optional<unsigned> route_ifindex(int fd) {
+// Link is a socket to the kernel's routing table; opening one takes longer than asking.
+struct Routes::Link {
+  mnl_socket* socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+  bool good = socket != nullptr && mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) == 0;
+
+  Link() = default;
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+  ~Link() {
+    if (socket != nullptr) mnl_socket_close(socket);
+  }
+};
+
+Routes::Routes() = default;
+Routes::~Routes() = default;
+
+std::optional<unsigned> Routes::ifindex(int fd) {
   sockaddr_storage local{}, remote{};
   socklen_t local_size = sizeof local, remote_size = sizeof remote;
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&local), &local_size) != 0 ||
@@ -77,9 +89,9 @@ std::optional<unsigned> route_ifindex(int fd) {
   const Address source = to_address(local), target = to_address(remote);
   if (target.size == 0 || source.family != target.family) return std::nullopt;
 
-  const std::unique_ptr<mnl_socket, NetlinkDeleter> netlink(
-      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC));
-  if (!netlink || mnl_socket_bind(netlink.get(), 0, MNL_SOCKET_AUTOPID) < 0) return std::nullopt;
+  if (!link_ || !link_->good) link_ = std::make_unique<Link>();
+  if (!link_->good) return std::nullopt;
+  mnl_socket* const netlink = link_->socket;
   alignas(nlmsghdr) char buffer[8192];
   nlmsghdr* request = mnl_nlmsg_put_header(buffer);
   request->nlmsg_type = RTM_GETROUTE;
@@ -93,13 +105,16 @@ std::optional<unsigned> route_ifindex(int fd) {
   const unsigned bound = target.scope != 0 ? target.scope : socket_option(fd, SO_BINDTOIFINDEX);
   if (bound != 0) mnl_attr_put_u32(request, RTA_OIF, bound);
 
-  if (mnl_socket_sendto(netlink.get(), request, request->nlmsg_len) < 0) return std::nullopt;
-  const ssize_t got = mnl_socket_recvfrom(netlink.get(), buffer, sizeof buffer);
-  unsigned ifindex = 0;
-  if (got < 0 || mnl_cb_run(buffer, static_cast<std::size_t>(got), 0,
-                            mnl_socket_get_portid(netlink.get()), on_route, &ifindex) < 0)
+  // One question, one answer: after anything else the socket is not used again.
+  link_->good = mnl_socket_sendto(netlink, request, request->nlmsg_len) >= 0;
+  if (!link_->good) return std::nullopt;
+  const ssize_t got = mnl_socket_recvfrom(netlink, buffer, sizeof buffer);
+  link_->good = got > 0;
+  unsigned found = 0;
+  if (got <= 0 || mnl_cb_run(buffer, static_cast<std::size_t>(got), 0,
+                             mnl_socket_get_portid(netlink), on_route, &found) < 0)
     return std::nullopt;
-  return ifindex != 0 ? std::optional(ifindex) : std::nullopt;
+  return found != 0 ? std::optional(found) : std::nullopt;
 }
 
 }  // namespace psp::keyx

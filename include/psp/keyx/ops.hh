@@ -4,10 +4,12 @@
 // model with faults in tests.
 #pragma once
 
+#include <chrono>
 #include <expected>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <psp/keyx/message.hh>
 #include <psp/netlink/client.hh>
@@ -40,18 +42,45 @@ class PspOps {
   virtual std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) = 0;
 };
 
+// Routes asks the routing table of the network namespace in which it was asked first.
+// Thread: one user at a time.
+class Routes {
+ public:
+  Routes();
+  ~Routes();
+
+  // ifindex is the netdev by which the connected socket `fd` sends. nullopt: there is no route, or
+  // the socket is not an IP socket.
+  std::optional<unsigned> ifindex(int fd);
+
+ private:
+  struct Link;
+  std::unique_ptr<Link> link_;
+};
+
 // ClientOps is PspOps by way of the kernel's psp family or pspd.
 // Thread: one user at a time.
 class ClientOps final : public PspOps {
  public:
-  explicit ClientOps(Client& client) : client_(client) {}
+  // `remember` is for how long devices that can receive are taken to be as they were when last
+  // asked for: one question less for each connection. Whoever disables receive meanwhile makes
+  // rx_assoc fail.
+  explicit ClientOps(Client& client,
+                     std::chrono::milliseconds remember = std::chrono::milliseconds(0))
+      : client_(client), remember_(remember) {}
 
   Availability available(int fd) override;
   std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override;
   std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override;
 
  private:
+  Availability look(int fd, const std::vector<DeviceInfo>& devices);
+
   Client& client_;
+  Routes routes_;
+  std::chrono::milliseconds remember_;
+  std::vector<DeviceInfo> devices_;
+  std::chrono::steady_clock::time_point asked_;
 };
 
 // AbsentOps is PspOps of a host without PSP: for those who would then stay on TLS.
@@ -68,13 +97,11 @@ class AbsentOps final : public PspOps {
   std::string reason_;
 };
 
-// connect_ops is PspOps by a client of its own, connected to the kernel or to pspd at `socket`.
-ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket);
+// connect_ops is PspOps by a client of its own, connected to the kernel or to pspd at `socket`. For
+// `remember` see ClientOps.
+ClientResult<std::unique_ptr<PspOps>> connect_ops(
+    const std::string& socket, std::chrono::milliseconds remember = std::chrono::milliseconds(0));
 // connect_or_absent is AbsentOps, with the reason, where nobody answers.
 std::unique_ptr<PspOps> connect_or_absent(const std::string& socket);
-
-// route_ifindex is the netdev by which the connected socket `fd` sends, as the routing table says.
-// nullopt: there is no route, or the socket is not an IP socket.
-std::optional<unsigned> route_ifindex(int fd);
 
 }  // namespace psp::keyx
