@@ -173,7 +173,7 @@ class Lab:
     def capture(self):
         """Yields a Capture of all that leaves either host meanwhile."""
         capture = Capture([self.path(f"wire-{self.next_number()}-{side}.pcap") for side in "ab"])
-        watchers = [self.start(side, "tcpdump", "tcpdump", "-i", "eth0", "-Q", "out", "-U", "-s", "0", "-B", "65536",
+        watchers = [self.start(side, "tcpdump", "tcpdump", "-i", "eth0", "-Q", "out", "-U", "--immediate-mode", "-s", "0", "-B", "65536",
                                "-w", file) for side, file in zip("ab", capture.files)]
         for watcher in watchers:
             if not watcher.says("listening on"):

@@ -4,6 +4,12 @@
 #include <psp/netlink/client.hh>
 
 namespace psp::proxy {
+namespace {
+
+// For many connections a second, devices need not be asked for with each.
+constexpr std::chrono::seconds kRemember{1};
+
+}  // namespace
 
 std::optional<std::uint32_t> Provider::daemon_pid() const {
   auto client = Client::connect(socket_);
@@ -17,7 +23,7 @@ std::shared_ptr<keyx::PspOps> Provider::ops() {
   if (ops_) return ops_;
   pid_ = daemon_pid();
   if (!pid_) return keyx::connect_or_absent(socket_);  // only to say why
-  auto ops = keyx::connect_ops(socket_);
+  auto ops = keyx::connect_ops(socket_, kRemember);
   auto watch = keyx::RotationWatch::connect(socket_);
   if (!ops || !watch) return keyx::connect_or_absent(socket_);
   ops_ = std::move(*ops);

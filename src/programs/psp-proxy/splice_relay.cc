@@ -10,7 +10,7 @@ namespace {
 
 // A user without CAP_SYS_RESOURCE may have few large pipes: then they stay at the default of 64
 // KiB.
-constexpr int kPipeSize = 1 << 18;
+constexpr int kPipeSize = 1 << 20;
 constexpr std::size_t kPoolMax = 64;
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
