@@ -187,33 +187,15 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
   return true;
 }
 
-/* psp_is_secured: is there a full socket with a Tx key at the local end of an outgoing segment? */
-static __always_inline bool psp_is_secured(struct __sk_buff* skb, const struct psp_tuple* tuple) {
-  struct psp_segment inbound = {.tuple = *tuple};
-  struct bpf_sock *sk, *full;
-  struct psp_sock* sock;
-  bool secured;
-
-  psp_turn(&inbound.tuple);
-  sk = psp_lookup(skb, &inbound);
-  if (!sk) return false;
-  full = bpf_sk_fullsock(sk);
-  sock = full ? bpf_sk_storage_get(&psp_assoc, full, 0, 0) : NULL;
-  secured = sock && sock->state >= PSP_STATE_TX;
-  bpf_sk_release(sk);
-  return secured;
-}
-
 /*
  * psp_supersede: the SYN or the SYN and ACK of a connection in clear. One with the same ports that
- * was secured is over, or the stack would hardly send it: sockets bound to different netdevs can
- * share their ports.
+ * was secured is over, or the stack would hardly send it. Should it live, since only one of the two
+ * sockets is bound to a netdev, its last segment makes the note again.
  */
 static __always_inline int psp_supersede(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn &&
-      !psp_is_secured(skb, &segment.tuple))
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
     bpf_map_delete_elem(&psp_departed, &segment.tuple);
   return PSP_NEXT;
 }
