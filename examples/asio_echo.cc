@@ -14,7 +14,7 @@
 #include <iterator>
 
 #include "asio_psp.hh"
-#include "tls_context.hh"
+#include "plain_tls.hh"
 
 namespace {
 

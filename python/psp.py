@@ -344,9 +344,9 @@ class Upgrade:
 
     def read_early(self) -> bytes:
         """Takes what the peer's application sent before its upgrade and nobody has read."""
-        size = self.pending()
-        buffer = ctypes.create_string_buffer(size)
-        return buffer.raw[: self._library.psp_upgrade_read(self._state, buffer, size)]
+        buffer = ctypes.create_string_buffer(self.pending())
+        size = self._library.psp_upgrade_read(self._state, buffer, len(buffer))
+        return buffer.raw[:size]
 
     def close(self) -> None:
         """Ends it; before its end that cancels it, and the socket must be closed. May be repeated."""
