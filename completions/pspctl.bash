@@ -119,7 +119,7 @@ _pspctl_options() {
   case $1 in
     doctor) echo --peer ;;
     netlink) echo --dump --show-keys ;;
-    capture) echo --dev --write --count --duration --snaplen --filter --port --buffer --key-log ;;
+    capture) echo --dev --write --count --duration --snaplen --filter --port --buffer --key-log --failed ;;
   esac
 }
 

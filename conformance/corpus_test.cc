@@ -134,6 +134,10 @@ TEST_P(Corpus, IsExplainedAsTheDeviceJudgesIt) {
     const auto frame = pcap_tool::look(record, one.packet);
     const auto explanation = explainer.explain(frame);
     if (one.or_ignore && explanation.verdict == Verdict::kPass) continue;
+    if (one.kind != Case::Kind::kDrop && frame.psp.header.drop_after_sampling) {
+      EXPECT_EQ(explanation.reason, Drop::SAMPLED) << "it opens, and its sender wants no more";
+      continue;
+    }
     if (one.kind != Case::Kind::kDrop && is_segment(frame, one.clear)) {
       EXPECT_EQ(explanation.verdict, Verdict::kDeliver);
       EXPECT_EQ(Octets(explainer.clear().begin(), explainer.clear().end()), one.clear);

@@ -45,7 +45,11 @@ RxPath::RxPath(device::Engine& engine, Sink& sink)
 
 void RxPath::process(std::span<const std::uint8_t> frame) {
   const auto payload = parse(frame);
-  if (!payload) return engine_.count_drop(payload.error());
+  if (!payload) {
+    engine_.count_drop(payload.error());
+    const auto packet = frame.subspan(std::min<std::size_t>(kIpAt, frame.size()));
+    return engine_.keep(device::PacketPath::kReceive, payload.error(), packet.size(), packet);
+  }
   if (batch_.open && !same_flow()) flush();
 
   const VnetHeader vnet = load_vnet(frame.data());
@@ -108,6 +112,30 @@ void RxPath::open_datagram(std::span<const std::uint8_t> datagram) {
   open_alone(datagram);
 }
 
+// stays does what the bits S and D of an authentic packet ask for: to sample it, to drop it then.
+bool RxPath::stays(const device::RxMeta& meta, std::span<const std::uint8_t> datagram) {
+  if (meta.header.sample) [[unlikely]]
+    keep(std::nullopt, datagram);
+  if (!meta.header.drop_after_sampling) [[likely]]
+    return true;
+  engine_.count_drop(Drop::SAMPLED);
+  return false;
+}
+
+// keep gives a datagram to the device's log, as a packet of its own. Its UDP checksum is left out:
+// packets that came joined share one.
+void RxPath::keep(std::optional<Drop> reason, std::span<const std::uint8_t> datagram) {
+  std::array<std::uint8_t, kMaxIpHeader + kUdpHeader> head;
+  const std::size_t ip_length = outer_.ip.header_length;
+  const std::size_t udp_length = kUdpHeader + datagram.size();
+  std::memcpy(head.data(), outer_.ip_octets, ip_length + kUdpHeader);
+  wire::set_ip_payload(std::span(head).first(ip_length), outer_.ip, udp_length, wire::kProtocolUdp);
+  wire::store_be(head.data() + ip_length + 4, static_cast<std::uint16_t>(udp_length));
+  wire::store_be(head.data() + ip_length + kUdpChecksumAt, std::uint16_t{0});
+  engine_.keep(device::PacketPath::kReceive, reason, ip_length + udp_length,
+               std::span(head).first(ip_length + kUdpHeader), datagram);
+}
+
 // open_behind opens a datagram that probably continues the batch to where it then belongs. The last
 // octets of the batch make room for the TCP header meanwhile.
 void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
@@ -119,9 +147,13 @@ void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
   const auto meta = engine_.open(datagram, end - batch_.header_length);
   std::memcpy(opened.data(), end - kSaved, kSaved);
   std::memcpy(end - kSaved, saved.data(), kSaved);
-  if (!meta) return;
+  if (!meta) return keep(meta.error(), datagram);
+  if (!stays(*meta, datagram)) return;
   const std::uint8_t* header = opened.data() + kSaved - batch_.header_length;
-  if (!is_segment(*meta, header, size)) return engine_.count_drop(Drop::BAD_INNER);
+  if (!is_segment(*meta, header, size)) {
+    engine_.count_drop(Drop::BAD_INNER);
+    return keep(Drop::BAD_INNER, datagram);
+  }
   if (continues(header, size, *meta)) return extend(header, size);
   // Not a continuation after all: write the batch, then start a new one with this segment.
   const std::size_t moved = batch_.header_length;
@@ -135,11 +167,14 @@ void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
 void RxPath::open_alone(std::span<const std::uint8_t> datagram) {
   std::uint8_t* front = output_.data() + kTcpAt;
   const auto meta = engine_.open(datagram, front);
-  if (!meta) return;
+  if (!meta) return keep(meta.error(), datagram);
+  if (!stays(*meta, datagram)) return;
   const std::uint8_t* segment = front + meta->inner_offset;
   const bool fits = meta->inner_size + outer_.ip.header_length <= kMaxIpLength;
-  if (!fits || !is_segment(*meta, segment, meta->inner_size))
-    return engine_.count_drop(Drop::BAD_INNER);
+  if (!fits || !is_segment(*meta, segment, meta->inner_size)) {
+    engine_.count_drop(Drop::BAD_INNER);
+    return keep(Drop::BAD_INNER, datagram);
+  }
   if (meta->inner_offset != 0) std::memmove(front, segment, meta->inner_size);
   start(meta->inner_size, *meta);
 }

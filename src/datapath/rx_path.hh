@@ -64,6 +64,8 @@ class RxPath {
   std::expected<std::span<const std::uint8_t>, Drop> parse(std::span<const std::uint8_t> frame);
   bool same_flow() const;
   void open_datagram(std::span<const std::uint8_t> datagram);
+  bool stays(const device::RxMeta& meta, std::span<const std::uint8_t> datagram);
+  void keep(std::optional<Drop> reason, std::span<const std::uint8_t> datagram);
   void open_behind(std::span<const std::uint8_t> datagram);
   void open_alone(std::span<const std::uint8_t> datagram);
   bool continues(const std::uint8_t* header, std::size_t size, const device::RxMeta& meta) const;

@@ -59,6 +59,56 @@ TEST(RxPath, TagsTheGenerationOfTheKey) {
   EXPECT_EQ(load_tag(rig.opened.frames.at(1).data()).info, 1);
 }
 
+TEST(RxPath, KeepsWhatItDoesNotAcceptAsItWasOnTheWire) {
+  Rig rig;
+  rig.send({.payload = 3 * kMss, .gso_size = kMss});
+  Octets& frame = rig.sealed.frames.at(0);
+  frame[frame.size() - kMss - 100] ^= 1;  // in the second of three
+  Octets bad = split_superframe(frame).at(1);
+  bad[kIpv4Header + kUdpChecksumAt] = bad[kIpv4Header + kUdpChecksumAt + 1] = 0;
+  rig.deliver();
+  const auto packets = rig.receiver.driver.packets();
+  ASSERT_EQ(packets.size(), 1u);
+  EXPECT_EQ(packets[0].reason, Drop::AUTH_FAIL);
+  EXPECT_EQ(packets[0].path, device::PacketPath::kReceive);
+  EXPECT_EQ(packets[0].length, bad.size());
+  EXPECT_EQ(packets[0].octets, bad);
+}
+
+// with_bits seals the segment of the sealed `frame` again, with these bits in the header.
+Octets with_bits(Rig& rig, Octets frame, bool sample, bool drop) {
+  const Octets inner = open_segments({frame}, *rig.receiver.engine).at(0).tcp;
+  const auto key = rig.receiver.driver.rx_spi_alloc(Version::kAesGcm128).value();
+  wire::PspHeader header;
+  header.spi = key.spi;
+  header.iv = 77;
+  header.sample = sample;
+  header.drop_after_sampling = drop;
+  const auto datagram = std::span(frame).subspan(kIpAt + kIpv4Header + kUdpHeader);
+  wire::write_header(datagram, header);
+  const auto aead = crypto::openssl_backend().make_aead();
+  aead->rekey(Version::kAesGcm128, key.key.span());
+  crypto::seal_datagram(*aead, Version::kAesGcm128, datagram, header.size(), inner);
+  return frame;
+}
+
+TEST(RxPath, SamplesAndDropsAsTheSenderAsks) {
+  for (const auto& [sample, drop] : {std::pair{true, false}, {false, true}, {true, true}}) {
+    Rig rig;
+    rig.send({.payload = 200, .flags = kTcpAck | kTcpPsh});
+    Octets& frame = rig.sealed.frames.at(0);
+    frame = with_bits(rig, frame, sample, drop);
+    rig.deliver();
+    EXPECT_EQ(rig.opened.frames.size(), drop ? 0u : 1u);
+    EXPECT_EQ(rig.receiver.drops(Drop::SAMPLED), drop ? 1u : 0u);
+    const auto packets = rig.receiver.driver.packets();
+    ASSERT_EQ(packets.size(), sample ? 1u : 0u);
+    if (!sample) continue;
+    EXPECT_FALSE(packets[0].reason);
+    EXPECT_EQ(packets[0].length, frame.size() - kIpAt);
+  }
+}
+
 TEST(RxPath, JoinsSegmentsThatCameOneByOne) {
   Rig rig(Version::kAesGcm128, {.uso = false});
   rig.send({.payload = 10 * kMss, .gso_size = kMss});

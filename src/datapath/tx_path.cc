@@ -114,14 +114,14 @@ TxPath::TxPath(device::Engine& engine, Sink& sink, const TxOptions& options)
 
 void TxPath::process(std::span<std::uint8_t> frame) {
   const auto tcp = parse_tcp_frame(frame);
-  if (!tcp) return drop(tcp.error(), 1);
+  if (!tcp) return refuse(tcp.error(), frame);
   const FrameTag tag = load_tag(frame.data());
   if (tag.kind == PSP_FRAME_CLEAR) {
     write_clear(frame, *tcp, tcp->payload_length, tcp->flags);
     return;
   }
   const auto session = engine_.tx_begin(tag.value);
-  if (!session) return;  // counted there
+  if (!session) return keep(session.error(), frame);  // counted there
   if (tag.kind == PSP_FRAME_SPAN) return span(frame, *tcp, *session);
   seal(frame, *tcp, *session);
 }
@@ -130,14 +130,30 @@ void TxPath::drop(Drop reason, std::size_t packets) {
   for (std::size_t i = 0; i < packets; ++i) engine_.count_drop(reason);
 }
 
+void TxPath::refuse(Drop reason, std::span<const std::uint8_t> frame) {
+  drop(reason, 1);
+  keep(reason, frame);
+}
+
+// keep gives the headers of a packet to the device's log: what is behind them is in clear.
+void TxPath::keep(Drop reason, std::span<const std::uint8_t> frame) {
+  const auto packet = frame.subspan(std::min<std::size_t>(kIpAt, frame.size()));
+  const auto ip = wire::parse_ip(packet);
+  std::size_t headers = ip ? ip->header_length : 0;
+  if (ip && ip->protocol == wire::kProtocolTcp && packet.size() > headers + kTcpOffsetAt)
+    headers += std::size_t{packet[headers + kTcpOffsetAt]} / 16 * 4;
+  engine_.keep(device::PacketPath::kTransmit, reason, packet.size(),
+               packet.first(std::min(headers, packet.size())));
+}
+
 // span sends what lies before the clear boundary in clear and seals the rest, the FIN included.
 void TxPath::span(std::span<std::uint8_t> frame, const TcpFrame& tcp,
                   const device::TxSession& session) {
-  if (!session.has_clear_boundary) return drop(Drop::TX_NO_ASSOC, 1);
+  if (!session.has_clear_boundary) return refuse(Drop::TX_NO_ASSOC, frame);
   const std::size_t clear = session.clear_boundary - tcp.sequence;  // modulo 2^32, as TCP counts
   const bool inside = clear > 0 && (clear < tcp.payload_length ||
                                     (clear == tcp.payload_length && (tcp.flags & kTcpFin) != 0));
-  if (!inside || (tcp.flags & kTcpSyn) != 0) return drop(Drop::TX_BAD_PACKET, 1);
+  if (!inside || (tcp.flags & kTcpSyn) != 0) return refuse(Drop::TX_BAD_PACKET, frame);
   write_clear(frame, tcp, clear, tcp.flags & static_cast<std::uint8_t>(~(kTcpFin | kTcpPsh)));
   TcpFrame rest = skip_payload(frame, tcp, clear);
   rest.flags &= static_cast<std::uint8_t>(~kTcpCwr);
@@ -175,7 +191,7 @@ void TxPath::write_clear(std::span<std::uint8_t> frame, const TcpFrame& tcp, std
   }
   store_vnet(out, vnet);
   const iovec parts[] = {{out, tcp_at + tcp.tcp_length}, {frame.data() + tcp.payload_at, length}};
-  if (!sink_.write({parts, length == 0 ? 1u : 2u})) drop(Drop::TX_WRITE, 1);
+  if (!sink_.write({parts, length == 0 ? 1u : 2u})) refuse(Drop::TX_WRITE, frame);
 }
 
 // segment_size is how much payload each sealed segment carries; 0 if not even one octet fits.
@@ -201,9 +217,9 @@ std::size_t TxPath::segment_size(const TcpFrame& tcp) const {
 void TxPath::seal(std::span<std::uint8_t> frame, const TcpFrame& tcp,
                   const device::TxSession& session) {
   const std::size_t segment = segment_size(tcp);
-  if (segment == 0) return drop(Drop::TX_TOO_BIG, 1);
+  if (segment == 0) return refuse(Drop::TX_TOO_BIG, frame);
   const std::size_t count = std::max<std::size_t>(1, (tcp.payload_length + segment - 1) / segment);
-  if (count > 1 && (tcp.flags & kTcpSyn)) return drop(Drop::TX_BAD_PACKET, 1);
+  if (count > 1 && (tcp.flags & kTcpSyn)) return refuse(Drop::TX_BAD_PACKET, frame);
 
   join_flow(frame, tcp);
   std::array<std::uint8_t, kPspBaseHeader> psp_header;
@@ -289,6 +305,9 @@ void TxPath::flush() {
   }
   engine_.count_tx(open_.count - failed, inner - failed_inner);
   drop(Drop::TX_WRITE, failed);
+  if (failed != 0)
+    engine_.keep(device::PacketPath::kTransmit, Drop::TX_WRITE, open_.octets,
+                 std::span(open_.ip).first(open_.ip_info.header_length));
   open_.count = open_.limit = open_.octets = open_.datagram = 0;
   open_.complete = false;
 }

@@ -79,6 +79,8 @@ class TxPath {
   bool write_datagrams(std::uint8_t* first, std::size_t size, std::size_t count);
   std::uint16_t source_port(std::span<const std::uint8_t> frame, const TcpFrame& tcp) const;
   void drop(Drop reason, std::size_t packets);
+  void refuse(Drop reason, std::span<const std::uint8_t> frame);
+  void keep(Drop reason, std::span<const std::uint8_t> frame);
 
   device::Engine& engine_;
   Sink& sink_;

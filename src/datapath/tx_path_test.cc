@@ -9,6 +9,23 @@
 namespace psp::datapath::test {
 namespace {
 
+TEST(TxPath, KeepsTheHeadersOfWhatItCannotSend) {
+  for (const unsigned family : {4u, 6u}) {
+    Rig rig;
+    const Octets frame = build_frame({.family = family, .payload = 500, .handle = 0x0500'0005});
+    rig.send_raw(frame);
+    const auto packets = rig.sender.driver.packets();
+    ASSERT_EQ(packets.size(), 1u);
+    EXPECT_EQ(packets[0].reason, Drop::TX_NO_ASSOC);
+    EXPECT_EQ(packets[0].path, device::PacketPath::kTransmit);
+    EXPECT_EQ(packets[0].length, frame.size() - kIpAt);
+    const std::size_t headers = frame.size() - kIpAt - 500;
+    EXPECT_EQ(packets[0].octets,
+              Octets(frame.begin() + kIpAt, frame.begin() + static_cast<long>(kIpAt + headers)))
+        << "and nothing of what is in clear behind them";
+  }
+}
+
 TEST(TxPath, SealsASingleSegmentAsAPlainFrame) {
   for (const unsigned family : {4u, 6u})
     for (unsigned version = 0; version < kVersions; ++version) {

@@ -117,6 +117,7 @@ struct SoftwareDriver::State {
   KeyRing keys;
   TxTable tx;
   StatsRegistry stats;
+  PacketLog packets;
   std::atomic<std::size_t> engine_octets{0};  // Rx memory of all engines
 };
 

@@ -213,6 +213,12 @@ void Engine::count_drop(Drop reason) {
   StatsBlock::add(state_->stats->drops[static_cast<std::size_t>(reason)], 1);
 }
 
+void Engine::keep(PacketPath path, std::optional<Drop> reason, std::size_t length,
+                  std::span<const std::uint8_t> head, std::span<const std::uint8_t> rest) {
+  SoftwareDriver::State& shared = state_->shared;
+  shared.packets.offer(shared.options.now_ns(), path, reason, length, head, rest);
+}
+
 std::unique_ptr<Engine> SoftwareDriver::make_engine() {
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Engine::State>(*state_)));
 }

@@ -4,6 +4,7 @@
 //
 // Threading: the control thread; see driver_state.hh for what the workers see of it.
 #include <cerrno>
+#include <ctime>
 #include <utility>
 
 #include <psp/device/software_driver.hh>
@@ -54,6 +55,15 @@ void SoftwareDriver::set_clear_boundary(std::uint32_t handle, std::uint32_t sequ
 std::array<std::uint64_t, PSP_DROP_MAX> SoftwareDriver::drops() const {
   return state_->stats.totals().drops;
 }
+
+std::uint64_t wall_clock() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+std::vector<LoggedPacket> SoftwareDriver::packets() const { return state_->packets.packets(); }
 
 std::uint64_t SoftwareDriver::spi_remaining() const { return state_->keys.spi_remaining(); }
 

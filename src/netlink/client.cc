@@ -406,6 +406,40 @@ CapturedKey read_captured_key(std::span<const std::uint8_t> attributes) {
   return found;
 }
 
+KeptPacket read_packet(std::span<const std::uint8_t> attributes) {
+  KeptPacket packet;
+  for_each_attribute(attributes, [&](const nlattr* attribute) {
+    switch (mnl_attr_get_type(attribute)) {
+      case SOFTPSP_PACKET_DEV_ID:
+        packet.dev_id = get_u32(attribute);
+        break;
+      case SOFTPSP_PACKET_NUMBER:
+        packet.number = get_uint(attribute);
+        break;
+      case SOFTPSP_PACKET_TIME:
+        packet.nanoseconds = get_uint(attribute);
+        break;
+      case SOFTPSP_PACKET_TRANSMIT:
+        packet.transmit = true;
+        break;
+      case SOFTPSP_PACKET_REASON:
+        packet.reason = static_cast<Drop>(get_u32(attribute));
+        break;
+      case SOFTPSP_PACKET_LENGTH:
+        packet.length = get_u32(attribute);
+        break;
+      case SOFTPSP_PACKET_OCTETS: {
+        const auto octets = get_octets(attribute);
+        packet.octets.assign(octets.begin(), octets.end());
+        break;
+      }
+      default:
+        break;
+    }
+  });
+  return packet;
+}
+
 void read_daemon(std::span<const std::uint8_t> attributes, DaemonInfo& info) {
   for_each_attribute(attributes, [&](const nlattr* attribute) {
     switch (mnl_attr_get_type(attribute)) {
@@ -766,6 +800,18 @@ ClientResult<std::optional<Notification>> Client::next_notification(
 }
 
 int Client::notification_fd() const { return impl_->events ? impl_->events->transport.fd() : -1; }
+
+ClientResult<std::vector<KeptPacket>> Client::kept_packets() {
+  auto question = impl_->own_question("packet-get", SOFTPSP_CMD_PACKET_GET);
+  if (!question) return std::unexpected(question.error());
+  question->dump = true;
+  std::vector<KeptPacket> packets;
+  const auto done = impl_->link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
+    packets.push_back(read_packet(attributes));
+  });
+  if (!done) return std::unexpected(done.error());
+  return packets;
+}
 
 ClientResult<CapturedKey> Client::captured_key(std::span<const std::uint8_t> datagram) {
   const auto question = impl_->own_question("key-get", SOFTPSP_CMD_KEY_GET);

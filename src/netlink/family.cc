@@ -59,6 +59,7 @@ constexpr Operation kSoftpspOperations[] = {
     {.cmd = SOFTPSP_CMD_INFO_GET, .has_do = true, .has_dump = true, .do_policy = &kNothing},
     {.cmd = SOFTPSP_CMD_SUBSCRIBE, .has_do = true, .do_policy = &kSubscribe},
     {.cmd = SOFTPSP_CMD_KEY_GET, .net_admin = true, .has_do = true, .do_policy = &kKeyGet},
+    {.cmd = SOFTPSP_CMD_PACKET_GET, .net_admin = true, .has_dump = true},
 };
 constexpr Group kPspGroups[] = {{kMgmtGroupId, PSPNL_MCGRP_MGMT}, {kUseGroupId, PSPNL_MCGRP_USE}};
 

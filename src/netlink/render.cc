@@ -62,6 +62,17 @@ void put_association(Writer& writer, const AssocInfo& info) {
   writer.put_uint(SOFTPSP_ASSOC_RX_DROPS, info.rx_drops);
 }
 
+void put_packet(Writer& writer, const KeptPacket& packet) {
+  writer.put_u32(SOFTPSP_PACKET_DEV_ID, packet.dev_id);
+  writer.put_uint(SOFTPSP_PACKET_NUMBER, packet.number);
+  writer.put_uint(SOFTPSP_PACKET_TIME, packet.nanoseconds);
+  if (packet.transmit) writer.put_flag(SOFTPSP_PACKET_TRANSMIT);
+  if (packet.reason)
+    writer.put_u32(SOFTPSP_PACKET_REASON, static_cast<std::uint32_t>(*packet.reason));
+  writer.put_u32(SOFTPSP_PACKET_LENGTH, packet.length);
+  writer.put_octets(SOFTPSP_PACKET_OCTETS, packet.octets);
+}
+
 void put_info(Writer& writer, const DaemonInfo& info) {
   writer.put_string(SOFTPSP_INFO_VERSION, info.version);
   writer.put_string(SOFTPSP_INFO_CRYPTO_BACKEND, info.crypto_backend);

@@ -18,6 +18,7 @@ void put_device(Writer& writer, const device::Core& core, const device::Device& 
                 std::uint64_t netns);
 void put_stats(Writer& writer, std::uint32_t id, const device::DeviceStats& stats);
 void put_association(Writer& writer, const AssocInfo& info);
+void put_packet(Writer& writer, const KeptPacket& packet);
 void put_info(Writer& writer, const DaemonInfo& info);
 void put_info_device(Writer& writer, const DaemonInfo::Device& device);
 

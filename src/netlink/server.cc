@@ -385,6 +385,11 @@ int Server::Impl::start_list(Request& request, std::unique_ptr<Rows>& rows) {
   if (inspector == nullptr) return -EOPNOTSUPP;
   const std::uint64_t netns = request.caller.netns;
   const bool home = netns == inspector->home_netns();
+  if (request.cmd() == SOFTPSP_CMD_PACKET_GET) {
+    if (!home) return -EPERM;
+    rows = std::make_unique<ListRows<KeptPacket, put_packet>>(inspector->kept_packets());
+    return 0;
+  }
   if (request.cmd() == SOFTPSP_CMD_INFO_GET) {
     auto devices = inspector->daemon_info().devices;
     std::erase_if(devices,

@@ -1183,6 +1183,23 @@ TEST(KeyGet, IsForRootOfTheHomeNamespaceOnly) {
   EXPECT_EQ(ask({.net_admin = true, .uid = 0, .netns = home}), -EOPNOTSUPP) << "gets to the daemon";
 }
 
+TEST(PacketGet, IsForAnAdministratorOfTheHomeNamespaceOnly) {
+  World world;
+  const auto request = message(
+      kSoftpspFamilyId, SOFTPSP_CMD_PACKET_GET, [](Writer&) {}, kDump);
+  const auto ask = [&](Caller caller) {
+    world.caller = caller;
+    const auto answers = world.ask(request);
+    return reinterpret_cast<const nlmsghdr*>(answers.at(0).data())->nlmsg_type == NLMSG_DONE
+               ? 0
+               : refusal(answers, request).error;
+  };
+  const std::uint64_t home = world.inspector.home_netns();
+  EXPECT_EQ(ask({.net_admin = false, .netns = home}), -EPERM);
+  EXPECT_EQ(ask({.net_admin = true, .netns = home + 1}), -EPERM);
+  EXPECT_EQ(ask({.net_admin = true, .netns = home}), 0) << "an empty list";
+}
+
 TEST(BadInput, SixtyFourKiBOfEachOctetAreSurvived) {
   World world;
   for (int octet = 0; octet < 256; ++octet) {

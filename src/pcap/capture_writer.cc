@@ -9,6 +9,7 @@
 namespace psp::pcap {
 namespace {
 
+constexpr std::uint16_t kComment = 1;              // opt_comment
 constexpr std::uint16_t kSectionProgram = 4;       // shb_userappl
 constexpr std::uint16_t kInterfaceName = 2;        // if_name
 constexpr std::uint16_t kInterfaceResolution = 9;  // if_tsresol
@@ -87,16 +88,17 @@ void begin_capture(const CaptureInterface& interface, Buffer& out) {
       .end_of_options();
 }
 
-void add_packet(std::uint64_t nanoseconds, Direction direction,
-                std::span<const std::uint8_t> octets, std::uint32_t original, Buffer& out) {
-  Block(kEnhancedPacket, out)
+void add_packet(const CapturedPacket& packet, Buffer& out) {
+  Block block(kEnhancedPacket, out);
+  block
       .put(0u)  // the interface
-      .time(nanoseconds)
-      .put(static_cast<std::uint32_t>(octets.size()))
-      .put(original)
-      .octets(octets)
-      .option_number(kPacketFlags, static_cast<std::uint32_t>(direction))
-      .end_of_options();
+      .time(packet.nanoseconds)
+      .put(static_cast<std::uint32_t>(packet.octets.size()))
+      .put(packet.original)
+      .octets(packet.octets)
+      .option_number(kPacketFlags, static_cast<std::uint32_t>(packet.direction));
+  if (!packet.comment.empty()) block.option_text(kComment, packet.comment);
+  block.end_of_options();
 }
 
 void end_capture(std::uint64_t nanoseconds, const CaptureCounts& counts, Buffer& out) {

@@ -18,8 +18,9 @@ using test::octets_of;
 Buffer capture() {
   Buffer out;
   begin_capture({.name = "eth0", .filter = "udp", .program = "test", .snap_length = 100}, out);
-  add_packet(5'000'000'123, Direction::kIn, octets_of(61), 61, out);
-  add_packet(6'000'000'000, Direction::kOut, octets_of(100), 1500, out);
+  const Octets first = octets_of(61), second = octets_of(100);
+  add_packet({5'000'000'123, Direction::kIn, first, 61, "a comment"}, out);
+  add_packet({6'000'000'000, Direction::kOut, second, 1500}, out);
   end_capture(7'000'000'000, {.received = 3, .dropped = 1}, out);
   return out;
 }

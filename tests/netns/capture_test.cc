@@ -336,6 +336,29 @@ TEST_F(Captures, EndByCountAndCutPackets) {
   EXPECT_NE(explained.find("cut short by the capture"), std::string::npos) << explained;
 }
 
+TEST_F(Captures, ShowWhatFailedAndWhy) {
+  const auto program = begin(words({"--failed"}));
+  const Connection connection = lab_->connect(Kind::kIpv4);
+  const Secured keys = secure(*lab_, connection);
+  const KeyInfo forged{keys.a_rx.spi, random_key(Version::kAesGcm128).key.clone()};
+  for (int i = 0; i < 1000; ++i)
+    lab_->cable().send(From::kB, seal(clear_packet(connection.flow, From::kB, {.seq = 1}),
+                                      with(Version::kAesGcm128, forged)));
+  ASSERT_TRUE(eventually([&] { return lab_->drops(From::kA, "AUTH_FAIL") >= 1000; }));
+  exchange(connection, random_octets(3000), random_octets(3000));
+  EXPECT_EQ(program->interrupt(), 0) << content(said());
+  const std::string file = content(path("eth0.pcapng"));
+  EXPECT_NE(file.find("AUTH_FAIL: ICV does not match"), std::string::npos);
+  ASSERT_EQ(psp_pcap(fmt::format("explain --json -r {} >{}", path("eth0.pcapng"), path("json"))),
+            0);
+  const std::string explained = content(path("json"));
+  const auto packets = std::ranges::count(explained, '\n');
+  EXPECT_GE(packets, 1);
+  EXPECT_LE(packets, 4 * 64) << "so many a second, and not all 1000";
+  EXPECT_NE(explained.find(fmt::format("\"spi\":\"{:08x}\"", forged.spi.value)), std::string::npos)
+      << explained;
+}
+
 TEST_F(Captures, RefuseWhatCannotBeDone) {
   EXPECT_EQ(run({"capture", "-w", path("x")}), 2);
   EXPECT_EQ(run(words({"--filter", "no such words"})), 2);
@@ -352,7 +375,7 @@ TEST_F(Captures, RefuseWhatCannotBeDone) {
   EXPECT_EQ(run(words({"--duration", "1s", "--json"})), 0);
   const Json summary = Json::parse(content(said()));
   EXPECT_EQ(summary["packets"], 0);
-  EXPECT_EQ(summary["kernel-drops"], 0);
+  EXPECT_EQ(summary["dropped"], 0);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@
 
 #include <psp/crypto/aead.hh>
 #include <psp/device/driver.hh>
+#include <psp/device/packet_log.hh>
 #include <psp/wire/drop.hh>
 #include <psp/wire/header.hh>
 
@@ -99,6 +100,10 @@ class Engine {
   std::uint64_t reserve_ivs(std::uint32_t count);
   void count_tx(std::uint64_t packets, std::uint64_t bytes);  // bytes: behind the IV to the ICV
   void count_drop(Drop reason);
+  // keep offers a packet of `length` octets to the device's log: `head` and `rest`, from the IP
+  // header on. No reason: it is to be sampled.
+  void keep(PacketPath path, std::optional<Drop> reason, std::size_t length,
+            std::span<const std::uint8_t> head, std::span<const std::uint8_t> rest = {});
 
  private:
   friend class SoftwareDriver;
@@ -106,6 +111,9 @@ class Engine {
   explicit Engine(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+// wall_clock is the time since 1970 in nanoseconds.
+std::uint64_t wall_clock();
 
 // SoftwareDriverOptions: what one software device is made of.
 struct SoftwareDriverOptions {
@@ -116,7 +124,8 @@ struct SoftwareDriverOptions {
   // Both sizes are rounded up to a power of two; of Tx keys at least one is remembered.
   std::size_t rx_cache_entries = 256;
   std::size_t tx_cache_entries = 256;
-  std::uint32_t first_spi = 1;  // for tests
+  std::uint32_t first_spi = 1;                         // for tests
+  std::function<std::uint64_t()> now_ns = wall_clock;  // of the packet log, since 1970
 };
 
 class SoftwareDriver final : public Driver {
@@ -138,15 +147,18 @@ class SoftwareDriver final : public Driver {
   // make_engine: for one worker. The driver outlives its engines.
   std::unique_ptr<Engine> make_engine();
 
-  // rx_key_of is the Rx key under which the PSP datagram (UDP payload) is authentic, tx_key_of the Tx
-  // key of that handle if the datagram is authentic under it. Nothing: it is not. Who asks must have
-  // been found to be allowed to: these are not for the packet path and count nothing.
+  // rx_key_of is the Rx key under which the PSP datagram (UDP payload) is authentic, tx_key_of the
+  // Tx key of that handle if the datagram is authentic under it. Nothing: it is not. Who asks must
+  // have been found to be allowed to: these are not for the packet path and count nothing.
   std::optional<crypto::SaKey> rx_key_of(std::span<const std::uint8_t> datagram) const;
   std::optional<crypto::SaKey> tx_key_of(std::uint32_t handle,
                                          std::span<const std::uint8_t> datagram) const;
 
   // drops returns how often each Drop happened in this device's engines, by number.
   std::array<std::uint64_t, PSP_DROP_MAX> drops() const;
+
+  // packets are those in the log, oldest first.
+  std::vector<LoggedPacket> packets() const;
 
   // spi_remaining is how many SPIs are left under the active device key.
   std::uint64_t spi_remaining() const;

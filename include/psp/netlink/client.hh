@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <psp/crypto/secret.hh>
+#include <psp/wire/drop.hh>
 #include <psp/wire/types.hh>
 
 namespace psp {
@@ -97,6 +98,18 @@ struct CapturedKey {
   crypto::SaKey key;  // empty: only the permission was asked for
 };
 
+// KeptPacket is a packet that a device did not accept or could not send, or that its sender wanted
+// sampled.
+struct KeptPacket {
+  std::uint32_t dev_id = 0;
+  std::uint64_t number = 0;       // counts those of the device from 1
+  std::uint64_t nanoseconds = 0;  // since 1970
+  bool transmit = false;
+  std::optional<Drop> reason;        // nothing: sampled
+  std::uint32_t length = 0;          // of the whole packet
+  std::vector<std::uint8_t> octets;  // its beginning, from the IP header on
+};
+
 // DaemonInfo is what pspd says of itself (not in the kernel's family).
 struct DaemonInfo {
   std::string version;  // of pspd
@@ -177,6 +190,8 @@ class Client {
   // What only pspd answers: EOPNOTSUPP from the kernel.
   ClientResult<std::vector<AssocInfo>> associations();
   ClientResult<DaemonInfo> daemon_info();
+  // kept_packets are the newest of all devices; needs CAP_NET_ADMIN in pspd's namespace.
+  ClientResult<std::vector<KeptPacket>> kept_packets();
   // captured_key is the key of the PSP datagram (UDP payload), which must be one of a secured
   // connection of that pspd; at most 16000 octets. An empty one: only whether keys may be asked
   // for. Errors: EPERM unless the caller is root and pspd runs with --allow-key-export; ENOENT: no

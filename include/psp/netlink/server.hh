@@ -51,6 +51,7 @@ class Inspector {
   virtual ~Inspector() = default;
   virtual std::vector<AssocInfo> associations() = 0;
   virtual DaemonInfo daemon_info() = 0;
+  virtual std::vector<KeptPacket> kept_packets() { return {}; }
   // captured_key is the key under which a captured PSP datagram is authentic. An empty one: would
   // the caller be given any? It is root of the home namespace. Errors: EPERM: not with the options
   // that pspd was started with; EINVAL: no PSP datagram; ENOENT: of no connection here.

@@ -92,6 +92,7 @@ enum softpsp_cmd {
   SOFTPSP_CMD_SUBSCRIBE = 3, /* softpsp_subscribe: this connection's multicast groups from now on */
   SOFTPSP_CMD_FORWARD = 4,   /* softpsp_forward: what a program sent on a netlink socket */
   SOFTPSP_CMD_KEY_GET = 5,   /* [softpsp_key.datagram]; reply: softpsp_key. For root only */
+  SOFTPSP_CMD_PACKET_GET = 6, /* dump; reply: softpsp_packet; CAP_NET_ADMIN */
 };
 
 enum softpsp_assoc {
@@ -164,6 +165,17 @@ enum softpsp_key {
   SOFTPSP_KEY_VERSION = 2,  /* u32; this and all below: reply only */
   SOFTPSP_KEY_SPI = 3,      /* u32 */
   SOFTPSP_KEY_KEY = 4,      /* binary, 16 or 32 octets by version */
+};
+
+/* Packets that a device did not accept or could not send, or was asked to sample: the newest. */
+enum softpsp_packet {
+  SOFTPSP_PACKET_DEV_ID = 1,   /* u32 */
+  SOFTPSP_PACKET_NUMBER = 2,   /* uint: counts the packets of the device from 1 */
+  SOFTPSP_PACKET_TIME = 3,     /* uint: nanoseconds since 1970 */
+  SOFTPSP_PACKET_TRANSMIT = 4, /* flag: it was to be sent; else it was received */
+  SOFTPSP_PACKET_REASON = 5,   /* u32, enum psp_drop_reason; absent: sampled */
+  SOFTPSP_PACKET_LENGTH = 6,   /* u32: of the whole packet */
+  SOFTPSP_PACKET_OCTETS = 7,   /* binary: its beginning, from the IP header on */
 };
 
 /* Where notifications were lost, pspd sends a NLMSG_OVERRUN message with this sequence number. */

@@ -31,10 +31,17 @@ struct CaptureCounts {
 // begin_capture appends section header and interface description.
 void begin_capture(const CaptureInterface& interface, Buffer& out);
 
-// add_packet appends a packet of which no more than interface.snap_length octets are in `octets`.
-// `nanoseconds` since 1970; `original` is its length on the wire.
-void add_packet(std::uint64_t nanoseconds, Direction direction,
-                std::span<const std::uint8_t> octets, std::uint32_t original, Buffer& out);
+// CapturedPacket is a packet of which no more than interface.snap_length octets are there.
+struct CapturedPacket {
+  std::uint64_t nanoseconds = 0;  // since 1970
+  Direction direction = Direction::kUnknown;
+  std::span<const std::uint8_t> octets;
+  std::uint32_t original = 0;  // its length on the wire
+  std::string_view comment = {};
+};
+
+// add_packet appends a packet.
+void add_packet(const CapturedPacket& packet, Buffer& out);
 
 // end_capture appends the interface's statistics.
 void end_capture(std::uint64_t nanoseconds, const CaptureCounts& counts, Buffer& out);

@@ -31,7 +31,8 @@
   X(POLICY_EPOCH, 20, NONE, "association of an earlier daemon: its keys are gone")            \
   X(POLICY_FORGED, 21, NONE, "frame that the daemon did not write")                           \
   X(RX_WRITE, 22, RX_ERROR, "the kernel did not take the opened packet")                      \
-  X(BAD_ECN, 23, RX_ERROR, "congestion marked on a tunnel packet that cannot carry the mark")
+  X(BAD_ECN, 23, RX_ERROR, "congestion marked on a tunnel packet that cannot carry the mark") \
+  X(SAMPLED, 24, NONE, "authentic, but its sender wants it dropped after sampling")
 
 #define PSP_DROP_ENUM_(name, number, counter, text) PSP_DROP_##name = number,
 enum psp_drop_reason { PSP_DROP_NONE = 0, PSP_DROP_REASONS(PSP_DROP_ENUM_) PSP_DROP_MAX = 32 };

@@ -127,6 +127,7 @@ Explanation Explainer::explain_psp(const Frame& frame) {
   const bool tcp = !frame.drop && frame.psp.header.next_header == wire::kProtocolTcp;
   if (opened.drop && (tcp || !opened.authentic)) return drop(*opened.drop);
   clear_size_ = opened.size;
+  if (frame.psp.header.drop_after_sampling) return drop(Drop::SAMPLED);
   if (!tcp)
     return drop(Drop::BAD_INNER, "authentic, but softpsp devices carry TCP in transport mode only");
   const auto l4 = clear().subspan(frame.ip.header_length);

@@ -12,6 +12,7 @@ void declare_capture(CLI::App& app, CaptureOptions& options) {
   app.add_option("-w,--write", options.file)->type_size(1)->take_last();
   app.add_option("--filter", options.filter)->type_size(1)->take_last();
   app.add_option("--key-log", options.key_log)->type_size(1)->take_last();
+  app.add_flag("--failed", options.failed);
   app.add_option("--port", options.port)->check(CLI::Range(1, 65535))->take_last();
   app.add_option("--count", options.count)->check(CLI::PositiveNumber)->take_last();
   app.add_option("--duration", options.seconds)

@@ -17,6 +17,7 @@ struct CaptureOptions {
   std::string file;
   std::string filter;
   std::string key_log;  // empty: no keys
+  bool failed = false;  // those that pspd kept, not those on the wire
   std::uint16_t port = 1000;
   std::uint64_t count = 0;    // 0: no end
   std::uint64_t seconds = 0;  // 0: no end

@@ -384,6 +384,20 @@ std::vector<AssocInfo> Daemon::associations() {
   return all;
 }
 
+std::vector<KeptPacket> Daemon::kept_packets() {
+  std::vector<KeptPacket> all;
+  for (const auto& device : devices_)
+    for (device::LoggedPacket& packet : device->driver().packets())
+      all.push_back({.dev_id = device->id(),
+                     .number = packet.number,
+                     .nanoseconds = packet.nanoseconds,
+                     .transmit = packet.path == device::PacketPath::kTransmit,
+                     .reason = packet.reason,
+                     .length = packet.length,
+                     .octets = std::move(packet.octets)});
+  return all;
+}
+
 DaemonInfo Daemon::daemon_info() {
   DaemonInfo info;
   info.version = PSP_PROGRAM_VERSION;

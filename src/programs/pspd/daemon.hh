@@ -83,6 +83,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
 
   std::vector<AssocInfo> associations() override;
   DaemonInfo daemon_info() override;
+  std::vector<KeptPacket> kept_packets() override;
   device::Result<CapturedKey> captured_key(const netlink::Caller& caller,
                                            std::span<const std::uint8_t> datagram) override;
   std::uint64_t home_netns() override { return namespaces_->home().cookie(); }

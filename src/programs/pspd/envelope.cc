@@ -152,7 +152,8 @@ bool needs_net_admin(Octets messages) {
             (header.nlmsg_type == SOFTPSP_ID_PSP &&
              (cmd == PSPNL_CMD_DEV_SET || cmd == PSPNL_CMD_KEY_ROTATE ||
               cmd == PSPNL_CMD_DEV_ASSOC || cmd == PSPNL_CMD_DEV_DISASSOC)) ||
-            (header.nlmsg_type == SOFTPSP_ID_SOFTPSP && cmd == SOFTPSP_CMD_KEY_GET);
+            (header.nlmsg_type == SOFTPSP_ID_SOFTPSP &&
+             (cmd == SOFTPSP_CMD_KEY_GET || cmd == SOFTPSP_CMD_PACKET_GET));
     return !needs;
   });
   return needs;
