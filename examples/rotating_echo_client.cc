@@ -24,8 +24,9 @@ using psp::tls::Succession;
 
 constexpr std::uint64_t kUnanswered = 256;  // messages on their way at a time
 
+// A message is short or long, so that a connection is often found in the middle of one.
 std::string message(std::uint64_t number) {
-  return "message " + std::to_string(number) + std::string(100, '.') + "\n";
+  return "message " + std::to_string(number) + std::string(number * 7919 % 8192, '.') + "\n";
 }
 
 class Client {

@@ -48,19 +48,19 @@ class Hosts {
     char name[] = "/tmp/psp-examples-XXXXXX";
     directory_ = mkdtemp(name);
     const std::string build = fmt::format(
-        "{{ {1} -DCMAKE_INSTALL_PREFIX={0}/prefix -P {2} && "
-        "PKG_CONFIG_PATH={0}/prefix/{3}/pkgconfig make -j2 -C {4}/examples OUT={0} "
-        "CFLAGS='-Wall -Wextra -Werror' CXXFLAGS='-Wall -Wextra -Wshadow -Werror'; }} "
-        ">{0}/build.log "
-        "2>&1",
-        directory_, PSP_CMAKE, PSP_INSTALL_SCRIPT, PSP_LIBDIR, PSP_SOURCE_DIR);
+        "{{ {0} -DCMAKE_INSTALL_PREFIX={1}/prefix -P {2} && "
+        "PKG_CONFIG_PATH={1}/prefix/{3}/pkgconfig "
+        "make -j2 -C {1}/{4} OUT={1} CFLAGS='-Wall -Wextra -Werror' "
+        "CXXFLAGS='-Wall -Wextra -Wshadow -Werror'; }} >{1}/build.log 2>&1",
+        PSP_CMAKE, directory_, PSP_INSTALL_SCRIPT, PSP_LIBDIR, PSP_EXAMPLES);
     ASSERT_EQ(std::system(build.c_str()), 0) << content(file("build.log"));
     make_certificates();
     lab_.emplace();
     for (const From side : {From::kA, From::kB}) lab_->start(side);
     serve(7001, in_directory("./echo_epoll 7001 server.pem server.key"));
     serve(7002, in_directory("./asio_echo serve 7002 server.pem server.key"));
-    serve(7003, python("echo_server.py 7003 server.pem server.key"));
+    serve(7003,
+          in_directory(PSP_PYTHON " " PSP_EXAMPLES "/echo_server.py 7003 server.pem server.key"));
   }
   static void end() {
     servers_.clear();
@@ -82,13 +82,8 @@ class Hosts {
   }
   // What is run sees the installed library, as with ldconfig.
   static std::string in_directory(const std::string& command) {
-    return fmt::format(
-        "env -C {0} PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={1}/python "
-        "LD_LIBRARY_PATH={0}/prefix/{2} {3}",
-        directory_, PSP_SOURCE_DIR, PSP_LIBDIR, command);
-  }
-  static std::string python(const std::string& command) {
-    return in_directory(fmt::format("{} {}/examples/{}", PSP_PYTHON, PSP_SOURCE_DIR, command));
+    return fmt::format("env -C {0} PYTHONPATH={0}/prefix/{1} LD_LIBRARY_PATH={0}/prefix/{2} {3}",
+                       directory_, PSP_PYTHON_DIR, PSP_LIBDIR, command);
   }
   static void serve(int port, const std::string& command) {
     servers_.emplace_back(lab_->ns(From::kB),
@@ -138,7 +133,7 @@ constexpr Program kServers[] = {
 };
 constexpr Program kClients[] = {
     {"Asio", 0, "./asio_echo ask {0} {1} ca.pem"},
-    {"Python", 0, PSP_PYTHON " " PSP_SOURCE_DIR "/examples/echo_client.py {0} {1} ca.pem"},
+    {"Python", 0, PSP_PYTHON " " PSP_EXAMPLES "/echo_client.py {0} {1} ca.pem"},
     {"PspCat", 0, PSP_CAT " --ca ca.pem --no-progress {0} {1}"},
 };
 
@@ -178,18 +173,29 @@ INSTANTIATE_TEST_SUITE_P(Examples, EachWithEach,
                                   std::get<0>(pair.param).name;
                          });
 
-// The binding's own test program plays both ends; what it checks is told there.
-TEST_F(Examples, PythonBindingOverPsp) {
-  const std::string program = fmt::format("{}/tests/examples/psp_py_lab.py", PSP_SOURCE_DIR);
-  Background server(lab_->ns(From::kB),
-                    in_directory(fmt::format("{} {} serve 7005 >{} 2>&1", PSP_PYTHON, program,
-                                             file("log-7005"))));
-  await(7005);
-  EXPECT_TRUE(lab_->ns(From::kA).try_sh(fmt::format(
-      "(timeout 60 {} >{} 2>&1)",
-      in_directory(fmt::format("{} {} ask {} 7005 {}", PSP_PYTHON, program, address(), PSP_PSPCTL)),
-      file("client-log"))))
+// ask runs the binding's test program on A; what it checks is told there.
+class PythonBinding : public Examples {
+ protected:
+  static std::string program(const std::string& arguments) {
+    return in_directory(fmt::format("{} {}/tests/examples/psp_py_lab.py {}", PSP_PYTHON,
+                                    PSP_SOURCE_DIR, arguments));
+  }
+  static bool ask(const std::string& arguments) {
+    return lab_->ns(From::kA).try_sh(
+        fmt::format("(timeout 60 {} >{} 2>&1)", program(arguments), file("client-log")));
+  }
+};
+
+TEST_F(PythonBinding, BlockingNonBlockingAndRotation) {
+  serve(7005, program("serve 7005"));
+  EXPECT_TRUE(ask(fmt::format("ask {} 7005 {}", address(), PSP_PSPCTL)))
       << content(file("client-log")) << content(file("log-7005"));
+}
+
+TEST_F(PythonBinding, NoServerLosesWhatWasSaidBeforeTheUpgrade) {
+  for (const int port : {7001, 7002, 7003})
+    EXPECT_TRUE(ask(fmt::format("early {} {}", address(), port)))
+        << port << ": " << content(file("client-log"));
 }
 
 // The client says "connection N: why" when it has renewed: so both hosts rotate as fast as it goes,

@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What python/psp.py must do over real PSP, both ends of it. examples_test runs it on two hosts.
 
-usage: psp_py_lab.py serve PORT | ask HOST PORT PSPCTL      (server.pem, server.key, ca.pem lie here)
+usage: psp_py_lab.py serve PORT
+       psp_py_lab.py ask HOST PORT PSPCTL     asks that server
+       psp_py_lab.py early HOST PORT          asks any echo server, with a part said in TLS
+
+In the current directory lie server.pem, server.key and ca.pem.
 """
 import select
 import socket
@@ -33,24 +37,33 @@ def serve(port):
                     data = b""
 
 
-def connect(host, port):
+def connect(host, port, announce=True):
     context = ssl.create_default_context(cafile="ca.pem")
-    psp.announce(context)
+    if announce:
+        psp.announce(context)
     tcp = socket.create_connection((host, int(port)), timeout=10)
     tls = context.wrap_socket(tcp, server_hostname=host)
-    assert psp.announced(tls) is True
+    assert psp.announced(tls) is (True if announce else None)
     return tls
 
 
-def answered(secured, question):
-    """Whether the server's early octets and the echo are all that comes, in this order."""
+def answer(secured, question):
+    """All that comes, from the server's early octets to the end."""
     secured.sock.sendall(question)
     secured.sock.shutdown(socket.SHUT_WR)
     got = secured.early
     while data := secured.sock.recv(65536):
         got += data
     secured.sock.close()
-    return got == EARLY + question
+    return got
+
+
+def early(host, port):
+    tls = connect(host, port, announce=False)
+    said = b"early" * 5000  # more than a TLS record, less than anybody's limit
+    tls.sendall(said)
+    got = answer(psp.upgrade(tls), b"late")
+    assert got == said + b"late", f"{len(got)} octets came back of {len(said) + 4}"
 
 
 def blocking(host, port):
@@ -61,7 +74,8 @@ def blocking(host, port):
     assert tls.fileno() == -1, "the SSLSocket still has the descriptor"
     assert secured.info.version is psp.Version.HDR0_AES_GCM_128 and secured.info.proven
     assert 0 not in (secured.info.rx_spi, secured.info.tx_spi) and secured.why_tls == ""
-    assert answered(secured, bytes(range(256)) * 1000)
+    question = bytes(range(256)) * 1000
+    assert answer(secured, question) == EARLY + question
 
 
 def non_blocking(host, port):
@@ -79,12 +93,7 @@ def non_blocking(host, port):
             select.select([], [], [], retry.delay)
     assert secured.sock.gettimeout() == 0
     secured.sock.settimeout(10)
-    secured.sock.sendall(b"mine in PSP;")
-    secured.sock.shutdown(socket.SHUT_WR)
-    got = secured.early
-    while data := secured.sock.recv(65536):
-        got += data
-    assert got == EARLY + b"mine in TLS;mine in PSP;", got
+    assert answer(secured, b"mine in PSP;") == EARLY + b"mine in TLS;mine in PSP;"
 
 
 def rotation(host, port, pspctl):
@@ -103,14 +112,11 @@ def rotation(host, port, pspctl):
     secured.sock.close()
 
 
-def main():
-    role, *arguments = sys.argv[1:]
-    if role == "serve":
-        serve(*arguments)
-    host, port, pspctl = arguments
+def ask(host, port, pspctl):
     blocking(host, port)
     non_blocking(host, port)
     rotation(host, port, pspctl)
 
 
-main()
+role, *arguments = sys.argv[1:]
+{"serve": serve, "ask": ask, "early": early}[role](*arguments)
