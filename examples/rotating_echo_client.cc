@@ -3,7 +3,8 @@
 // The client of rotating_echo_server.cc: asks as fast as it can until its standard input ends, and
 // checks that each message is answered once and in order, whatever the device keys do meanwhile. A
 // connection is renewed when this host's key has rotated, by its ticket, or the server's, by its
-// word.
+// word. To keep to
+// the matter, whatever fails ends it.
 //
 //     c++ -std=c++20 rotating_echo_client.cc $(pkg-config --cflags --libs psp-tls)
 //
