@@ -53,6 +53,21 @@ class Bench(Lab):
         if not eventually(answers):
             raise RuntimeError(f"nobody listens on port {port} of host {side}")
 
+    def wait_through(self, port):
+        def answers():
+            with self.inside("a"), socket.socket() as probe:
+                probe.settimeout(2)
+                try:
+                    probe.connect(("127.0.0.1", port))
+                    probe.sendall(b"\n\n\n\n\n\n\n\n")  # no request of PostgreSQL's, and none of HTTP
+                    probe.shutdown(socket.SHUT_WR)
+                    return probe.recv(1) is not None
+                except OSError:
+                    return False
+
+        if not eventually(answers):
+            raise RuntimeError(f"no way to the server through port {port}")
+
     @contextlib.contextmanager
     def running(self, side, name, *command, **options):
         program = self.start(side, name, *command, **options)
@@ -154,5 +169,6 @@ socket = r:TCP_NODELAY=1
                     stack.enter_context(self.psp_proxy("b", "--listen-psp", far, "--to", server)),
                     stack.enter_context(self.psp_proxy("a", "--listen", near, "--to", far, "--peer-name",
                                                        "db.example"))]
-            self.wait_listening("a", NEAR_PORT)
+            # Through all of it: a server that closes tells that there is one.
+            self.wait_through(NEAR_PORT)
             yield "127.0.0.1", NEAR_PORT, between

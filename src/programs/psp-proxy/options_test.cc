@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line of psp-proxy, and that the completion for zsh knows all of it.
+#include "options.hh"
+
+#include <cstdio>
+#include <fstream>
+#include <gmock/gmock.h>
+#include <regex>
+
+namespace psp::proxy {
+namespace {
+
+// parse gives the options or fails; status the exit status of a command line that is refused.
+std::expected<Options, int> parse_words(std::vector<const char*> words) {
+  words.insert(words.begin(), "psp-proxy");
+  return parse_options(static_cast<int>(words.size()), words.data());
+}
+Options parse(const std::vector<const char*>& words) {
+  const auto options = parse_words(words);
+  EXPECT_TRUE(options.has_value());
+  return options.value_or(Options{});
+}
+void expect_refused(const std::vector<const char*>& words, const std::string& sentence) {
+  testing::internal::CaptureStderr();
+  const auto options = parse_words(words);
+  const std::string said = testing::internal::GetCapturedStderr();
+  ASSERT_FALSE(options.has_value()) << sentence;
+  EXPECT_EQ(options.error(), kExitUsage);
+  EXPECT_THAT(said, testing::HasSubstr(sentence));
+}
+
+TEST(ProxyOptions, TwoAddressesAreEnough) {
+  const Options options = parse({"--listen", "127.0.0.1:5432", "--to", "db.example:7001"});
+  EXPECT_FALSE(options.serve);
+  EXPECT_EQ(options.listen.host, "127.0.0.1");
+  EXPECT_EQ(options.listen.port, "5432");
+  EXPECT_EQ(options.to.host, "db.example");
+  EXPECT_EQ(options.to.port, "7001");
+  EXPECT_FALSE(options.allow_tls);
+  EXPECT_TRUE(options.tls.first_use);
+  EXPECT_EQ(options.peer_names, std::vector<std::string>{"db.example"});
+  EXPECT_GE(options.threads, 1u);
+}
+
+TEST(ProxyOptions, AServerWithAnAuthorityDemandsCertificates) {
+  const Options options =
+      parse({"--listen-psp", ":7001", "--to", "[::1]:80", "--cert", "c", "--key", "k", "--ca", "a",
+             "--peer-name", "x", "--peer-name", "y"});
+  EXPECT_TRUE(options.serve);
+  EXPECT_EQ(options.listen.host, "");
+  EXPECT_EQ(options.to.host, "::1");
+  EXPECT_TRUE(options.tls.server && options.tls.mutual);
+  EXPECT_FALSE(options.tls.first_use);
+  EXPECT_EQ(options.peer_names, (std::vector<std::string>{"x", "y"}));
+}
+
+TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
+  expect_refused({"--to", "a:1"}, "give --listen or --listen-psp");
+  expect_refused({"--listen", ":1", "--listen-psp", ":2", "--to", "a:1"}, "excludes");
+  expect_refused({"--listen", "5432", "--to", "a:1"}, "--listen: \"5432\" has no port");
+  expect_refused({"--listen", ":1", "--to", "fd77::2:80"}, "ambiguous; write [fd77::2]:80");
+  expect_refused({"--listen", ":1", "--to", ":80"}, "--to: give a host");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--peer-name", "b"}, "--peer-name needs --ca");
+  expect_refused(
+      {"--listen", ":1", "--to", "a:1", "--ca", "c", "--peer-name", "b", "--peer-name", "d"},
+      "give one");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--insecure-first-use"},
+                 "does not go with credentials");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--version", "none"}, "names no PSP version");
+}
+
+TEST(ProxyOptions, TheCompletionForZshKnowsEachOption) {
+  std::string help;
+  std::FILE* pipe = popen(PSP_PROXY " --help", "r");
+  for (int octet = std::fgetc(pipe); octet != EOF; octet = std::fgetc(pipe))
+    help += static_cast<char>(octet);
+  ASSERT_EQ(pclose(pipe), 0);
+  std::ifstream file(PSP_SOURCE_DIR "/completions/_psp-proxy");
+  const std::string completion{std::istreambuf_iterator<char>(file), {}};
+  const std::regex option("--[a-z][a-z-]+");
+  const std::sregex_iterator end;
+  for (std::sregex_iterator it(help.begin(), help.end(), option); it != end; ++it)
+    EXPECT_TRUE(std::regex_search(completion, std::regex(it->str() + "[\\[\\}]"))) << it->str();
+}
+
+}  // namespace
+}  // namespace psp::proxy
