@@ -275,7 +275,9 @@ TEST_F(Captures, LogWhoGotWhichKeysAndGiveNoOthers) {
 }
 
 TEST_F(CapturesWithoutKeys, AreAllThatPspdAllowsByDefault) {
-  EXPECT_EQ(run(with_keys()), 5);
+  Words arguments = with_keys();
+  arguments.insert(arguments.end(), {"--duration", "1s"});
+  EXPECT_EQ(run(arguments), 5);
   EXPECT_NE(content(said()).find("pspd was not started with --allow-key-export"), std::string::npos)
       << content(said());
   EXPECT_FALSE(std::filesystem::exists(path("keys")));
@@ -365,7 +367,7 @@ TEST_F(Captures, RefuseWhatCannotBeDone) {
   EXPECT_EQ(run({"capture", "--dev", "nothing0", "-w", path("x")}), 1);
   std::ofstream(path("open")) << "others can read this\n";
   ::chmod(path("open").c_str(), 0644);
-  EXPECT_EQ(run(words({"--key-log", path("open")})), 1);
+  EXPECT_EQ(run(words({"--key-log", path("open"), "--duration", "1s"})), 1);
   EXPECT_EQ(content(path("open")), "others can read this\n");
   EXPECT_FALSE(std::filesystem::exists(path("eth0.pcapng")));
   EXPECT_EQ(run({"capture", "--dev", "eth0", "-w", "/dev/full", "--duration", "5s"}), 1);
