@@ -6,7 +6,6 @@
 //     c++ -std=c++20 asio_echo.cc $(pkg-config --cflags --libs psp-tls) -o asio_echo
 //     ./asio_echo serve 7000 server.pem server.key
 //     ./asio_echo ask echo.example 7000 ca.pem < question > answer
-#include <asio/experimental/awaitable_operators.hpp>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -25,17 +24,10 @@ using asio::use_awaitable;
 using asio::ip::tcp;
 using asio_psp::Stream;
 
-// secure_in_time gives a peer that does not go on no more than ten seconds.
-awaitable<void> secure_in_time(Stream& stream) {
-  asio::steady_timer timer(stream.socket().get_executor(), std::chrono::seconds(10));
-  const auto first = co_await (stream.secure() || timer.async_wait(use_awaitable));
-  if (first.index() == 1) throw std::runtime_error("was not secured in 10 s");
-}
-
 awaitable<void> echo(tcp::socket socket, SSL_CTX* context) try {
   psp::tls::SslPtr ssl = new_ssl(context, socket.native_handle());
   Stream stream(std::move(socket), std::move(ssl));
-  co_await secure_in_time(stream);
+  co_await stream.secure();
   char data[16384];
   while (const std::size_t size = co_await stream.read_some(asio::buffer(data)))
     co_await stream.write(asio::buffer(data, size));
@@ -71,7 +63,7 @@ awaitable<void> ask(const char* host, const char* port, SSL_CTX* context) {
                                use_awaitable);
   psp::tls::SslPtr ssl = new_ssl(context, socket.native_handle(), host);
   Stream stream(std::move(socket), std::move(ssl));
-  co_await secure_in_time(stream);
+  co_await stream.secure();
   std::fprintf(stderr, "asio_echo: connected by PSP version %u\n", stream.info()->version);
   co_await (send(stream) && receive(stream));
 }

@@ -8,17 +8,16 @@
 //     socket co_await stream.secure();                                     // TLS handshake, then
 //     PSP co_await stream.write(asio::buffer("hello"));
 //
-// Errors are exceptions. For a time limit: co_await (stream.secure() || timer.async_wait(...)),
-// with asio/experimental/awaitable_operators.hpp. After a failure a Stream can only be destroyed.
+// Errors are exceptions; after one of secure() a Stream can only be destroyed.
 //
 // Threading: as a tcp::socket; one coroutine may read while another one writes.
 #pragma once
 
 #include <asio.hpp>
+#include <asio/experimental/awaitable_operators.hpp>
 #include <openssl/err.h>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include <psp/tls.hh>
 
@@ -37,31 +36,13 @@ class Stream {
 
   // secure does the TLS handshake and the upgrade. With PSP_UPGRADE_PREFERRED the stream may stay
   // on TLS, see info() and why_tls(); read_some and write work the same.
-  awaitable<void> secure(psp::tls::Options options = {}) {
-    co_await tls([](SSL* ssl) { return SSL_do_handshake(ssl); });
-    psp::tls::Upgrade up(ssl_.get(), options);
-    for (;;) {
-      const int status = up.step();
-      if (status == PSP_UPGRADE_WANT_READ) {
-        co_await socket_.async_wait(tcp::socket::wait_read, use_awaitable);
-      } else if (status == PSP_UPGRADE_WANT_WRITE) {
-        co_await socket_.async_wait(tcp::socket::wait_write, use_awaitable);
-      } else if (status == PSP_UPGRADE_WANT_RETRY) {
-        asio::steady_timer timer(socket_.get_executor(), kRetry);
-        co_await timer.async_wait(use_awaitable);
-      } else if (status == PSP_UPGRADE_WANT_DRAIN) {
-        throw std::runtime_error("the peer sends a lot, but no upgrade");
-      } else if (status == PSP_UPGRADE_FAILED) {
-        throw std::runtime_error(up.message());
-      } else {
-        break;
-      }
-    }
-    early_.resize(up.pending());
-    up.read(std::as_writable_bytes(std::span(early_)));
-    info_ = up.info();
-    over_tls_ = !info_;
-    if (over_tls_) why_tls_ = up.message();
+  awaitable<void> secure(psp::tls::Options options = {},
+                         asio::steady_timer::duration limit = std::chrono::seconds(10)) {
+    using namespace asio::experimental::awaitable_operators;
+    asio::steady_timer timer(socket_.get_executor(), limit);
+    const auto first = co_await (attempt(options) || timer.async_wait(use_awaitable));
+    if (first.index() == 1) throw std::runtime_error("gave up without " + waits_for_);
+    if (std::get<0>(first)) std::rethrow_exception(std::get<0>(first));
   }
 
   // read_some gives 0 at the end of the stream.
@@ -101,7 +82,35 @@ class Stream {
   tcp::socket& socket() { return socket_; }
 
  private:
-  static constexpr std::chrono::milliseconds kRetry{PSP_UPGRADE_RETRY_MS};
+  // attempt gives its exception as a value: operator|| would wait for somebody's success.
+  awaitable<std::exception_ptr> attempt(psp::tls::Options options) try {
+    waits_for_ = "the peer's TLS handshake";
+    co_await tls([](SSL* ssl) { return SSL_do_handshake(ssl); });
+    psp::tls::Upgrade up(ssl_.get(), options);
+    int status = up.step();
+    for (; status >= PSP_UPGRADE_WANT_READ; status = up.step()) {
+      waits_for_ = up.message();
+      if (status == PSP_UPGRADE_WANT_DRAIN) throw std::runtime_error("the peer talks too early");
+      if (status == PSP_UPGRADE_WANT_RETRY)
+        co_await asio::steady_timer(socket_.get_executor(), kRetry).async_wait(use_awaitable);
+      else
+        co_await ready(status == PSP_UPGRADE_WANT_WRITE);
+    }
+    if (status == PSP_UPGRADE_FAILED) throw std::runtime_error(up.message());
+    early_.resize(up.pending());
+    up.read(std::as_writable_bytes(std::span(early_)));
+    info_ = up.info();
+    over_tls_ = status == PSP_UPGRADE_TLS;
+    if (over_tls_) why_tls_ = up.message();
+    co_return nullptr;
+  } catch (...) {
+    co_return std::current_exception();
+  }
+
+  awaitable<void> ready(bool to_write) {
+    return socket_.async_wait(to_write ? tcp::socket::wait_write : tcp::socket::wait_read,
+                              use_awaitable);
+  }
 
   // tls repeats a call of OpenSSL until it is done. Returns what it returns, 0 at the end.
   template <typename Call>
@@ -115,10 +124,10 @@ class Stream {
         case SSL_ERROR_ZERO_RETURN:
           co_return 0;
         case SSL_ERROR_WANT_READ:
-          co_await socket_.async_wait(tcp::socket::wait_read, use_awaitable);
+          co_await ready(false);
           break;
         case SSL_ERROR_WANT_WRITE:
-          co_await socket_.async_wait(tcp::socket::wait_write, use_awaitable);
+          co_await ready(true);
           break;
         default:
           const char* const reason = ERR_reason_error_string(ERR_peek_error());
@@ -127,10 +136,11 @@ class Stream {
     }
   }
 
+  static constexpr std::chrono::milliseconds kRetry{PSP_UPGRADE_RETRY_MS};
   tcp::socket socket_;
   psp::tls::SslPtr ssl_;
   bool over_tls_ = false;
-  std::string early_, why_tls_;
+  std::string early_, waits_for_, why_tls_;
   std::optional<psp_upgrade_info> info_;
 };
 

@@ -2,9 +2,8 @@
 //
 // The client of rotating_echo_server.cc: asks as fast as it can until its standard input ends, and
 // checks that each message is answered once and in order, whatever the device keys do meanwhile. A
-// connection is renewed when this host's key has rotated, by its ticket, or the server's, by its
-// word. To keep to
-// the matter, whatever fails ends it.
+// connection is renewed when this host's key has rotated, as its ticket tells, or the server's, as
+// the server says. To keep to the matter, whatever fails ends the program.
 //
 //     c++ -std=c++20 rotating_echo_client.cc $(pkg-config --cflags --libs psp-tls)
 //

@@ -198,6 +198,17 @@ TEST_F(PythonBinding, NoServerLosesWhatWasSaidBeforeTheUpgrade) {
         << port << ": " << content(file("client-log"));
 }
 
+TEST_F(PythonBinding, EachServerSaysAtOnceThatItsPeerHasGone) {
+  for (const int port : {7001, 7002, 7003}) {
+    ASSERT_TRUE(ask(fmt::format("leave {} {}", address(), port))) << content(file("client-log"));
+    const std::string log = file(fmt::format("log-{}", port));
+    EXPECT_TRUE(eventually([&] {
+      return content(log).find("see the peer's own message") != std::string::npos;
+    })) << port
+        << ": " << content(log);
+  }
+}
+
 // The client says "connection N: why" when it has renewed: so both hosts rotate as fast as it goes,
 // and never twice within one renewal.
 TEST_F(Examples, EchoServiceLivesThroughAHundredRotationsOfEachHost) {

@@ -5,6 +5,7 @@
 usage: psp_py_lab.py serve PORT
        psp_py_lab.py ask HOST PORT PSPCTL     asks that server
        psp_py_lab.py early HOST PORT          asks any echo server, with a part said in TLS
+       psp_py_lab.py leave HOST PORT          goes after the TLS handshake
 
 In the current directory lie server.pem, server.key and ca.pem.
 """
@@ -112,6 +113,10 @@ def rotation(host, port, pspctl):
     secured.sock.close()
 
 
+def leave(host, port):
+    connect(host, port, announce=False).close()
+
+
 def ask(host, port, pspctl):
     blocking(host, port)
     non_blocking(host, port)
@@ -119,4 +124,4 @@ def ask(host, port, pspctl):
 
 
 role, *arguments = sys.argv[1:]
-{"serve": serve, "ask": ask, "early": early}[role](*arguments)
+{"serve": serve, "ask": ask, "early": early, "leave": leave}[role](*arguments)
