@@ -174,6 +174,15 @@ std::optional<Sealer::Sealed> Sealer::refuse_as_reference(const Frame& frame) co
   return std::nullopt;
 }
 
+std::expected<wire::PspPacket, Drop> Sealer::write_headers(const Frame& frame,
+                                                           std::span<std::uint8_t> out,
+                                                           std::uint8_t& family) const {
+  if (!tunnel_) return wire::write_outer(frame.packet, options_, out);
+  const auto outer = wire::outer_ip_of(frame.packet, policy_);
+  family = outer->endpoints.family;  // look() has parsed the packet
+  return wire::write_tunnel_outer(frame.packet, options_, *outer, out);
+}
+
 Sealer::Sealed Sealer::lay_out(const Frame& frame, std::span<std::uint8_t> out) {
   if (frame.what == Frame::What::kNotIp) return {.skipped = true};
   if (frame.what == Frame::What::kBroken) return {.drop = frame.drop, .note = frame.note};
@@ -184,14 +193,7 @@ Sealer::Sealed Sealer::lay_out(const Frame& frame, std::span<std::uint8_t> out) 
     if (const auto refused = refuse_as_reference(frame)) return *refused;
   options_.source_port = source_port_.value_or(reference_port(frame));
   Sealed sealed{.family = frame.ip.family};
-  std::expected<wire::PspPacket, Drop> packet;
-  if (tunnel_) {
-    const auto outer = wire::outer_ip_of(frame.packet, policy_);
-    sealed.family = outer->endpoints.family;  // look() has parsed the packet
-    packet = wire::write_tunnel_outer(frame.packet, options_, *outer, out);
-  } else {
-    packet = wire::write_outer(frame.packet, options_, out);
-  }
+  const auto packet = write_headers(frame, out, sealed.family);
   if (!packet) {
     sealed.drop = packet.error();
     if (sealed.drop == Drop::TX_BAD_PACKET)

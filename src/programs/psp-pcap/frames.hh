@@ -104,6 +104,9 @@ class Sealer {
 
  private:
   Sealer() = default;
+  std::expected<wire::PspPacket, Drop> write_headers(const Frame& frame,
+                                                     std::span<std::uint8_t> out,
+                                                     std::uint8_t& family) const;
   std::optional<Sealed> refuse_as_reference(const Frame& frame) const;
 
   bool reference_ = false;
