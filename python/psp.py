@@ -143,7 +143,8 @@ class Secured:
 
 
 # --- libpsp-tls, as psp/tls.h has it -----------------------------------------------------------------
-_PSP, _TLS, _WANT_READ, _WANT_WRITE, _WANT_RETRY, _WANT_DRAIN = range(1, 7)  # enum psp_upgrade_status
+_PSP, _TLS = 1, 2  # enum psp_upgrade_status
+_WANTS = {3: WantRead, 4: WantWrite, 5: WantRetry, 6: WantDrain}
 _pointer = ctypes.c_void_p
 
 
@@ -208,12 +209,12 @@ def _library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libpsp-tls.so.0")
     except OSError as error:
-        raise PspError(f"cannot load libpsp-tls ({error}): install it and run ldconfig, or set LD_LIBRARY_PATH") from None
+        raise PspError(f"cannot load libpsp-tls ({error}): install it, run ldconfig or set LD_LIBRARY_PATH") from None
     of_python = _address(ctypes.CDLL(getattr(_ssl, "__file__", None)), "SSL_get_fd")
     if of_python is None or of_python != _address(library, "SSL_get_fd"):
         raise PspError(
-            f"{sys.executable} has its own OpenSSL ({ssl.OPENSSL_VERSION}), which is not the library that libpsp-tls uses: "
-            "take a Python that uses the system's libssl.so.3, for example /usr/bin/python3"
+            f"{sys.executable} has its own OpenSSL ({ssl.OPENSSL_VERSION}), which is not the library that libpsp-tls "
+            "uses: take a Python that uses the system's libssl.so.3, for example /usr/bin/python3"
         )
     _declare(library, _SIGNATURES)
     _declare(library, _OPENSSL_SIGNATURES)
@@ -296,9 +297,8 @@ class Upgrade:
         status = self._library.psp_upgrade(self._state)
         if status in (_PSP, _TLS):
             return self._ended(status)
-        for wanted, kind in ((_WANT_READ, WantRead), (_WANT_WRITE, WantWrite), (_WANT_RETRY, WantRetry), (_WANT_DRAIN, WantDrain)):
-            if status == wanted:
-                raise kind(self._message())
+        if status in _WANTS:
+            raise _WANTS[status](self._message())
         error = PspError(self._message(), ErrorCode(self._library.psp_upgrade_error(self._state)))
         self.close()
         raise error
@@ -408,7 +408,8 @@ def announce(context: ssl.SSLContext) -> None:
     server = context.protocol == ssl.PROTOCOL_TLS_SERVER
     # An SSL tells its SSL_CTX by a public call; nobody needs to know where a context keeps it.
     probe = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server, None if server else "localhost")
-    if library.psp_upgrade_announce(library.SSL_get_SSL_CTX(_ssl_pointer(probe._sslobj, None))) != 0:  # type: ignore[attr-defined]
+    pointer = _ssl_pointer(probe._sslobj, None)  # type: ignore[attr-defined]
+    if library.psp_upgrade_announce(library.SSL_get_SSL_CTX(pointer)) != 0:
         raise PspError("OpenSSL refuses the announcement; was it made already?")
 
 

@@ -141,6 +141,19 @@ class Waiting(Case):
         self.assertIs(caught.exception.code, psp.ErrorCode.TIMEOUT)
         self.assertIsNone(client.gettimeout())
 
+    def test_what_has_failed_has_ended(self):
+        client, server = self.link()
+        late = psp.Upgrade(client, pspd=NOBODY, policy=PREFERRED)
+        with self.assertRaises(psp.PspTimeout):
+            late.run(0.01)
+        alone = psp.Upgrade(server, pspd=NOBODY)
+        client.close()
+        with self.assertRaises(psp.PspError):
+            alone.run(5)
+        for up in (late, alone):
+            with self.assertRaisesRegex(psp.PspError, "has ended"):
+                up.step()
+
     def test_a_peer_that_closes_is_said_so(self):
         client, server = self.link()
         server.close()
