@@ -227,7 +227,7 @@ def _ssl_pointer(ssl_object: Any, owner: Optional[ssl.SSLSocket]) -> int:
 
         PyObject_HEAD; PyObject *Socket (a weak reference to the owner); SSL *ssl; PySSLContext *ctx;
 
-    in every CPython from 3.7 to 3.14. Both neighbours are known here, and so is checked that they
+    in every CPython from 3.7 to 3.13. Both neighbours are known here, and so is checked that they
     are where they must be before the pointer between them is believed.
     """
     word = ctypes.sizeof(_pointer)
