@@ -93,7 +93,7 @@ sockaddr_in address_of(const Options& options) {
 psp::UniqueFd connected(const Options& options) {
   const sockaddr_in address = address_of(options);
   psp::UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+  if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     die("cannot connect");
   return fd;
 }
@@ -161,6 +161,7 @@ int main(int argc, char** argv) {
   Result all;
   const std::uint64_t begin = now_ns(CLOCK_MONOTONIC);
   std::vector<std::jthread> threads;
+  threads.reserve(options.threads);
   for (unsigned i = 0; i < options.threads; ++i)
     threads.emplace_back([&] {
       const Result part = take_part(options, listener.get(), left);

@@ -158,6 +158,7 @@ void Proxy::end_if_drained() {
 
 std::string Proxy::stats() const {
   std::vector<const Counters*> all;
+  all.reserve(workers_.size());
   for (const auto& worker : workers_) all.push_back(&worker->counters());
   return to_json(all);
 }
