@@ -110,12 +110,11 @@ std::string Session::time_is_up() const {
   if (stage_ == Stage::kConnecting)
     return fmt::format("gave up after {} s without an answer from {}:{}", seconds,
                        shared.target.name().host, shared.target.name().port);
+  const char* missing =
+      stage_ == Stage::kUpgrade ? upgrade_->waiting_for() : "the peer's part of the TLS handshake";
   return fmt::format(
-      "gave up after {} s without {}; is psp-proxy at the other end, and does UDP port 1000 pass "
-      "on "
-      "the way?",
-      seconds,
-      stage_ == Stage::kUpgrade ? upgrade_->waiting_for() : "the peer's part of the TLS handshake");
+      "gave up after {} s without {}; is psp-proxy at the other end, and does UDP port 1000 pass?",
+      seconds, missing);
 }
 
 void Session::check_key() {
