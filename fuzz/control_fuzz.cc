@@ -129,8 +129,14 @@ class Play {
     make_sockets(world_.sockets);
     world_.inspector.all.resize(300);
     world_.inspector.info.devices.resize(2);
+    world_.inspector.kept.resize(100);
+    for (KeptPacket& packet : world_.inspector.kept) packet.octets.resize(900);
+    world_.inspector.gives_keys = true;
     for (std::size_t i = 0; i < std::size(callers_); ++i)
-      callers_[i] = {.net_admin = i % 2 == 0, .netns = i < 2 ? 0u : 3u, .paced = true};
+      callers_[i] = {.net_admin = i % 2 == 0,
+                     .uid = i == 0 ? 0u : 1000u,
+                     .netns = i < 2 ? 0u : 3u,
+                     .paced = true};
   }
 
   void step(const Step& step) {
@@ -316,16 +322,8 @@ class Builder {
     switch (pick(8)) {
       case 0:
         return control();
-      case 1: {
-        const std::uint8_t cmd = static_cast<std::uint8_t>(1 + pick(3));
-        const bool subscribe = cmd == SOFTPSP_CMD_SUBSCRIBE;
-        return testing::message(
-            kSoftpspFamilyId, cmd,
-            [&](Writer& writer) {
-              if (subscribe) writer.put_u32(SOFTPSP_SUBSCRIBE_GROUPS, value());
-            },
-            subscribe ? NLM_F_REQUEST : flags(true));
-      }
+      case 1:
+        return softpsp();
       default:
         return psp();
     }
@@ -356,6 +354,24 @@ class Builder {
             writer.put_u32(CTRL_ATTR_OP, static_cast<std::uint32_t>(pick(13)));
         },
         flags(policy || pick(3) == 0));
+  }
+  Octets softpsp() {
+    // Not forward: that is the transport's.
+    static constexpr std::uint8_t kCommands[] = {SOFTPSP_CMD_ASSOC_GET, SOFTPSP_CMD_INFO_GET,
+                                                 SOFTPSP_CMD_SUBSCRIBE, SOFTPSP_CMD_KEY_GET,
+                                                 SOFTPSP_CMD_PACKET_GET};
+    const std::uint8_t cmd = kCommands[pick(std::size(kCommands))];
+    const bool asks = cmd == SOFTPSP_CMD_SUBSCRIBE || cmd == SOFTPSP_CMD_KEY_GET;
+    return testing::message(
+        kSoftpspFamilyId, cmd,
+        [&](Writer& writer) {
+          static constexpr std::uint8_t kDatagram[48] = {6, 2};
+          if (cmd == SOFTPSP_CMD_SUBSCRIBE) writer.put_u32(SOFTPSP_SUBSCRIBE_GROUPS, value());
+          if (cmd == SOFTPSP_CMD_KEY_GET)
+            writer.put_octets(SOFTPSP_KEY_DATAGRAM,
+                              std::span(kDatagram).first(pick(std::size(kDatagram))));
+        },
+        flags(!asks));
   }
   Octets psp() {
     const auto operations = spec::operations();

@@ -121,8 +121,18 @@ class ModelInspector final : public Inspector {
  public:
   std::vector<AssocInfo> all;
   DaemonInfo info;
+  std::vector<KeptPacket> kept;
+  bool gives_keys = false;
   std::vector<AssocInfo> associations() override { return all; }
   DaemonInfo daemon_info() override { return info; }
+  std::vector<KeptPacket> kept_packets() override { return kept; }
+  device::Result<CapturedKey> captured_key(const Caller&,
+                                           std::span<const std::uint8_t> datagram) override {
+    if (!gives_keys) return device::fail(EOPNOTSUPP);
+    CapturedKey found;
+    if (datagram.size() >= 16) found.key.assign(datagram.first(16));
+    return found;
+  }
 };
 
 // World is a Server with one device: id 1, ifindex 7, able to do all versions; socket 40 is fine.
