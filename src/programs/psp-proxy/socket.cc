@@ -34,8 +34,7 @@ std::expected<std::vector<UniqueFd>, std::string> listen_on(const HostPort& name
   const bool any = name.host.empty();
   // One IPv6 socket serves both families, where the host has IPv6.
   if (any)
-    std::ranges::stable_partition(*addresses,
-                                  [](const Address& a) { return a.family() == AF_INET6; });
+    std::ranges::partition(*addresses, [](const Address& a) { return a.family() == AF_INET6; });
   std::vector<UniqueFd> out;
   std::string problem;
   for (const Address& address : *addresses) {
