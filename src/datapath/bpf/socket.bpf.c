@@ -375,6 +375,17 @@ static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, __u3
   return entry && entry->epoch == psp_epoch && entry->dev_id == dev_id;
 }
 
+/*
+ * psp_rx_verdict looks into the table by one number that is judged right before it is used: the
+ * verifier of Linux 6.1 does not know the bounds of a number that went over the stack since.
+ */
+static __always_inline __u32 psp_rx_verdict(__u32 state, __u32 event) {
+  __u32 index = state * PSP_RX_EVENTS + event;
+
+  barrier_var(index);
+  return index < sizeof psp_rx_table ? (&psp_rx_table[0][0])[index] : PSP_RX_DROP;
+}
+
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
                                        struct psp_sock* sock) {
   bool verified =
@@ -385,8 +396,7 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   /* TCP may find a segment behind headers where we do not. We could not note what it leaves. */
   if (!psp_parse_segment(skb, 0, &segment)) return false;
   event = psp_classify(&segment, verified);
-  if (state >= PSP_STATES || event >= PSP_RX_EVENTS) return false;
-  verdict = psp_rx_table[state][event];
+  verdict = psp_rx_verdict(state, event);
   if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
   switch (verdict) {
     case PSP_RX_ACCEPT_AT_LATCH:
