@@ -77,7 +77,7 @@ struct psp_upgrade_options {
    */
   const char* protocol;
   const char* pspd; /* where pspd listens; default $PSP_SOCKET, else "@softpsp" */
-  size_t early_max; /* octets kept before WANT_DRAIN; default 1 MiB */
+  size_t early_max; /* most that is ever pending; WANT_DRAIN: there is more; default 1 MiB */
 };
 #define PSP_UPGRADE_OPTIONS_INIT \
   { sizeof(struct psp_upgrade_options), 0, 0, NULL, NULL, 0 }
@@ -109,8 +109,8 @@ int psp_upgrade_run(struct psp_upgrade_state* up, int timeout_ms);
 
 /*
  * psp_upgrade_pending is how many octets the peer's application sent through TLS before its upgrade
- * and nobody has read; psp_upgrade_read takes up to `size` of them. They come before everything
- * that the socket or the SSL still holds. Also after a failure.
+ * and nobody has read, never more than early_max; psp_upgrade_read takes up to `size` of them. They
+ * come before everything that the socket or the SSL still holds. Also after a failure.
  */
 size_t psp_upgrade_pending(const struct psp_upgrade_state* up);
 size_t psp_upgrade_read(struct psp_upgrade_state* up, void* buffer, size_t size);

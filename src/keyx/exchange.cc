@@ -78,6 +78,8 @@ const char* Exchange::waiting_for() const {
     case Stage::kSendRefusal:
     case Stage::kSendTlsRefusal:
       return "the peer to take our refusal";
+    case Stage::kHandBack:
+      return "the application to take what the peer's has sent";
     case Stage::kDone:
     case Stage::kFailed:
       break;
@@ -113,6 +115,7 @@ Step Exchange::run_stage() {
       {&Exchange::send_refusal, Stage::kSendRefusal, Stage::kFailed},
       {&Exchange::send_offer, Stage::kSendTlsRefusal, Stage::kReadTlsRefusal},
       {&Exchange::read_tls_refusal, Stage::kReadTlsRefusal, Stage::kDone},
+      {&Exchange::hand_back, Stage::kHandBack, Stage::kDone},
   };
   for (const Row& row : kRows) {
     if (row.stage != stage_) continue;
@@ -332,8 +335,8 @@ Step Exchange::read_start() {
 
 Step Exchange::send_refusal() {
   // The reason is in error_ already: a failure to tell the peer does not replace it.
-  const auto io = tls_->flush();
-  return io.step == Step::kFailed ? fail(Error(error_)) : io.step;
+  const Step step = tls_->flush().step;
+  return step == Step::kDone || step == Step::kFailed ? fail(Error(error_)) : step;
 }
 
 Step Exchange::read_tls_refusal() {
@@ -347,14 +350,17 @@ Step Exchange::read_tls_refusal() {
   return stay_on_tls(outcome_.why_tls);
 }
 
+// hand_back ends the upgrade on TLS: what came behind the last message is the application's.
+Step Exchange::hand_back() { return hand_over(in_.size()) ? Step::kDone : Step::kWantDrain; }
+
 // read_message gets the next message of the peer into message_; what stands in front of it is the
 // application's.
 Step Exchange::read_message() {
   for (;;) {
+    if (!hand_over(octets_before_mark())) return Step::kWantDrain;
     const auto taken = take_message();
     if (!taken) return bad_message(taken.error());
     if (*taken) return Step::kDone;
-    if (pending() >= policy_.early_max) return Step::kWantDrain;
     const std::size_t at = in_.size();
     in_.resize(at + kMarkSize + kMessageMax);
     auto io = tls_->read({in_.data() + at, in_.size() - at},
@@ -365,22 +371,33 @@ Step Exchange::read_message() {
   }
 }
 
-// take_message sorts in_: true if a whole message was moved to message_.
-std::expected<bool, ParseError> Exchange::take_message() {
+std::size_t Exchange::mark_at() const {
   const auto octets = in_.span();
   const auto mark = mark_peer_.span();
-  const auto at = std::search(octets.begin(), octets.end(), mark.begin(), mark.end());
-  std::size_t early = static_cast<std::size_t>(at - octets.begin());
-  if (at == octets.end()) {
-    // The end may be the beginning of a mark.
-    std::size_t keep = std::min(octets.size(), kMarkSize - 1);
-    while (
-        !std::equal(octets.end() - static_cast<std::ptrdiff_t>(keep), octets.end(), mark.begin()))
-      --keep;
-    early = octets.size() - keep;
-  }
-  keep_early(octets.first(early));
-  drop_in(early);
+  return static_cast<std::size_t>(
+      std::search(octets.begin(), octets.end(), mark.begin(), mark.end()) - octets.begin());
+}
+
+std::size_t Exchange::octets_before_mark() const {
+  const std::size_t at = mark_at();
+  if (at < in_.size()) return at;
+  // The end may be the beginning of a mark.
+  const auto octets = in_.span();
+  std::size_t keep = std::min(octets.size(), kMarkSize - 1);
+  while (!std::equal(octets.end() - static_cast<std::ptrdiff_t>(keep), octets.end(),
+                     mark_peer_.data()))
+    --keep;
+  return octets.size() - keep;
+}
+
+bool Exchange::hand_over(std::size_t count) {
+  const std::size_t now = std::min(count, policy_.early_max - pending());
+  keep_early(in_.span().first(now));
+  drop_in(now);
+  return now == count;
+}
+
+std::expected<bool, ParseError> Exchange::take_message() {
   if (in_.size() < kMarkSize + kMessageHeader) return false;
   const auto length = body_length(in_.span().subspan(kMarkSize, kMessageHeader));
   if (!length) return std::unexpected(length.error());
@@ -407,10 +424,8 @@ Step Exchange::socket_failure(const char* doing, int error) {
 }
 
 Step Exchange::stay_on_tls(std::string why) {
-  keep_early(in_.span());
-  in_.wipe();
   outcome_ = {.kind = Outcome::Kind::kTls, .why_tls = std::move(why)};
-  stage_ = Stage::kDone;
+  stage_ = Stage::kHandBack;
   return Step::kDone;
 }
 
@@ -446,6 +461,7 @@ Step Exchange::fail(ErrorCode code, std::string message, int sys_errno) {
 Step Exchange::fail(Error error) {
   error_ = std::move(error);
   stage_ = Stage::kFailed;
+  hand_over(mark_at());  // as far as there is room: behind a failure nobody drains
   in_.wipe();
   message_.wipe();
   tx_.key.wipe();

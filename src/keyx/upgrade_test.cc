@@ -182,35 +182,89 @@ TEST(Upgrade, DataInTheRecordOfTheOfferIsKeptWhereBothStayOnTls) {
   EXPECT_EQ(take(exchange), text("more"));
 }
 
+// drain steps to the end or to a want, takes what is pending whenever it is asked to, and gives it.
+// Each time exactly `early_max` octets must be there: neither more nor fewer.
+Bytes drain(Exchange& exchange, const Side& side, std::size_t early_max, Step end) {
+  Bytes all;
+  Step step = Step::kWantDrain;
+  while ((step = run(exchange, side)) == Step::kWantDrain) {
+    EXPECT_EQ(exchange.pending(), early_max);
+    EXPECT_FALSE(exchange.done());
+    const Bytes some = take(exchange);
+    if (some.empty()) break;
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  EXPECT_EQ(step, end);
+  EXPECT_LE(exchange.pending(), early_max);
+  const Bytes rest = take(exchange);
+  all.insert(all.end(), rest.begin(), rest.end());
+  return all;
+}
+
 TEST(Upgrade, TheApplicationIsAskedToDrainWhenMuchComesBeforeTheOffer) {
+  // Whatever the bound, also less than a mark or a read of ours, it is kept to the octet.
+  for (const std::size_t early_max : {1, 15, 16, 17, 527, 528, 529, 1000, 4999}) {
+    ScriptedPeer peer;
+    ModelOps ops;
+    Exchange exchange(peer.client.ssl.get(), ops, {.early_max = early_max});
+    const Bytes data(5000, 'x');
+    peer.say_raw(data);
+    peer.say(Offer{.versions = VersionSet::all()});
+    EXPECT_EQ(drain(exchange, peer.client, early_max, Step::kWantRead), data) << early_max;
+    EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
+  }
+}
+
+TEST(Upgrade, AsMuchAsEarlyMaxNeedsNoDraining) {
   ScriptedPeer peer;
   ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {.early_max = 1000});
+  Exchange exchange(peer.client.ssl.get(), ops, {.early_max = 5000});
   const Bytes data(5000, 'x');
   peer.say_raw(data);
   peer.say(Offer{.versions = VersionSet::all()});
-  Bytes all;
-  while (run(exchange, peer.client) == Step::kWantDrain) {
-    EXPECT_LE(exchange.pending(), 2000u);
-    const Bytes some = take(exchange);
-    ASSERT_FALSE(some.empty());
-    all.insert(all.end(), some.begin(), some.end());
-  }
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
   EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
-  const Bytes rest = take(exchange);
-  all.insert(all.end(), rest.begin(), rest.end());
-  EXPECT_EQ(all, data);
+  EXPECT_EQ(take(exchange), data);
+}
+
+TEST(Upgrade, EarlyMaxHoldsForTheRecordOfTheOfferWhereBothStayOnTls) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true, .early_max = 100});
+  Bytes record = peer.marked(serialize(Offer{.versions = {}, .tls_allowed = true}).span());
+  const Bytes data(350, 'x');
+  record.insert(record.end(), data.begin(), data.end());
+  peer.say_raw(record);
+  EXPECT_EQ(drain(exchange, peer.client, 100, Step::kDone), data);
+  EXPECT_TRUE(exchange.done());
+  EXPECT_EQ(exchange.outcome().kind, Outcome::Kind::kTls);
 }
 
 TEST(Upgrade, WhatWasKeptCanBeReadAfterAFailure) {
   ScriptedPeer peer;
   ModelOps ops;
   Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say_raw(text("last words"));
+  Bytes words = text("last words");
+  words.push_back(peer.marked({})[0]);  // not the beginning of a mark, as the end tells
+  peer.say_raw(words);
   shutdown(peer.own.fd.get(), SHUT_WR);
   ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
   EXPECT_EQ(exchange.error().code, ErrorCode::kPeerClosed);
-  EXPECT_EQ(take(exchange), text("last words"));
+  EXPECT_EQ(take(exchange), words);
+}
+
+TEST(Upgrade, WhatCameWithTheOfferCanBeReadAfterAFailureUpToEarlyMax) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  ops.rx_fault = OpsError{ENOSPC, "no SPI"};
+  Exchange exchange(peer.client.ssl.get(), ops, {.early_max = 100});
+  Bytes record = peer.marked(serialize(Offer{.versions = VersionSet::all()}).span());
+  const Bytes data(350, 'x');
+  record.insert(record.end(), data.begin(), data.end());
+  peer.say_raw(record);
+  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
+  EXPECT_EQ(exchange.error().code, ErrorCode::kRxAssoc);
+  EXPECT_EQ(take(exchange), Bytes(100, 'x'));
 }
 
 TEST(Upgrade, TheSslIsOverUnderPspAndSaysNothingMore) {

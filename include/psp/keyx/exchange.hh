@@ -53,6 +53,7 @@ class Exchange final : public Upgrade {
     kSendRefusal,     // flush ERROR, then fail
     kSendTlsRefusal,  // flush ERROR, then read what the peer sends, then stay on TLS
     kReadTlsRefusal,
+    kHandBack,  // what was read too far goes to the application, then stay on TLS
     kDone,
     kFailed,
   };
@@ -73,8 +74,16 @@ class Exchange final : public Upgrade {
   Step read_start();
   Step send_refusal();
   Step read_tls_refusal();
+  Step hand_back();
 
   Step read_message();
+  // mark_at is where in in_ the peer's mark stands, its size if nowhere; octets_before_mark is how
+  // many octets are the application's, whatever comes.
+  std::size_t mark_at() const;
+  std::size_t octets_before_mark() const;
+  // hand_over gives the application the first `count` octets of in_. False: early_max allows fewer.
+  bool hand_over(std::size_t count);
+  // take_message is true if a whole message, its mark in front of in_, was moved to message_.
   std::expected<bool, ParseError> take_message();
   void drop_in(std::size_t count);
   Step socket_failure(const char* doing, int error);

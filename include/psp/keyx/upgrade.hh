@@ -48,7 +48,8 @@ struct Policy {
   VersionSet versions{0b0011};  // those that encrypt; the interoperability modes need exactly one
   bool allow_tls = false;       // stay on TLS where PSP cannot be had; both sides must allow it
   Protocol protocol = Protocol::kSoftpsp;
-  // early_max is how many octets of the application are kept before kWantDrain.
+  // early_max is how many octets of the application are pending at most; kWantDrain says that there
+  // are more.
   std::size_t early_max = std::size_t{1} << 20;
 };
 
@@ -105,7 +106,8 @@ class Upgrade {
 
   // pending is how many octets the peer's application sent before the upgrade and nobody has read
   // yet; read takes up to to.size() of them and returns how many. They come before anything that
-  // the socket (or, with Outcome::kTls, the SSL) still holds. Valid in every state, also kFailed.
+  // the socket (or, with Outcome::kTls, the SSL) still holds. Valid in every state; after kFailed
+  // what came behind them, beyond early_max, is lost.
   std::size_t pending() const { return early_.size() - early_read_; }
   std::size_t read(std::span<std::uint8_t> to);
 
