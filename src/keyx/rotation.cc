@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counting rotations per connection, and the change from one connection to the next.
+// Counting rotations per connection.
 #include <algorithm>
-#include <sys/socket.h>
+#include <vector>
 
 #include <psp/keyx/rotation.hh>
 
@@ -122,45 +122,6 @@ Freshness RotationWatch::Ticket::state() const {
     if (device.rotations == 1) worst = Freshness::kRenew;
   }
   return worst;
-}
-
-Succession::Succession(Dial dial, PspOps& ops, const Policy& policy)
-    : dial_(std::move(dial)), ops_(ops), policy_(policy) {}
-
-Succession::~Succession() {
-  upgrade_.reset();  // it uses the SSL
-}
-
-Step Succession::fail(Error error) {
-  error_ = std::move(error);
-  failed_ = true;
-  upgrade_.reset();
-  fresh_.ssl.reset();
-  fresh_.fd.reset();
-  return Step::kFailed;
-}
-
-Step Succession::step() {
-  if (failed_) return Step::kFailed;
-  if (!upgrade_) {
-    auto dialled = dial_(fresh_);
-    if (!dialled) return fail(std::move(dialled.error()));
-    if (*dialled != Step::kDone) return *dialled;
-    upgrade_ = make_upgrade(fresh_.ssl.get(), ops_, policy_);
-  }
-  const Step step = upgrade_->step();
-  return step == Step::kFailed ? fail(Error(upgrade_->error())) : step;
-}
-
-Succession::Switched Succession::switch_over(int old_fd) {
-  Switched out{std::move(fresh_.fd), nullptr, upgrade_->outcome(), {}};
-  out.early.resize(upgrade_->pending());
-  upgrade_->read(out.early);
-  upgrade_.reset();
-  if (out.outcome.kind == Outcome::Kind::kTls) out.ssl = std::move(fresh_.ssl);
-  fresh_.ssl.reset();
-  shutdown(old_fd, SHUT_WR);
-  return out;
 }
 
 }  // namespace psp::keyx

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Messages go on while the device keys of both hosts rotate: each rotation brings a new connection,
-// and every message arrives once and in order.
+// Messages go on while the device keys of both hosts rotate: each rotation brings a new connection
+// by psp::tls::Succession, and every message arrives once and in order.
 //
 // Threading: the test's thread plays both ends.
+#include <psp/tls.hh>
+
 #include "tls_lab.hh"
 
 namespace psp::lab {
 namespace {
 
-using keyx::Freshness;
-using keyx::RotationWatch;
-using keyx::Succession;
+using tls::Fd;
+using tls::Link;
+using tls::Rotation;
+using tls::Succession;
 
 class TlsRotation : public testing::Test {
  protected:
@@ -20,12 +23,11 @@ class TlsRotation : public testing::Test {
     std::signal(SIGPIPE, SIG_IGN);
     lab_.emplace();
     for (const From side : {From::kA, From::kB}) lab_->start(side);
-    a_ops_.emplace(*lab_, From::kA);
     b_ops_.emplace(*lab_, From::kB);
     const InNetns inside(lab_->ns(From::kA));
-    auto watch = RotationWatch::connect();
-    ASSERT_TRUE(watch) << watch.error().message;
-    watch_.emplace(std::move(*watch));
+    std::string why;
+    watch_ = Rotation::watch(&why);
+    ASSERT_TRUE(watch_) << why;
   }
 
   // Served is B's end of a connection: it upgrades, then echoes until A ends its side.
@@ -61,23 +63,29 @@ class TlsRotation : public testing::Test {
     std::erase_if(served_, [](const Served& served) { return !served.fd; });
   }
   Succession::Dial dial() {
-    return [this](Succession::Fresh& fresh) -> std::expected<Step, keyx::Error> {
-      if (!fresh.fd) {
+    return [this](Link& link) {
+      if (!link.ssl) {
         Connection connection = lab_->connect(Kind::kIpv4);
         for (const UniqueFd* fd : {&connection.a, &connection.b})
           fcntl(fd->get(), F_SETFL, O_NONBLOCK);
-        fresh.fd = std::move(connection.a);
-        fresh.ssl = std::move(*keyx::make_connection(first_use(false), fresh.fd.get(), ""));
+        link.fd.reset(connection.a.release());
+        link.ssl.reset(keyx::make_connection(first_use(false), link.fd.get(), "")->release());
         Served served{.fd = std::move(connection.b), .ssl = {}, .upgrade = {}, .back = {}};
         served.ssl = std::move(*keyx::make_connection(first_use(true), served.fd.get(), ""));
         served.upgrade = keyx::make_upgrade(served.ssl.get(), *b_ops_, {});
         served_.push_back(std::move(served));
       }
-      return keyx::handshake(first_use(false), fresh.ssl.get());
+      const auto done = keyx::handshake(first_use(false), link.ssl.get());
+      if (!done) return static_cast<int>(PSP_UPGRADE_FAILED);
+      return static_cast<int>(*done == Step::kDone ? PSP_UPGRADE_TLS : PSP_UPGRADE_WANT_READ);
     };
   }
+  int step(Succession& next) {
+    const InNetns inside(lab_->ns(From::kA));
+    return next.step();
+  }
   // read takes what has come; true at the end of the stream.
-  bool read(const UniqueFd& fd) {
+  bool read(const Fd& fd) {
     Octets octets(4096);
     for (;;) {
       const ssize_t n = recv(fd.get(), octets.data(), octets.size(), 0);
@@ -87,16 +95,16 @@ class TlsRotation : public testing::Test {
   }
 
   std::optional<Lab> lab_;
-  std::optional<LabOps> a_ops_, b_ops_;
-  std::optional<RotationWatch> watch_;
+  std::optional<LabOps> b_ops_;
+  std::optional<Rotation> watch_;
   std::vector<Served> served_;
   std::string received_;
 };
 
 TEST_F(TlsRotation, NoMessageIsLostOverManyRotations) {
   constexpr unsigned kRotations = 20, kMessages = 50;
-  UniqueFd now, old;
-  RotationWatch::Ticket ticket, next_ticket;
+  Link now;
+  Fd old;
   std::optional<Succession> next;
   unsigned successions = 0;
   Client a = lab_->client(From::kA), b = lab_->client(From::kB);
@@ -105,25 +113,21 @@ TEST_F(TlsRotation, NoMessageIsLostOverManyRotations) {
     serve();
     watch_->process();
     if (old && read(old)) old.reset();
-    if (!old && now) read(now);
-    if (!next && !old && (!now || ticket.state() != Freshness::kFresh)) {
-      next_ticket = watch_->begin();
-      next.emplace(dial(), *a_ops_, keyx::Policy{});
-    }
+    if (!old && now.fd) read(now.fd);
+    if (!next && !old && (!now.fd || now.ticket.state() != PSP_FRESH))
+      next.emplace(*watch_, dial());
     if (!next) return;
-    const Step step = next->step();
-    ASSERT_NE(step, Step::kFailed) << next->error().message;
-    if (step != Step::kDone) return;
-    auto switched = next->switch_over(now.get());  // between two messages: here always
+    const int status = step(*next);
+    ASSERT_NE(status, PSP_UPGRADE_FAILED) << next->message();
+    if (status != PSP_UPGRADE_PSP) return;
+    Link link = next->switch_over(now.fd.get());  // between two messages: here always
     next.reset();
-    old = std::exchange(now, std::move(switched.fd));
-    ticket = std::move(next_ticket);
-    ticket.bind(switched.outcome.dev_id);
+    old = std::exchange(now, std::move(link)).fd;
     ++successions;
   };
   ASSERT_TRUE(eventually([&] {
     move_on();
-    return now.get() >= 0;
+    return static_cast<bool>(now.fd);
   }));
   std::string sent;
   for (unsigned round = 0; round < kRotations && !HasFatalFailure(); ++round) {
@@ -131,7 +135,7 @@ TEST_F(TlsRotation, NoMessageIsLostOverManyRotations) {
     ASSERT_TRUE(b.key_rotate(b_dev));
     for (unsigned i = 0; i < kMessages; ++i) {
       const std::string message = std::to_string(round * kMessages + i) + "\n";
-      ASSERT_EQ(send(now.get(), message.data(), message.size(), 0),
+      ASSERT_EQ(send(now.fd.get(), message.data(), message.size(), 0),
                 static_cast<ssize_t>(message.size()));
       sent += message;
       move_on();
@@ -143,6 +147,25 @@ TEST_F(TlsRotation, NoMessageIsLostOverManyRotations) {
         << " of " << sent.size() << " octets, " << successions;
   }
   EXPECT_EQ(lab_->stats(From::kA).key_rotations, kRotations);
+}
+
+TEST_F(TlsRotation, ASuccessionThatFailsLeavesTheOldConnectionAlone) {
+  Link now;
+  Succession first(*watch_, dial());
+  ASSERT_TRUE(eventually([&] {
+    serve();
+    return step(first) == PSP_UPGRADE_PSP;
+  })) << first.message();
+  now = first.switch_over();
+  Succession refused(*watch_, [](Link&) { return static_cast<int>(PSP_UPGRADE_FAILED); });
+  EXPECT_EQ(step(refused), PSP_UPGRADE_FAILED);
+  EXPECT_EQ(refused.message(), "the dial did not succeed");
+  ASSERT_EQ(send(now.fd.get(), "x", 1, 0), 1);
+  EXPECT_TRUE(eventually([&] {
+    serve();
+    EXPECT_FALSE(read(now.fd));
+    return received_ == "x";
+  }));
 }
 
 }  // namespace

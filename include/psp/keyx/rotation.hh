@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Device keys rotate, and the second rotation ends every connection that stands on the key of
-// before the first. RotationWatch tells, per connection, when that must be provided for; Succession
-// puts a fresh connection in the place of the old one between two messages.
+// before the first. RotationWatch tells, per connection, when that must be provided for.
+// psp::tls::Succession (psp/tls.hh) puts a fresh connection in the place of the old one.
 //
-// Threading: a RotationWatch, its Tickets and Successions belong to one thread.
+// Threading: a RotationWatch and its Tickets belong to one thread.
 #pragma once
 
-#include <functional>
+#include <cstdint>
 #include <memory>
-#include <vector>
+#include <optional>
+#include <string>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
 #include <psp/netlink/client.hh>
 
 namespace psp::keyx {
@@ -75,63 +73,6 @@ class RotationWatch {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
-};
-
-// Succession replaces one PSP connection by another without losing a message:
-//
-//     Succession next(dial, ops, policy);      // when a ticket says kRenew
-//     while (next.step() == kWant...) wait;    // the old connection goes on meanwhile
-//     ... the message that is being written to the old one is finished ...
-//     shutdown(old, SHUT_WR); fd = next.take_fd();   // switch_over does both
-//     ... what is written goes to fd; `old` is read to its end, then closed ...
-//
-// The peer needs no more than to answer on the connection by which it was asked, and to close what
-// its other side has ended.
-class Succession {
- public:
-  // Fresh is a connection under way: `dial` sets both, and is asked again until it says kDone.
-  struct Fresh {
-    UniqueFd fd;
-    SslPtr ssl;  // freed before fd
-  };
-  // Dial connects and does the TLS handshake, step by step or blocking. What it wants, it wants of
-  // fresh.fd. kDone: the handshake is done, the peer is whom it must be.
-  using Dial = std::function<std::expected<Step, Error>(Fresh& fresh)>;
-
-  Succession(Dial dial, PspOps& ops, const Policy& policy);
-  ~Succession();
-  Succession(const Succession&) = delete;
-  Succession& operator=(const Succession&) = delete;
-
-  // step: kDone, the successor is ready; kFailed, see error(): the old connection is untouched, try
-  // again later. kWantRead and kWantWrite are about poll_fd().
-  Step step();
-  int poll_fd() const { return fresh_.fd.get(); }
-  const Error& error() const { return error_; }
-  const Outcome& outcome() const { return upgrade_->outcome(); }  // after kDone
-
-  // Switched is what switch_over leaves: the connection to write to, TLS where the policy allows
-  // it, and what the peer's application has said already.
-  struct Switched {
-    UniqueFd fd;
-    SslPtr ssl;  // only with Outcome::kTls
-    Outcome outcome;
-    std::vector<std::uint8_t> early;
-  };
-  // switch_over is called between two messages, once, after kDone. It ends the writing side of the
-  // old connection (a PSP socket): read it until it ends, then close it.
-  Switched switch_over(int old_fd);
-
- private:
-  Step fail(Error error);
-
-  Dial dial_;
-  PspOps& ops_;
-  Policy policy_;
-  Fresh fresh_;
-  std::unique_ptr<Upgrade> upgrade_;
-  bool failed_ = false;
-  Error error_;
 };
 
 }  // namespace psp::keyx
