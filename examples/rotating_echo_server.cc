@@ -5,8 +5,6 @@
 // client then connects anew and ends the old connection. See rotating_echo_client.cc.
 //
 //     c++ -std=c++20 rotating_echo_server.cc $(pkg-config --cflags --libs psp-tls)
-//
-// To keep to the matter, who connects and says nothing is borne for ever; echo_epoll.c has a limit.
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -19,7 +17,9 @@
 namespace {
 
 using psp::tls::Rotation;
+using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kLimit{10};  // from accept to PSP
 constexpr std::size_t kMuch =
     1 << 20;  // octets of one connection: read no more before some are gone
 
@@ -32,7 +32,7 @@ class Connection {
   short events() const { return events_; }
 
   // go_on does what can be done without waiting. False: the connection is over.
-  bool go_on() { return (secured_ || secure()) && (!secured_ || echo()); }
+  bool go_on() { return (secured_ || secure()) && (secured_ ? echo() : in_time()); }
 
   // warn asks the client to renew, once, when it is time.
   bool warn() {
@@ -62,6 +62,13 @@ class Connection {
     return secured_ = true;
   }
 
+  bool in_time() const {
+    if (Clock::now() - begun_ <= kLimit) return true;
+    std::fprintf(stderr, "rotating_echo_server: gave up without %s\n",
+                 up_ ? up_->message().c_str() : "the peer's TLS handshake");
+    return false;
+  }
+
   bool echo() {
     char data[16384];
     ssize_t n = 1;
@@ -82,6 +89,7 @@ class Connection {
   std::size_t held() const { return in_.size() + out_.size(); }
 
   psp::tls::Fd fd_;
+  Clock::time_point begun_ = Clock::now();
   psp::tls::SslPtr ssl_;
   psp::tls::Ticket ticket_;
   std::optional<psp::tls::Upgrade> up_;

@@ -61,6 +61,13 @@ class Hosts {
     serve(7002, in_directory("./asio_echo serve 7002 server.pem server.key"));
     serve(7003,
           in_directory(PSP_PYTHON " " PSP_EXAMPLES "/echo_server.py 7003 server.pem server.key"));
+    serve(7006, in_directory("./rotating_echo_server 7006 server.pem server.key"));
+    // Now, so that the limit of ten seconds is over when a test asks for it.
+    for (const int port : {7001, 7002, 7003, 7006})
+      servers_.emplace_back(lab_->ns(From::kA),
+                            fmt::format("sh -c '{} && touch {}' >{} 2>&1",
+                                        python(fmt::format("silent {} {}", address(), port)),
+                                        given_up(port), file(fmt::format("silent-log-{}", port))));
   }
   static void end() {
     servers_.clear();
@@ -85,6 +92,13 @@ class Hosts {
     return fmt::format("env -C {0} PYTHONPATH={0}/prefix/{1} LD_LIBRARY_PATH={0}/prefix/{2} {3}",
                        directory_, PSP_PYTHON_DIR, PSP_LIBDIR, command);
   }
+  // python is the binding's test program; what it checks is told there.
+  static std::string python(const std::string& arguments) {
+    return in_directory(fmt::format("{} {}/tests/examples/psp_py_lab.py {}", PSP_PYTHON,
+                                    PSP_SOURCE_DIR, arguments));
+  }
+  // given_up is a file that is there when the server has closed its silent connections.
+  static std::string given_up(int port) { return file(fmt::format("given-up-{}", port)); }
   static void serve(int port, const std::string& command) {
     servers_.emplace_back(lab_->ns(From::kB),
                           fmt::format("{} >{} 2>&1", command, file(fmt::format("log-{}", port))));
@@ -173,21 +187,17 @@ INSTANTIATE_TEST_SUITE_P(Examples, EachWithEach,
                                   std::get<0>(pair.param).name;
                          });
 
-// ask runs the binding's test program on A; what it checks is told there.
+// ask runs the binding's test program on A.
 class PythonBinding : public Examples {
  protected:
-  static std::string program(const std::string& arguments) {
-    return in_directory(fmt::format("{} {}/tests/examples/psp_py_lab.py {}", PSP_PYTHON,
-                                    PSP_SOURCE_DIR, arguments));
-  }
   static bool ask(const std::string& arguments) {
     return lab_->ns(From::kA).try_sh(
-        fmt::format("(timeout 60 {} >{} 2>&1)", program(arguments), file("client-log")));
+        fmt::format("(timeout 60 {} >{} 2>&1)", python(arguments), file("client-log")));
   }
 };
 
 TEST_F(PythonBinding, BlockingNonBlockingAndRotation) {
-  serve(7005, program("serve 7005"));
+  serve(7005, python("serve 7005"));
   EXPECT_TRUE(ask(fmt::format("ask {} 7005 {}", address(), PSP_PSPCTL)))
       << content(file("client-log")) << content(file("log-7005"));
 }
@@ -213,7 +223,6 @@ TEST_F(PythonBinding, EachServerSaysAtOnceThatItsPeerHasGone) {
 // and never twice within one renewal.
 TEST_F(Examples, EchoServiceLivesThroughAHundredRotationsOfEachHost) {
   lab_->cable().log(false);
-  serve(7006, in_directory("./rotating_echo_server 7006 server.pem server.key"));
   const std::string said = file("said");
   const std::string ask =
       in_directory(fmt::format("./rotating_echo_client {} 7006 ca.pem", address()));
@@ -239,6 +248,25 @@ TEST_F(Examples, EchoServiceLivesThroughAHundredRotationsOfEachHost) {
       "%s", content(said).substr(content(said).rfind('\n', content(said).size() - 2) + 1).c_str());
   for (const From side : {From::kA, From::kB}) EXPECT_GE(lab_->stats(side).key_rotations, 100u);
   lab_->cable().log(true);
+}
+
+TEST_F(Examples, EachServerGivesUpAPeerThatStaysSilent) {
+  struct Row {
+    int port;
+    const char *before_tls, *behind_tls;  // what it says
+  };
+  constexpr Row kTable[] = {
+      {7001, "not secured in 10 s", "not secured in 10 s"},
+      {7002, "gave up without the peer's TLS handshake", "gave up without the peer's offer"},
+      {7003, "timed out", "gave up after 10 s without the peer's offer"},
+      {7006, "gave up without the peer's TLS handshake", "gave up without the peer's offer"}};
+  for (const auto& [port, before_tls, behind_tls] : kTable) {
+    EXPECT_TRUE(eventually([&] { return std::filesystem::exists(given_up(port)); }, 30s))
+        << port << ": " << content(file(fmt::format("silent-log-{}", port)));
+    const std::string log = content(file(fmt::format("log-{}", port)));
+    for (const char* words : {before_tls, behind_tls})
+      EXPECT_NE(log.find(words), std::string::npos) << port << ": " << log;
+  }
 }
 
 }  // namespace

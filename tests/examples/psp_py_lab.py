@@ -6,6 +6,8 @@ usage: psp_py_lab.py serve PORT
        psp_py_lab.py ask HOST PORT PSPCTL     asks that server
        psp_py_lab.py early HOST PORT          asks any echo server, with a part said in TLS
        psp_py_lab.py leave HOST PORT          goes after the TLS handshake
+       psp_py_lab.py silent HOST PORT         stays, on one connection before and on one behind it,
+                                              until the server has closed both
 
 In the current directory lie server.pem, server.key and ca.pem.
 """
@@ -117,6 +119,18 @@ def leave(host, port):
     connect(host, port, announce=False).close()
 
 
+def silent(host, port):
+    tcp = socket.create_connection((host, int(port)))
+    tls = connect(host, port, announce=False)
+    for sock in (tcp, socket.socket(fileno=tls.detach())):
+        sock.settimeout(30)
+        try:
+            while sock.recv(4096):  # what TLS still says: tickets, the server's offer
+                pass
+        except ConnectionResetError:
+            pass
+
+
 def ask(host, port, pspctl):
     blocking(host, port)
     non_blocking(host, port)
@@ -124,4 +138,4 @@ def ask(host, port, pspctl):
 
 
 role, *arguments = sys.argv[1:]
-{"serve": serve, "ask": ask, "early": early, "leave": leave}[role](*arguments)
+{"serve": serve, "ask": ask, "early": early, "leave": leave, "silent": silent}[role](*arguments)
