@@ -48,6 +48,21 @@ class TlsUpgrade : public testing::TestWithParam<Kind> {
     EXPECT_EQ(receive(tls.fd(From::kA), 5000), back);
     expect_nothing_in_clear(*lab_, tls.connection.flow, mark, back);
   }
+  // put_in_clear is a man in the middle, who puts clear octets where B's start of PSP will stand.
+  void put_in_clear(const Tls& tls) {
+    const Flow& flow = tls.connection.flow;
+    ASSERT_TRUE(lab_->association(From::kB, tls.fd(From::kB)));
+    std::optional<Segment> next;
+    for (const Seen& seen : lab_->cable().since(0))
+      if (seen.from == From::kB && of_flow(seen, flow) && !seen.segment->payload.empty())
+        next = Segment{
+            .seq = seen.segment->seq + static_cast<std::uint32_t>(seen.segment->payload.size()),
+            .ack = seen.segment->ack,
+            .payload = Octets(40, 'x')};
+    ASSERT_TRUE(next);
+    lab_->cable().send(From::kB, clear_packet(flow, From::kB, *next));
+    usleep(10'000);
+  }
   std::optional<Lab> lab_;
   std::optional<LabOps> a_ops_, b_ops_;
 };
@@ -105,7 +120,8 @@ TEST_P(TlsUpgrade, WithReceiveDisabledBothStayOnTls) {
 }
 
 // until_key steps both until B waits for START: its KEY is out.
-void until_key(Upgrade& a, Upgrade& b) {
+template <typename A>
+void until_key(A& a, Upgrade& b) {
   a.step();
   ASSERT_TRUE(eventually([&] {
     b.step();
@@ -162,30 +178,31 @@ TEST_P(TlsUpgrade, APspdThatStopsInTheMiddleIsAFailure) {
 }
 
 TEST_P(TlsUpgrade, ClearOctetsBehindTheKeyArePutInByNobody) {
-  // A man in the middle puts clear octets where B's start of PSP will stand. A refuses them before
-  // tx-assoc (EBUSY) and drops them behind it; in no case does the application read them.
+  // A refuses them before tx-assoc (EBUSY) and drops them behind it; in no case does the
+  // application read them.
   Tls tls(*lab_, GetParam());
   const auto a = keyx::make_upgrade(tls.a.get(), *a_ops_, {});
   const auto b = keyx::make_upgrade(tls.b.get(), *b_ops_, {});
   until_key(*a, *b);
-  const auto association = lab_->association(From::kB, tls.fd(From::kB));
-  ASSERT_TRUE(association);
-  std::optional<Segment> last;
-  for (const Seen& seen : lab_->cable().since(0))
-    if (seen.from == From::kB && of_flow(seen, tls.connection.flow) &&
-        !seen.segment->payload.empty())
-      last = Segment{
-          .seq = seen.segment->seq + static_cast<std::uint32_t>(seen.segment->payload.size()),
-          .ack = seen.segment->ack,
-          .payload = Octets(40, 'x')};
-  ASSERT_TRUE(last);
-  lab_->cable().send(From::kB, clear_packet(tls.connection.flow, From::kB, *last));
-  usleep(10'000);
+  put_in_clear(tls);
   const auto [ra, rb] = drive(*a, *b, 3s);
   EXPECT_EQ(ra, Step::kFailed);
   EXPECT_EQ(a->error().code, ErrorCode::kClearData) << a->error().message;
   EXPECT_NE(rb, Step::kDone);
   EXPECT_EQ(a->pending(), 0u);
+}
+
+TEST_P(TlsUpgrade, TheCInterfaceWantsToTryAgainWhileClearOctetsAreInTheWay) {
+  Tls tls(*lab_, GetParam());
+  const InNetns inside(lab_->ns(From::kA));
+  psp::tls::Upgrade a(tls.a.get());
+  const auto b = keyx::make_upgrade(tls.b.get(), *b_ops_, {});
+  until_key(a, *b);
+  put_in_clear(tls);
+  EXPECT_TRUE(eventually([&] { return a.step() == PSP_UPGRADE_WANT_RETRY; })) << a.message();
+  EXPECT_EQ(a.message(), "clear data to leave the receive queue");
+  EXPECT_EQ(a.run(10s), PSP_UPGRADE_FAILED);  // which waits, and tries again by itself
+  EXPECT_EQ(a.error(), PSP_UPGRADE_ERROR_CLEAR_DATA) << a.message();
 }
 
 TEST_P(TlsUpgrade, TheCInterfaceNeedsNothingButTheSsl) {
