@@ -121,28 +121,31 @@ Client Container::client() {
 }
 
 Connection Container::connect(Kind kind) {
-  const int family = kind == Kind::kIpv4 ? AF_INET : AF_INET6;
-  InetAddress address = inet_address(Lab::address(From::kB, kind));
+  return psp::lab::connect(*netns_, lab_.ns(From::kB), Lab::address(From::kB, kind));
+}
+
+Connection connect(const Netns& from, const Netns& to, const std::string& address) {
+  InetAddress there = inet_address(address);
+  const int family = there.name.ss_family;
   UniqueFd listener;
   Connection connection;
   {
-    const InNetns inside(lab_.ns(From::kB));
+    const InNetns inside(to);
     listener.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (::bind(listener.get(), address.get(), address.length) != 0 ||
-        ::listen(listener.get(), 4) != 0)
-      throw std::runtime_error("B cannot listen");
-    ::getsockname(listener.get(), address.get(), &address.length);
+    if (::bind(listener.get(), there.get(), there.length) != 0 || ::listen(listener.get(), 4) != 0)
+      throw std::runtime_error("cannot listen at " + address);
+    ::getsockname(listener.get(), there.get(), &there.length);
   }
   {
-    const InNetns inside(*netns_);
+    const InNetns inside(from);
     connection.a.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   }
-  if (::connect(connection.a.get(), address.get(), address.length) != 0)
-    throw std::runtime_error("the container cannot connect");
+  if (::connect(connection.a.get(), there.get(), there.length) != 0)
+    throw std::runtime_error("cannot connect to " + address);
   connection.b.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   connection.flow.family = family == AF_INET ? 4 : 6;
   connection.flow.a_port = local_port(connection.a.get());
-  connection.flow.b_port = address.port();
+  connection.flow.b_port = there.port();
   return connection;
 }
 

@@ -49,6 +49,9 @@ class Container {
   std::int32_t nsid_ = -1;
 };
 
+// connect makes a TCP connection from a namespace to an address of another one.
+Connection connect(const Netns& from, const Netns& to, const std::string& address);
+
 // ifindex_of is that of a netdev; 0 if there is none.
 std::uint32_t ifindex_of(const Netns& netns, const std::string& name);
 
