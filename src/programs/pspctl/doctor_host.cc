@@ -65,7 +65,7 @@ Verdict check_tap(UniqueFd& tap, unsigned& ifindex) {
 
 Verdict check_tc(unsigned ifindex) {
   constexpr std::string_view check = "tc-bpf";
-  if (ifindex == 0) return skipped(check, std::string(kNeedsRoot));
+  if (ifindex == 0) return skipped(check, "needs the TAP device of the check before");
   const bpf_insn program[] = {
       {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
       {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
