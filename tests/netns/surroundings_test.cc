@@ -193,11 +193,10 @@ TEST_P(Surroundings, ANetdevRemovedUnderTrafficSaysNothingInClear) {
   secure(*lab_, connection);
   const std::size_t mark = lab_->cable().mark(), other = lab_->cable(1).mark();
   const Octets data = random_octets(1 << 16);
-  std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> received{0};
-  std::thread busy([&] {
+  std::jthread busy([&](const std::stop_token& stop) {
     Octets sink(1 << 16);
-    while (!stop)
+    while (!stop.stop_requested())
       for (const int fd : {connection.a.get(), connection.b.get()}) {
         (void)::send(fd, data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
         const ssize_t n = ::recv(fd, sink.data(), sink.size(), MSG_DONTWAIT);
@@ -212,7 +211,7 @@ TEST_P(Surroundings, ANetdevRemovedUnderTrafficSaysNothingInClear) {
       v6() ? 128 : 32, Lab::address(From::kB, GetParam(), 1)));
   EXPECT_TRUE(eventually([&] { return lab_->client(From::kA).devices().value().empty(); }));
   std::this_thread::sleep_for(700ms);  // retransmissions
-  stop = true;
+  busy.request_stop();
   busy.join();
   expect_nothing_in_clear(*lab_, connection.flow, mark, data);
   expect_nothing_in_clear(*lab_, connection.flow, other, data, 1);
