@@ -30,6 +30,11 @@ std::optional<Protocol> parse_protocol(std::string_view text) {
 }
 
 void Upgrade::keep_early(std::span<const std::uint8_t> octets) {
+  // A caller that always leaves an octet must not make this grow: at most half of it is read.
+  if (early_read_ > early_.size() / 2) {
+    early_.erase(early_.begin(), early_.begin() + static_cast<std::ptrdiff_t>(early_read_));
+    early_read_ = 0;
+  }
   early_.insert(early_.end(), octets.begin(), octets.end());
 }
 

@@ -213,6 +213,8 @@ bool Session::peer_allowed() {
 
 // --- from TLS to PSP ---
 
+static_assert(SpliceRelay::kPrimeMax <= TlsRelay::kRoom, "either relay takes what came early");
+
 void Session::start_upgrade() {
   stage_ = Stage::kUpgrade;
   const Options& options = worker_.shared_.options;

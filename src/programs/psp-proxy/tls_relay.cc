@@ -12,9 +12,8 @@ namespace psp::proxy {
 TlsRelay::TlsRelay(Socket& clear, Socket& peer, keyx::SslPtr ssl,
                    std::span<const std::uint8_t> early)
     : clear_(clear), peer_(peer), ssl_(std::move(ssl)) {
-  const std::size_t n = std::min(early.size(), inward_.octets.size());
-  std::copy_n(early.begin(), n, inward_.octets.begin());
-  inward_.filled(n);
+  std::ranges::copy(early, inward_.octets.begin());
+  inward_.filled(early.size());
 }
 
 TlsRelay::~TlsRelay() {

@@ -17,7 +17,9 @@ namespace psp::proxy {
 
 class TlsRelay final : public Relay {
  public:
-  // `early` is what the peer has sent before all that `ssl` still gives.
+  static constexpr std::size_t kRoom = 16384;  // of what is on its way, each way
+
+  // `early` is what the peer has sent before all that `ssl` still gives; at most kRoom octets.
   TlsRelay(Socket& clear, Socket& peer, keyx::SslPtr ssl, std::span<const std::uint8_t> early);
   ~TlsRelay() override;
 
@@ -28,7 +30,7 @@ class TlsRelay final : public Relay {
 
  private:
   struct Buffer {
-    std::array<std::uint8_t, 16384> octets;
+    std::array<std::uint8_t, kRoom> octets;
     std::size_t begin = 0, end = 0;
     bool empty() const { return begin == end; }
     void filled(std::size_t n) {
