@@ -23,10 +23,12 @@ std::expected<std::unique_ptr<Attachment>, std::string> Attachment::open(
   tx.mtu = netdev.mtu;
   tx.uso = attachment->tap_.has_uso();
   if (!attachment->tap_.notice().empty()) attachment->notices_.push_back(attachment->tap_.notice());
-  for (unsigned number = 0; number < attachment->tap_.queues(); number++)
+  for (unsigned number = 0; number < attachment->tap_.queues(); number++) {
+    WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx};
+    if (!options.cpus.empty()) worker.cpu = options.cpus[number % options.cpus.size()];
     attachment->workers_.push_back(
-        std::make_unique<Worker>(attachment->tap_.fd(number), driver.make_engine(),
-                                 WorkerOptions{netdev.name, number, options.busy_poll_us, tx}));
+        std::make_unique<Worker>(attachment->tap_.fd(number), driver.make_engine(), worker));
+  }
   return attachment;
 }
 

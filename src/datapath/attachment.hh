@@ -29,6 +29,7 @@ struct HostDeviceOptions {
   TxOptions tx;
   unsigned workers = 1;  // TAP queues, each with a thread
   std::uint32_t busy_poll_us = 0;
+  std::vector<unsigned> cpus;  // of the workers, in turn; empty: any
 };
 
 class Attachment {

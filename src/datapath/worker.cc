@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <time.h>
 
@@ -201,12 +202,25 @@ void Worker::Loop::sleep() {
   ::eventfd_read(wake_.get(), &value);
 }
 
+namespace {
+
+// pin keeps a thread on a processor. One that has been taken offline since is no reason to stop.
+void pin(pthread_t thread, unsigned cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  ::pthread_setaffinity_np(thread, sizeof set, &set);
+}
+
+}  // namespace
+
 Worker::Worker(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options)
     : loop_(std::make_unique<Loop>(tap_fd, std::move(engine), options)),
       thread_([loop = loop_.get()] { loop->run(); }) {
   std::string name = fmt::format("psp-{}/{}", options.device, options.number);
   name.resize(std::min<std::size_t>(name.size(), 15));  // all that the kernel takes
   ::pthread_setname_np(thread_.native_handle(), name.c_str());
+  if (options.cpu) pin(thread_.native_handle(), *options.cpu);
 }
 
 Worker::~Worker() {

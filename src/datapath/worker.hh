@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -24,6 +25,7 @@ struct WorkerOptions {
   std::string device;              // name of the netdev, for the name of the thread
   unsigned number = 0;             // of the worker
   std::uint32_t busy_poll_us = 0;  // spin this long on an empty queue before sleeping
+  std::optional<unsigned> cpu{};   // run there only; nothing: where the scheduler wants
   TxOptions tx{};
 };
 

@@ -6,7 +6,10 @@
 // Threading: the test thread writes frames and reads what the worker answers.
 #include "worker.hh"
 
+#include <filesystem>
+#include <fstream>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include "netns_test_support.hh"
@@ -129,6 +132,28 @@ TEST_F(WorkerTapTest, ServesEveryQueueOfATap) {
                                                WorkerOptions{.device = "a-very-long-name"}));
   for (const auto& worker : workers) EXPECT_FALSE(worker->failed());
   workers.clear();
+}
+
+// allowed_cpus of the thread of this process with that name, as the kernel prints them.
+std::string allowed_cpus(const std::string& thread) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream comm(task.path() / "comm"), status(task.path() / "status");
+    std::string line;
+    if (!std::getline(comm, line) || line != thread) continue;
+    constexpr std::string_view kLabel = "Cpus_allowed_list:\t";
+    while (std::getline(status, line))
+      if (line.starts_with(kLabel)) return line.substr(kLabel.size());
+  }
+  return "";
+}
+
+TEST_F(WorkerTapTest, RunsOnItsProcessorOnly) {
+  auto tap = Tap::open("psp%d", 1);
+  ASSERT_TRUE(tap) << tap.error().text;
+  Device device;
+  const auto cpu = static_cast<unsigned>(::sched_getcpu());
+  Worker worker(tap->fd(0), device.driver.make_engine(), {.device = "here", .cpu = cpu});
+  EXPECT_EQ(allowed_cpus("psp-here/0"), std::to_string(cpu));
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sched.h>
+#include <span>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
@@ -51,6 +53,16 @@ void read_ports(datapath::TxOptions& tx) {
     tx.port_first = static_cast<std::uint16_t>(first);
     tx.port_last = static_cast<std::uint16_t>(last);
   }
+}
+
+// not_allowed is the first of the processors that this process may not run on.
+std::optional<unsigned> not_allowed(std::span<const unsigned> cpus) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ::sched_getaffinity(0, sizeof allowed, &allowed);
+  const auto found =
+      std::ranges::find_if(cpus, [&](unsigned cpu) { return !CPU_ISSET(cpu, &allowed); });
+  return found == cpus.end() ? std::nullopt : std::optional(*found);
 }
 
 // read_link_event takes one message off the socket: true if it is about this namespace. Nothing
@@ -100,6 +112,11 @@ std::expected<void, std::string> Daemon::bring_up() {
   device_options_.driver.ivs = &ivs_;
   device_options_.driver.rx_cache_entries = options_.rx_cache;
   device_options_.workers = options_.workers;
+  if (const auto other = not_allowed(options_.cpus))
+    return std::unexpected(
+        fmt::format("--cpus: processor {} is none that pspd may run on (see taskset -p {})", *other,
+                    ::getpid()));
+  device_options_.cpus = options_.cpus;
   device_options_.busy_poll_us = options_.busy_poll_us;
   device_options_.tx.udp_checksum = options_.udp_checksum;
   read_ports(device_options_.tx);

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <sched.h>
 
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
@@ -76,6 +77,10 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_option("--workers", options.workers, "threads and TAP queues a device")
       ->check(CLI::Range(1u, 64u))
       ->capture_default_str();
+  app.add_option("--cpus", options.cpus, "processors for the workers of a device, in turn: 1,3")
+      ->delimiter(',')
+      ->type_name("N,...")
+      ->check(CLI::Range(0u, static_cast<unsigned>(CPU_SETSIZE - 1)));
   app.add_option_function<std::string>(
          "--rotate-interval",
          [&](const std::string& text) {

@@ -21,6 +21,7 @@ struct Options {
   std::string crypto = "auto";
   VersionSet enable;
   unsigned workers = 1;
+  std::vector<unsigned> cpus;               // of each device's workers, in turn; empty: any
   std::chrono::seconds rotate_interval{0};  // 0: never by itself
   std::size_t rx_cache = 256;
   std::uint32_t busy_poll_us = 0;

@@ -63,9 +63,17 @@ TEST(ParseOptions, ReadsAFileUnderTheCommandLine) {
   EXPECT_EQ(parse_options(3, argv).error(), 2) << "no such file";
 }
 
+TEST(ParseOptions, TakesTheProcessorsOfTheWorkers) {
+  const char* argv[] = {"pspd", "--dev", "eth0", "--cpus", "1,3"};
+  const auto options = parse_options(5, argv);
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->cpus, (std::vector<unsigned>{1, 3}));
+}
+
 TEST(ParseOptions, ExplainsMistakes) {
-  for (const char* value : {"--workers=0", "--crypto=rot13", "--enable=5", "--rotate-interval=soon",
-                            "--compat=linux-2.4", "--no-such-option"}) {
+  for (const char* value :
+       {"--workers=0", "--cpus=all", "--cpus=1024", "--crypto=rot13", "--enable=5",
+        "--rotate-interval=soon", "--compat=linux-2.4", "--no-such-option"}) {
     const char* argv[] = {"pspd", "--dev", "eth0", value};
     EXPECT_EQ(parse_options(4, argv).error(), 2) << value;
   }
