@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <fstream>
 #include <gmock/gmock.h>
-#include <regex>
 
 namespace psp::proxy {
 namespace {
@@ -79,10 +78,16 @@ TEST(ProxyOptions, TheCompletionForZshKnowsEachOption) {
   ASSERT_EQ(pclose(pipe), 0);
   std::ifstream file(PSP_SOURCE_DIR "/completions/_psp-proxy");
   const std::string completion{std::istreambuf_iterator<char>(file), {}};
-  const std::regex option("--[a-z][a-z-]+");
-  const std::sregex_iterator end;
-  for (std::sregex_iterator it(help.begin(), help.end(), option); it != end; ++it)
-    EXPECT_TRUE(std::regex_search(completion, std::regex(it->str() + "[\\[\\}]"))) << it->str();
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz-";
+  for (std::size_t at = 0; (at = help.find("--", at)) != std::string::npos;) {
+    const std::size_t end = help.find_first_not_of(kLetters, at);
+    const std::string option = help.substr(at, end - at);
+    at = end;
+    if (option == "--") continue;
+    const bool known = completion.find(option + "[") != std::string::npos ||
+                       completion.find(option + "}") != std::string::npos;
+    EXPECT_TRUE(known) << option;
+  }
 }
 
 }  // namespace

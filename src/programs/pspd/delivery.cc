@@ -178,15 +178,17 @@ Delivery::Sent Delivery::send_held(const Target& target, int fd,
   return send(target, message);
 }
 
-// refresh reads which netlink sockets the sender's namespace has now.
+// refresh reads which netlink sockets the sender's namespace has now. Twice: while the kernel
+// resizes its table a walk through it may leave out sockets that are there.
 void Delivery::refresh(Sender& sender) {
   sender.open.clear();
   // "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode"; Eth is the protocol.
-  for_each_line(sender.table.get(), [&](std::string_view line) {
+  const auto take = [&](std::string_view line) {
     const auto protocol = number_at(line, 1), port = number_at(line, 2), inode = number_at(line, 9);
     if (protocol && port && inode && *protocol == NETLINK_GENERIC)
       sender.open.emplace(static_cast<std::uint32_t>(*port), static_cast<ino_t>(*inode));
-  });
+  };
+  for (int walk = 0; walk < 2; walk++) for_each_line(sender.table.get(), take);
   sender.read = Clock::now();
 }
 
