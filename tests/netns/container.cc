@@ -60,7 +60,7 @@ std::uint32_t ifindex_of(const Netns& netns, const std::string& name) {
   return ::if_nametoindex(name.c_str());
 }
 
-Container::Container(Lab& lab) : lab_(lab) {
+Container::Container(Lab& lab, Link link) : lab_(lab) {
   netns_.emplace();
   {
     const InNetns inside(*netns_);
@@ -71,16 +71,22 @@ Container::Container(Lab& lab) : lab_(lab) {
       for (;;) ::pause();
     }
   }
-  wire();
+  wire(link);
 }
 
-void Container::wire() {
+bool Container::has_netkit() {
+  return Netns().try_sh(fmt::format("{} vc0 vc1 {} l2 2>/dev/null", PSP_MAKE_NETKIT, ::getpid()));
+}
+
+void Container::wire(Link link) {
   const Netns& host = lab_.ns(From::kA);
+  host.sh(link == Link::kVeth
+              ? fmt::format("ip link add vc0 type veth peer name eth0 netns {}", process_)
+              : fmt::format("{} vc0 eth0 {} {}", PSP_MAKE_NETKIT, process_,
+                            link == Link::kNetkitL2 ? "l2" : "l3"));
   host.sh(
-      fmt::format("ip link add vc0 type veth peer name eth0 netns {} && "
-                  "ip addr add 10.99.0.1/24 dev vc0 && ip addr add fd99::1/64 dev vc0 nodad && "
-                  "ip link set vc0 up",
-                  process_));
+      "ip addr add 10.99.0.1/24 dev vc0 && ip addr add fd99::1/64 dev vc0 nodad && "
+      "ip link set vc0 up");
   netns_->sh(
       "ip addr add 10.99.0.2/24 dev eth0 && ip addr add fd99::2/64 dev eth0 nodad && "
       "ip link set eth0 up && ip route add default via 10.99.0.1 && "
@@ -90,8 +96,8 @@ void Container::wire() {
   lab_.ns(From::kB).sh(
       "ip route replace 10.99.0.0/24 via 10.77.0.1 && ip -6 route replace fd99::/64 via fd77::1");
   ifindex_ = ifindex_of(*netns_, "eth0");
-  const std::string link = host.sh("ip -j link show vc0"), key = "\"link_netnsid\":";
-  nsid_ = std::stoi(link.substr(link.find(key) + key.size()));
+  const std::string shown = host.sh("ip -j link show vc0"), key = "\"link_netnsid\":";
+  nsid_ = std::stoi(shown.substr(shown.find(key) + key.size()));
 }
 
 Container::~Container() { kill(); }

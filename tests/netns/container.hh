@@ -3,7 +3,7 @@
 // Container: a network namespace as a container has it: behind a veth of host A, which routes for
 // it, kept by a process of its own.
 //
-//   Container eth0 --veth-- vc0 host A eth0 --[ Cable ]-- eth0 host B
+//   Container eth0 --veth or netkit-- vc0 host A eth0 --[ Cable ]-- eth0 host B
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,9 @@ namespace psp::lab {
 
 class Container {
  public:
-  explicit Container(Lab& lab);
+  enum class Link { kVeth, kNetkitL2, kNetkitL3 };
+
+  explicit Container(Lab& lab, Link link = Link::kVeth);
   ~Container();  // as kill
   Container(const Container&) = delete;
   Container& operator=(const Container&) = delete;
@@ -30,6 +32,9 @@ class Container {
   ClientResult<void> associate();
   ClientResult<void> disassociate();
 
+  // has_netkit: this kernel has such devices (6.7 and later, if configured).
+  static bool has_netkit();
+
   // client is a control connection from inside.
   Client client();
   // connect connects from inside to host B; `a` is the container's end.
@@ -41,7 +46,7 @@ class Container {
   void kill();
 
  private:
-  void wire();
+  void wire(Link link);
   Lab& lab_;
   std::optional<Netns> netns_;
   pid_t process_ = -1;

@@ -102,6 +102,26 @@ TEST_P(Containers, SecureTheirConnectionsThroughTheHostsDevice) {
   EXPECT_EQ(lab_->drops(From::kA, "POLICY_FORGED"), 0u);
 }
 
+TEST_P(Containers, MayBeBehindNetkit) {
+  if (!Container::has_netkit()) {
+    fmt::print("left out: netkit: this kernel has no such netdev\n");
+    return;
+  }
+  for (const auto link : {Container::Link::kNetkitL2, Container::Link::kNetkitL3}) {
+    lab_->ns(From::kA).sh("ip link del vc0");
+    box_.emplace(*lab_, link);
+    ASSERT_TRUE(box_->associate());
+    Connection connection = box_->connect(GetParam());
+    box_->secure(connection);
+    const std::size_t mark = cable().mark();
+    const Octets data = random_octets(100'000);
+    send_all(connection.a.get(), data);
+    EXPECT_EQ(receive(connection.b.get(), data.size()), data);
+    expect_nothing_in_clear(*lab_, connection.flow, mark, data);
+    expect_carried(connection);
+  }
+}
+
 TEST_P(Containers, SeeARotationAsTheHostDoes) {
   ASSERT_TRUE(box_->associate());
   Connection connection = secured();
