@@ -133,8 +133,9 @@ class Lab:
         inside = ["nsenter", f"--net=/run/netns/{self.namespace(side)}", "--", *map(str, command)]
         return subprocess.run(inside, check=check, timeout=timeout, **options)
 
-    def start_pspd(self, side):
-        self.pspd[side] = self.start(side, f"pspd-{side}", self.bin / "pspd", "--dev", "eth0", "--enable", "all")
+    def start_pspd(self, side, *options):
+        self.pspd[side] = self.start(side, f"pspd-{side}", self.bin / "pspd", "--dev", "eth0", "--enable", "all",
+                                     *options)
         if not self.pspd[side].says("pspd: ready"):
             raise RuntimeError(f"pspd did not start: {self.pspd[side].log}")
 
