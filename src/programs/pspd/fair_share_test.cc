@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fair_share.hh"
 
+#include <array>
 #include <gtest/gtest.h>
 #include <set>
+#include <unistd.h>
 #include <vector>
+
+#include "event_loop.hh"
 
 namespace psp {
 namespace {
@@ -125,6 +129,32 @@ TEST(FairShare, KeepsAFlowUntilItsLastConnectionIsGone) {
   share.leave(flow);
   const FairShare::Stamp stamp = share.charge(flow, 5ms);
   EXPECT_EQ(share.enter(1000, 1).stamp, stamp) << "it has not begun anew";
+}
+
+// The half of it that FairShare leaves to others: stamps are of no use if the loop does not heed
+// them.
+TEST(EventLoop, CallsWhatIsReadyByItsOrder) {
+  EventLoop loop;
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe(pipe.data()), 0);
+  ASSERT_EQ(::write(pipe[1], "x", 1), 1);
+  std::vector<int> called;
+  std::array<EventLoop::Source, 3> sources;
+  std::array<int, 3> copies{};
+  const std::array<std::int64_t, 3> orders = {30, 10, 20};
+  for (std::size_t i = 0; i < sources.size(); i++) {
+    copies[i] = ::dup(pipe[0]);
+    sources[i] = loop.on_readable(copies[i], [&, i] {
+      called.push_back(static_cast<int>(orders[i]));
+      if (called.size() == sources.size()) return loop.stop(0);
+      sources[i].set_order(orders[i] + 100);  // its next turn comes after those of the others
+    });
+    sources[i].set_order(orders[i]);
+  }
+  EXPECT_EQ(loop.run(), 0);
+  EXPECT_EQ(called, (std::vector<int>{10, 20, 30}));
+  sources = {};
+  for (const int fd : {pipe[0], pipe[1], copies[0], copies[1], copies[2]}) ::close(fd);
 }
 
 }  // namespace
