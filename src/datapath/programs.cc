@@ -5,6 +5,7 @@
 #include "programs.hh"
 
 #include <algorithm>
+#include <atomic>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
@@ -296,10 +297,16 @@ void SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id) const
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   const psp_guard_entry entry = {impl_->skeleton->rodata->psp_epoch, dev_id, 0};
   bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.psp_guard), &key, &entry, BPF_ANY);
+  guard_changed();
 }
 void SocketPrograms::unguard(device::NetdevKey netdev) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.psp_guard), &key);
+  guard_changed();
+}
+// guard_changed makes the sockets forget what psp_guard told them.
+void SocketPrograms::guard_changed() const {
+  std::atomic_ref(impl_->skeleton->bss->psp_guard_version).fetch_add(1);
 }
 DropCounts SocketPrograms::drops() const {
   return read_drops(bpf_map__fd(impl_->skeleton->maps.psp_drops));

@@ -67,6 +67,7 @@ class SocketPrograms {
  private:
   struct Impl;
   explicit SocketPrograms(std::unique_ptr<Impl> impl);
+  void guard_changed() const;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <cerrno>
 #include <fmt/format.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <linux/pkt_cls.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -608,6 +610,59 @@ TEST_P(TooBigTest, SurvivesEveryTruncation) {
         << size;
 }
 
+// --- the guard of netdevs ---------------------------------------------------------------------
+
+// GuardTest has a connection over the loopback device, secured at its client; loopback plays the
+// netdev of the PSP device.
+class GuardTest : public DeliverTest {
+ protected:
+  void SetUp() override {
+    DeliverTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(::if_nametoindex("lo")),
+                .attach_point = BPF_TC_EGRESS);
+    ASSERT_EQ(bpf_tc_hook_create(&hook), 0);
+    constexpr int kSoNetnsCookie = 71;
+    socklen_t length = sizeof lo_.netns;
+    ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, kSoNetnsCookie, &lo_.netns, &length), 0);
+    lo_.ifindex = ::if_nametoindex("lo");
+    peer_ = UniqueFd(::accept(listener_.get(), nullptr, nullptr));
+    const auto attached = shared_->attach();
+    ASSERT_TRUE(attached) << attached.error();
+    associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
+  }
+  void TearDown() override {
+    if (shared_) shared_->detach();
+  }
+
+  // passes: an octet that the client sends now reaches its peer.
+  bool passes() {
+    EXPECT_EQ(::send(socket_.get(), "x", 1, 0), 1);
+    pollfd ready{peer_.get(), POLLIN, 0};
+    char octets[16];
+    return ::poll(&ready, 1, 100) == 1 && ::recv(peer_.get(), octets, sizeof octets, 0) > 0;
+  }
+
+  device::NetdevKey lo_{};
+  UniqueFd peer_;
+};
+
+TEST_P(GuardTest, WhatItSaysHoldsFromTheNextPacketOn) {
+  EXPECT_FALSE(passes()) << "not guarded yet";
+  shared_->guard(lo_, kDevId);
+  EXPECT_TRUE(passes());
+  EXPECT_TRUE(passes());
+  shared_->unguard(lo_);
+  EXPECT_FALSE(passes()) << "the socket must not believe what it was told before";
+  shared_->guard(lo_, kDevId + 1);
+  EXPECT_FALSE(passes()) << "another device's";
+  shared_->guard(lo_, kDevId);
+  EXPECT_TRUE(passes());
+  EXPECT_GE(shared_->drops()[static_cast<std::size_t>(Drop::POLICY_ROUTE)], 3u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GuardTest, testing::Values(4u, 6u),
+                         [](const auto& family) { return fmt::format("IPv{}", family.param); });
 INSTANTIATE_TEST_SUITE_P(Families, TooBigTest, testing::Values(4u, 6u),
                          [](const auto& family) { return fmt::format("IPv{}", family.param); });
 INSTANTIATE_TEST_SUITE_P(Families, DeliverTest, testing::Values(4u, 6u),

@@ -117,7 +117,9 @@ INSTANTIATE_TEST_SUITE_P(Kills, FailClosed,
 class Leak : public testing::TestWithParam<Kind> {
  protected:
   void SetUp() override { PSP_NEEDS_LAB(); }
-  void another_route(bool other_is_psp);
+  // Other is what the netdev of another route has.
+  enum class Other { kNothing, kPsp, kSomebodysClsact };
+  void another_route(Other other);
 };
 
 TEST_P(Leak, TheProcessThatDiesAfterItsDaemonSaysNothingInClear) {
@@ -144,10 +146,11 @@ TEST_P(Leak, TheProcessThatDiesAfterItsDaemonSaysNothingInClear) {
   expect_nothing_in_clear(lab, connection.flow, mark, content);
 }
 
-void Leak::another_route(bool other_is_psp) {
+void Leak::another_route(Other other) {
   Lab lab({.links = 2});
-  lab.start(From::kA,
-            other_is_psp ? std::vector<std::string>{"--dev", "eth1"} : std::vector<std::string>{});
+  lab.start(From::kA, other == Other::kPsp ? std::vector<std::string>{"--dev", "eth1"}
+                                           : std::vector<std::string>{});
+  if (other == Other::kSomebodysClsact) lab.ns(From::kA).sh("tc qdisc add dev eth1 clsact");
   lab.start(From::kB);
   auto connection = lab.connect(GetParam());
   secure(lab, connection);
@@ -156,8 +159,10 @@ void Leak::another_route(bool other_is_psp) {
   const std::string route =
       fmt::format("{} via {} dev eth1", Lab::address(From::kB, GetParam()) + (v6 ? "/128" : "/32"),
                   Lab::address(From::kB, GetParam(), 1));
+  const Octets before = random_octets(1000), data = random_octets(1000);
+  send_all(connection.a.get(), before);
+  EXPECT_EQ(receive(connection.b.get(), 1000), before) << "on the way that is right";
   lab.ns(From::kA).sh("ip route add " + route);
-  const Octets data = random_octets(1000);
   send_all(connection.a.get(), data);
   EXPECT_TRUE(eventually([&] { return lab.drops(From::kA, "POLICY_ROUTE") >= 2; }));
   EXPECT_EQ(receive(connection.b.get(), 1, 100ms), Octets());
@@ -170,9 +175,10 @@ void Leak::another_route(bool other_is_psp) {
   expect_nothing_in_clear(lab, connection.flow, first_mark, data);
 }
 
-// Also a route over another PSP device is no way out.
+// Also a route over another PSP device is no way out, nor one over a netdev with other tc programs.
 TEST_P(Leak, AnotherRouteBlackholes) {
-  for (const bool other_is_psp : {false, true}) another_route(other_is_psp);
+  for (const auto other : {Other::kNothing, Other::kPsp, Other::kSomebodysClsact})
+    another_route(other);
 }
 
 TEST_P(Leak, ARemovedFilterComesBack) {

@@ -95,9 +95,23 @@ static __always_inline bool psp_blocked(const struct psp_sock* sock) {
   return sock->epoch != psp_epoch && (sock->state >= PSP_STATE_TX || sock->pending_tx);
 }
 
+/*
+ * psp_load is bpf_skb_load_bytes, in line where the octets are in the linear part of the packet, as
+ * headers nearly always are. `offset` and `size` are constants, `size` and the alignment of `to`
+ * are multiples of four.
+ */
+static __always_inline bool psp_load(struct __sk_buff* skb, __u32 offset, void* to, __u32 size) {
+  const __u32* from = (const void*)(long)skb->data + offset;
+  __u32* words = to;
+
+  if ((const void*)from + size > (const void*)(long)skb->data_end)
+    return !bpf_skb_load_bytes(skb, offset, to, size);
+  for (__u32 i = 0; i < size / 4; i++) words[i] = from[i];
+  return true;
+}
+
 /* psp_segment is a TCP segment as the programs see it; numbers in host order. */
 struct psp_segment {
-  __u32 l3_offset, l4_offset;
   __u32 seq;
   __u32 payload;
   bool syn, fin, rst, ack;
@@ -137,6 +151,15 @@ static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3
   return 0;
 }
 
+/* psp_load_tcp reads a TCP header behind the IP header; in line if there is nothing between them.
+ */
+static __always_inline bool psp_load_tcp(struct __sk_buff* skb, __u32 l3, __u32 l4,
+                                         struct psp_tcp_header* tcp) {
+  if (l4 == l3 + 20) return psp_load(skb, l3 + 20, tcp, sizeof *tcp);
+  if (l4 == l3 + 40) return psp_load(skb, l3 + 40, tcp, sizeof *tcp);
+  return !bpf_skb_load_bytes(skb, l4, tcp, sizeof *tcp);
+}
+
 /*
  * psp_parse_segment reads the TCP segment whose IP header is at `l3`. False if there is no whole
  * TCP header (then it is not something a socket of ours sent). The tuple is filled in all the same
@@ -144,32 +167,35 @@ static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3
  */
 static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
                                               struct psp_segment* segment) {
-  __u8 ip[40];
+  __u8 ip[40] __attribute__((aligned(4)));
   struct psp_tcp_header tcp;
-  __u32 length;
+  __u32 l4, length;
 
   __builtin_memset(segment, 0, sizeof *segment);
-  if (bpf_skb_load_bytes(skb, l3, ip, 20)) return false;
-  segment->l3_offset = l3;
+  if (!psp_load(skb, l3, ip, 20)) return false;
   if (ip[0] >> 4 == 4) {
     if (ip[9] != IPPROTO_TCP || ip[6] & 0x1f || ip[7]) return false; /* a later fragment */
-    segment->l4_offset = l3 + 4 * (__u32)(ip[0] & 15);
+    l4 = l3 + 4 * (__u32)(ip[0] & 15);
     segment->tuple.family = 4;
     __builtin_memcpy(segment->tuple.local, ip + 12, 4);
     __builtin_memcpy(segment->tuple.remote, ip + 16, 4);
   } else if (ip[0] >> 4 == 6) {
-    if (bpf_skb_load_bytes(skb, l3, ip, 40)) return false;
-    segment->l4_offset = psp_ipv6_tcp_offset(skb, l3, ip[6]);
-    if (!segment->l4_offset) return false;
+    if (!psp_load(skb, l3, ip, 40)) return false;
+    l4 = psp_ipv6_tcp_offset(skb, l3, ip[6]);
+    if (!l4) return false;
     segment->tuple.family = 6;
     __builtin_memcpy(segment->tuple.local, ip + 8, 16);
     __builtin_memcpy(segment->tuple.remote, ip + 24, 16);
   } else {
     return false;
   }
-  if (bpf_skb_load_bytes(skb, segment->l4_offset, &segment->tuple.local_port, 4)) return false;
-  if (bpf_skb_load_bytes(skb, segment->l4_offset, &tcp, sizeof tcp)) return false;
-  length = segment->l4_offset + 4 * (__u32)(tcp.offset >> 4);
+  if (!psp_load_tcp(skb, l3, l4, &tcp)) {
+    bpf_skb_load_bytes(skb, l4, &segment->tuple.local_port, 4);
+    return false;
+  }
+  segment->tuple.local_port = tcp.source;
+  segment->tuple.remote_port = tcp.dest;
+  length = l4 + 4 * (__u32)(tcp.offset >> 4);
   if (skb->len < length) return false;
   segment->payload = skb->len - length;
   segment->seq = bpf_ntohl(tcp.seq);

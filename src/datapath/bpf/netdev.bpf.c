@@ -243,25 +243,38 @@ int psp_egress(struct __sk_buff* skb) {
   return psp_to_daemon(skb, kind, psp_flags(skb, sock, sk, &segment), sock->tx_handle);
 }
 
+struct psp_udp_header {
+  __be16 source, dest, length, check;
+  __u8 psp_next, psp_ext_length, psp_crypt_offset, psp_version; /* how a PSP header begins */
+};
+
+/* psp_load_udp reads a UDP header and what follows, which is nothing in a packet that is too short.
+ */
+static __always_inline bool psp_load_udp(struct __sk_buff* skb, __u32 offset,
+                                         struct psp_udp_header* udp) {
+  if (offset == ETH_HLEN + 20 && psp_load(skb, ETH_HLEN + 20, udp, sizeof *udp)) return true;
+  if (offset == ETH_HLEN + 40 && psp_load(skb, ETH_HLEN + 40, udp, sizeof *udp)) return true;
+  if (!bpf_skb_load_bytes(skb, offset, udp, sizeof *udp)) return true;
+  udp->psp_version = 0;
+  return !bpf_skb_load_bytes(skb, offset, udp, offsetof(struct psp_udp_header, psp_next));
+}
+
 /* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */
 static __always_inline bool psp_is_psp(struct __sk_buff* skb, __u32* version) {
-  __u8 ip[20], flags;
-  __be16 port;
-  __u32 udp;
+  __u8 ip[20] __attribute__((aligned(4)));
+  struct psp_udp_header udp;
+  __u32 offset = ETH_HLEN + 40;
 
-  if (bpf_skb_load_bytes(skb, ETH_HLEN, ip, sizeof ip)) return false;
+  if (!psp_load(skb, ETH_HLEN, ip, sizeof ip)) return false;
   if (ip[0] >> 4 == 4) {
     if (ip[9] != IPPROTO_UDP || (ip[6] & 0x3f) || ip[7]) return false;
-    udp = ETH_HLEN + 4 * (__u32)(ip[0] & 15);
-  } else {
-    if (ip[0] >> 4 != 6 || ip[6] != IPPROTO_UDP) return false;
-    udp = ETH_HLEN + 40;
+    offset = ETH_HLEN + 4 * (__u32)(ip[0] & 15);
+  } else if (ip[0] >> 4 != 6 || ip[6] != IPPROTO_UDP) {
+    return false;
   }
-  if (bpf_skb_load_bytes(skb, udp + 2, &port, sizeof port)) return false;
-  if (port != bpf_htons(PSP_UDP_PORT)) return false;
-  if (bpf_skb_load_bytes(skb, udp + 8 + 3, &flags, sizeof flags)) flags = 0;
-  *version = flags >> 2 & 15;
-  return true;
+  if (!psp_load_udp(skb, offset, &udp)) return false;
+  *version = udp.psp_version >> 2 & 15;
+  return udp.dest == bpf_htons(PSP_UDP_PORT);
 }
 
 /* psp_matches: is the opened segment for this association? */

@@ -24,6 +24,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* psp_guard_version: pspd counts here how often it has changed psp_guard, after each change. */
+volatile __u32 psp_guard_version = 0;
+
 /* barrier: BPF atomics that return a value are full barriers on every architecture. */
 static __always_inline void psp_barrier(struct psp_sock* sock) {
   __sync_val_compare_and_swap(&sock->pending_tx, 2, 2); /* never 2: changes nothing */
@@ -365,14 +368,24 @@ static __always_inline void psp_note_psp(struct psp_sock* sock, struct __sk_buff
   __sync_fetch_and_add(&sock->rx_bytes, segment->payload);
 }
 
-/* psp_is_of: has pspd put the programs of that PSP device on this netdev? */
-static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, __u32 dev_id) {
+/*
+ * psp_is_of: has pspd put the programs of the socket's PSP device on this netdev? A yes is kept in
+ * the socket for as long as pspd changes nothing, so that few packets ask the map. The number of a
+ * netdev will do there: the socket and the netdevs of its packets share a network namespace.
+ */
+static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, struct psp_sock* sock) {
   struct psp_netdev_key key = {.ifindex = ifindex};
+  /* Read before the map is: what changes meanwhile makes the answer one of the past. */
+  __u64 now = (__u64)psp_guard_version << 32 | ifindex;
   const struct psp_guard_entry* entry;
 
+  if (sock->guarded == now) return true;
+  psp_barrier(sock);
   key.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
   entry = bpf_map_lookup_elem(&psp_guard, &key);
-  return entry && entry->epoch == psp_epoch && entry->dev_id == dev_id;
+  if (!entry || entry->epoch != psp_epoch || entry->dev_id != sock->dev_id) return false;
+  sock->guarded = now;
+  return true;
 }
 
 /*
@@ -388,8 +401,7 @@ static __always_inline __u32 psp_rx_verdict(__u32 state, __u32 event) {
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
                                        struct psp_sock* sock) {
-  bool verified =
-      skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock->dev_id);
+  bool verified = skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock);
   struct psp_segment segment;
   __u32 event, state = sock->state, verdict;
 
@@ -437,10 +449,10 @@ int psp_sock_in(struct __sk_buff* skb) {
  * are in place; and a netdev without any tc egress (its clsact was deleted, or it has been in
  * another namespace) has none, also while no pspd is there to notice.
  */
-static __always_inline bool psp_guarded(struct __sk_buff* skb, const struct psp_sock* sock) {
+static __always_inline bool psp_guarded(struct __sk_buff* skb, struct psp_sock* sock) {
   const struct net_device* device = psp_netdev(skb);
 
-  if (!psp_is_of(skb, skb->ifindex, sock->dev_id)) return false;
+  if (!psp_is_of(skb, skb->ifindex, sock)) return false;
   if (bpf_core_field_exists(device->tcx_egress)) return BPF_CORE_READ(device, tcx_egress);
   if (bpf_core_field_exists(device->miniq_egress)) return BPF_CORE_READ(device, miniq_egress);
   return true;
