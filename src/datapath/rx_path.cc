@@ -40,8 +40,10 @@ bool is_segment(const device::RxMeta& meta, const std::uint8_t* segment, std::si
 
 }  // namespace
 
-RxPath::RxPath(device::Engine& engine, Sink& sink)
-    : engine_(engine), sink_(sink), output_(kTcpAt + 2 * kMaxIpLength) {}
+RxPath::RxPath(device::Engine& engine, Sink& sink) : engine_(engine), sink_(sink) {
+  outputs_.reserve(kPackets);
+  while (outputs_.size() < kPackets) outputs_.emplace_back(kTcpAt + 2 * kMaxIpLength);
+}
 
 void RxPath::process(std::span<const std::uint8_t> frame) {
   const auto payload = parse(frame);
@@ -50,7 +52,7 @@ void RxPath::process(std::span<const std::uint8_t> frame) {
     const auto packet = frame.subspan(std::min<std::size_t>(kIpAt, frame.size()));
     return engine_.keep(device::PacketPath::kReceive, payload.error(), packet.size(), packet);
   }
-  if (batch_.open && !same_flow()) flush();
+  if (batch_.open && !same_flow()) finish();
 
   const VnetHeader vnet = load_vnet(frame.data());
   const bool joined = vnet.gso_type == kGsoUdpL4 && vnet.gso_size != 0;
@@ -61,13 +63,13 @@ void RxPath::process(std::span<const std::uint8_t> frame) {
     open_datagram(payload->subspan(at, size));
     at += size;
   } while (at < payload->size());
-  if (batch_.complete) flush();
+  if (batch_.complete) finish();
 }
 
 // same_flow: the batch came in packets like outer_. Its IP header is the one of the wire until the
 // batch is written.
 bool RxPath::same_flow() const {
-  const std::uint8_t* ip = output_.data() + kTcpAt - batch_.ip.header_length;
+  const std::uint8_t* ip = output() + kTcpAt - batch_.ip.header_length;
   return batch_.ip.family == outer_.ip.family &&
          batch_.ip.header_length == outer_.ip.header_length &&
          same_outer(ip, outer_.ip_octets, outer_.ip.family, outer_.ip.header_length) &&
@@ -107,7 +109,7 @@ void RxPath::open_datagram(std::span<const std::uint8_t> datagram) {
     const std::size_t length = batch_.end - kTcpAt + batch_.ip.header_length;
     if (follows && payload <= batch_.segment_size && length + payload <= kMaxIpLength)
       return open_behind(datagram);
-    flush();
+    finish();
   }
   open_alone(datagram);
 }
@@ -139,7 +141,7 @@ void RxPath::keep(std::optional<Drop> reason, std::span<const std::uint8_t> data
 // open_behind opens a datagram that probably continues the batch to where it then belongs. The last
 // octets of the batch make room for the TCP header meanwhile.
 void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
-  std::uint8_t* end = output_.data() + batch_.end;
+  std::uint8_t* end = output() + batch_.end;
   const std::size_t size = datagram.size() - kOverhead;
   std::array<std::uint8_t, kSaved> saved;
   std::array<std::uint8_t, kSaved> opened;
@@ -155,17 +157,17 @@ void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
     return keep(Drop::BAD_INNER, datagram);
   }
   if (continues(header, size, *meta)) return extend(header, size);
-  // Not a continuation after all: write the batch, then start a new one with this segment.
+  // Not a continuation after all: finish the batch, then start a new one with this segment.
   const std::size_t moved = batch_.header_length;
-  flush();
-  std::uint8_t* front = output_.data() + kTcpAt;
+  finish();
+  std::uint8_t* front = output() + kTcpAt;
   std::memmove(front + moved, end, size - moved);
   std::memcpy(front, header, moved);
   start(size, *meta);
 }
 
 void RxPath::open_alone(std::span<const std::uint8_t> datagram) {
-  std::uint8_t* front = output_.data() + kTcpAt;
+  std::uint8_t* front = output() + kTcpAt;
   const auto meta = engine_.open(datagram, front);
   if (!meta) return keep(meta.error(), datagram);
   if (!stays(*meta, datagram)) return;
@@ -183,7 +185,7 @@ void RxPath::open_alone(std::span<const std::uint8_t> datagram) {
 // came under the same SPI and key.
 bool RxPath::continues(const std::uint8_t* header, std::size_t size,
                        const device::RxMeta& meta) const {
-  const std::uint8_t* first = output_.data() + kTcpAt;
+  const std::uint8_t* first = output() + kTcpAt;
   const std::size_t length = batch_.header_length;
   const std::uint8_t flags = header[kTcpFlagsAt];
   const auto different = static_cast<std::uint8_t>(flags ^ first[kTcpFlagsAt]);
@@ -200,7 +202,7 @@ bool RxPath::continues(const std::uint8_t* header, std::size_t size,
 // extend takes the segment, whose payload is in its place, into the batch. The window is the
 // newest.
 void RxPath::extend(const std::uint8_t* header, std::size_t size) {
-  std::uint8_t* first = output_.data() + kTcpAt;
+  std::uint8_t* first = output() + kTcpAt;
   const std::size_t payload = size - batch_.header_length;
   const std::uint8_t flags = header[kTcpFlagsAt];
   first[kTcpFlagsAt] |= flags & (kTcpPsh | kTcpFin);
@@ -213,7 +215,7 @@ void RxPath::extend(const std::uint8_t* header, std::size_t size) {
 
 // start makes the segment of `size` octets at kTcpAt the first of a new batch.
 void RxPath::start(std::size_t size, const device::RxMeta& meta) {
-  std::uint8_t* tcp = output_.data() + kTcpAt;
+  std::uint8_t* tcp = output() + kTcpAt;
   std::uint8_t* ip = tcp - outer_.ip.header_length;
   std::memcpy(ip, outer_.ip_octets, outer_.ip.header_length);
   std::uint8_t* ethernet = ip - kEthHeader;
@@ -235,10 +237,16 @@ void RxPath::start(std::size_t size, const device::RxMeta& meta) {
 }
 
 void RxPath::flush() {
+  finish();
+  write();
+}
+
+// finish makes a packet of the batch. It waits for others if it is one of many segments.
+void RxPath::finish() {
   if (!batch_.open) return;
   batch_.open = false;
   batch_.complete = false;
-  std::uint8_t* tcp = output_.data() + kTcpAt;
+  std::uint8_t* tcp = output() + kTcpAt;
   const std::size_t ip_length = batch_.ip.header_length;
   std::uint8_t* frame = tcp - ip_length - kIpAt;
   const std::size_t l4_length = batch_.end - kTcpAt;
@@ -261,9 +269,16 @@ void RxPath::flush() {
     vnet.gso_size = static_cast<std::uint16_t>(batch_.segment_size);
   }
   store_vnet(frame, vnet);
-  const iovec part{frame, kIpAt + ip_length + l4_length};
-  if (sink_.write({&part, 1})) return;
-  for (std::size_t i = 0; i < batch_.segments; ++i) engine_.count_drop(Drop::RX_WRITE);
+  packets_[finished_++] = {{frame, kIpAt + ip_length + l4_length}, batch_.segments};
+  if (batch_.segments == 1 || finished_ == kPackets) write();
+}
+
+void RxPath::write() {
+  for (const Packet& packet : std::span(packets_).first(finished_)) {
+    if (sink_.write({&packet.frame, 1})) continue;
+    for (std::size_t i = 0; i < packet.segments; ++i) engine_.count_drop(Drop::RX_WRITE);
+  }
+  finished_ = 0;
 }
 
 }  // namespace psp::datapath

@@ -9,7 +9,9 @@
 //           octets that its TCP header overwrites are saved before and put back after
 //   write   [vnet | Ethernet with tag | IP | TCP | payload payload payload ...]
 //
-// Segments of several reads are joined too; flush() ends that.
+// Segments of several reads are joined too, and what is joined waits for more of its kind until the
+// worker has read all there is: the program that reads from the socket is woken once for several
+// packets, not for each. flush() ends all waiting. What stands alone waits for nothing.
 //
 // Threading: one RxPath belongs to one worker thread.
 #pragma once
@@ -17,6 +19,8 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <sys/uio.h>
+#include <vector>
 
 #include <psp/device/software_driver.hh>
 
@@ -29,24 +33,32 @@ class RxPath {
   // `engine` and `sink` outlive the RxPath.
   RxPath(device::Engine& engine, Sink& sink);
 
-  // process opens one frame as read from the TAP. What is ready goes to the sink, the last packet
-  // possibly only at flush(). Datagrams that do not make it are counted, the ones around them are
-  // not touched by it: TRUNCATED, BAD_IP, BAD_LENGTH, FRAGMENT, BAD_INNER, RX_WRITE and what
-  // Engine::open returns. The checksum of UDP and of the TCP segment inside are not looked at, the
-  // ICV is stronger.
+  // process opens one frame as read from the TAP. Packets go to the sink in the order in which they
+  // came, the last kPackets of them possibly only at flush(). Datagrams that do not make it are
+  // counted, the ones around them are not touched by it: TRUNCATED, BAD_IP, BAD_LENGTH, FRAGMENT,
+  // BAD_INNER, RX_WRITE and what Engine::open returns. The checksum of UDP and of the TCP segment
+  // inside are not looked at, the ICV is stronger.
   void process(std::span<const std::uint8_t> frame);
 
   // flush writes what is held back. To be called before the worker sleeps.
   void flush();
 
  private:
+  // kPackets: what is written in one go. Twice as many gained nothing, and more leave the cache.
+  static constexpr std::size_t kPackets = 4;
+
   // Outer is the frame in process().
   struct Outer {
     const std::uint8_t* ethernet = nullptr;
     const std::uint8_t* ip_octets = nullptr;
     wire::IpHeader ip;
   };
-  // Batch is the TCP packet that stands in output_: headers end at kTcpAt, TCP starts there.
+  // Packet is a finished one, in its buffer.
+  struct Packet {
+    iovec frame;
+    std::size_t segments;
+  };
+  // Batch is the TCP packet that grows in output(): headers end at kTcpAt, TCP starts there.
   struct Batch {
     bool open = false;
     bool complete = false;  // nothing can follow
@@ -54,7 +66,7 @@ class RxPath {
     std::size_t segments = 0;
     std::size_t header_length = 0;  // of TCP
     std::size_t segment_size = 0;   // payload of the first segment
-    std::size_t end = 0;            // in output_
+    std::size_t end = 0;            // in output()
     std::uint32_t next_sequence = 0;
     std::uint8_t version = 0;
     std::uint8_t generation = 0;
@@ -71,10 +83,16 @@ class RxPath {
   bool continues(const std::uint8_t* header, std::size_t size, const device::RxMeta& meta) const;
   void extend(const std::uint8_t* header, std::size_t size);
   void start(std::size_t size, const device::RxMeta& meta);
+  void finish();
+  void write();
+  std::uint8_t* output() { return outputs_[finished_].data(); }
+  const std::uint8_t* output() const { return outputs_[finished_].data(); }
 
   device::Engine& engine_;
   Sink& sink_;
-  PacketBuffer output_;
+  std::vector<PacketBuffer> outputs_;       // kPackets
+  std::array<Packet, kPackets> packets_{};  // those in the first finished_ buffers
+  std::size_t finished_ = 0;                // less than kPackets
   Outer outer_;
   Batch batch_;
 };
