@@ -53,7 +53,7 @@ class ConnectedOps final : public PspOps {
 
 Availability ClientOps::available(int fd) {
   if (std::chrono::steady_clock::now() - asked_ < remember_)
-    if (Availability known = look(fd, devices_); known.versions.bits != 0) return known;
+    if (Availability known = recall(fd); known.versions.bits != 0) return known;
   auto devices = client_.devices();
   if (!devices) {
     const int error = devices.error().sys_errno;
@@ -63,6 +63,15 @@ Availability ClientOps::available(int fd) {
   devices_ = std::move(*devices);
   asked_ = std::chrono::steady_clock::now();
   return look(fd, devices_);
+}
+
+// recall answers from what is remembered. With one device there is no need to look up the route,
+// which takes as long as asking pspd: rx_assoc goes by the socket's route and fails if it is not
+// the device's.
+Availability ClientOps::recall(int fd) {
+  if (devices_.size() != 1) return look(fd, devices_);
+  const DeviceInfo& only = devices_.front();
+  return {.versions = {only.versions_cap.bits & only.versions_ena.bits}};
 }
 
 Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {

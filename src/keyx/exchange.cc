@@ -134,7 +134,7 @@ Step Exchange::begin() {
       return stay_on_tls("the other end did not announce PSP in its TLS handshake");
     return fail(ErrorCode::kNoPsp, "the other end did not announce PSP in its TLS handshake");
   }
-  if (!make_mark(tls_->server(), mark_own_) || !make_mark(!tls_->server(), mark_peer_))
+  if (!make_marks())
     return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
   const Availability availability = ops_.available(tls_->fd());
   own_ = {.versions = {availability.versions.bits & policy_.versions.bits},
@@ -238,7 +238,7 @@ Step Exchange::accept_key(KeyMessage& key) {
                 "is faulty");
   tx_ = {key.spi, std::move(key.key)};
   outcome_.tx_spi = tx_.spi;
-  if (!make_start(tls_->server(), start_own_) || !make_start(!tls_->server(), start_peer_))
+  if (!make_starts())
     return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
   return Step::kDone;
 }
@@ -269,27 +269,41 @@ Step Exchange::install_tx() {
   return Step::kDone;
 }
 
-bool Exchange::make_mark(bool by_server, Mark& out) const {
-  const std::uint8_t context = by_server ? 1 : 0;
-  out.resize(kMarkSize);
-  return SSL_export_keying_material(tls_->ssl(), out.data(), kMarkSize, kMarkLabel,
-                                    sizeof kMarkLabel - 1, &context, 1, 1) == 1;
+// One question to the exporter for both sides: each costs as much as sealing 60 packets.
+bool Exchange::make_marks() {
+  crypto::Secret<2 * kMarkSize> both;
+  both.resize(2 * kMarkSize);
+  if (SSL_export_keying_material(tls_->ssl(), both.data(), both.size(), kMarkLabel,
+                                 sizeof kMarkLabel - 1, nullptr, 0, 0) != 1)
+    return false;
+  const auto client = both.span().first(kMarkSize), server = both.span().last(kMarkSize);
+  mark_own_.assign(tls_->server() ? server : client);
+  mark_peer_.assign(tls_->server() ? client : server);
+  return true;
 }
 
-bool Exchange::make_start(bool by_server, StartBytes& out) const {
-  // The context ties the proof to its sender, the version and both SPIs.
-  const bool server = tls_->server();
-  std::uint8_t context[10];
-  context[0] = by_server ? 1 : 0;
-  context[1] = static_cast<std::uint8_t>(version_);
-  wire::store_be(context + 2, (server ? outcome_.tx_spi : outcome_.rx_spi).value);
-  wire::store_be(context + 6, (server ? outcome_.rx_spi : outcome_.tx_spi).value);
-  out.resize(kStartSize);
-  std::memcpy(out.data(), kStartMagic, sizeof kStartMagic);
-  out.data()[4] = context[0];
-  return SSL_export_keying_material(tls_->ssl(), out.data() + kStartHeader,
-                                    kStartSize - kStartHeader, kStartLabel, sizeof kStartLabel - 1,
-                                    context, sizeof context, 1) == 1;
+bool Exchange::make_starts() {
+  // The context ties the proofs to the version and both SPIs.
+  const bool is_server = tls_->server();
+  std::uint8_t context[9];
+  context[0] = static_cast<std::uint8_t>(version_);
+  wire::store_be(context + 1, (is_server ? outcome_.tx_spi : outcome_.rx_spi).value);
+  wire::store_be(context + 5, (is_server ? outcome_.rx_spi : outcome_.tx_spi).value);
+  constexpr std::size_t kProof = kStartSize - kStartHeader;
+  crypto::Secret<2 * kProof> both;
+  both.resize(2 * kProof);
+  if (SSL_export_keying_material(tls_->ssl(), both.data(), both.size(), kStartLabel,
+                                 sizeof kStartLabel - 1, context, sizeof context, 1) != 1)
+    return false;
+  for (const std::uint8_t side : {0, 1}) {  // client, server
+    StartBytes& out = side == (is_server ? 1 : 0) ? start_own_ : start_peer_;
+    out.resize(kStartSize);
+    std::memset(out.data(), 0, kStartHeader);
+    std::memcpy(out.data(), kStartMagic, sizeof kStartMagic);
+    out.data()[4] = side;
+    std::memcpy(out.data() + kStartHeader, both.data() + side * kProof, kProof);
+  }
+  return true;
 }
 
 Step Exchange::send_start() {

@@ -229,11 +229,12 @@ class ScriptedPeer {
   // say_message puts the mark in front, say_raw says exactly `octets`, both in one TLS record.
   void say_message(std::span<const std::uint8_t> octets) { say_raw(marked(octets)); }
   Bytes marked(std::span<const std::uint8_t> octets, bool by_server = true) {
-    Bytes out(kMarkSize);
-    const std::uint8_t context = by_server ? 1 : 0;
+    Bytes out(2 * kMarkSize);
     EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), out.data(), out.size(),
-                                         "EXPORTER-softpsp-mark", 21, &context, 1, 1),
+                                         "EXPORTER-softpsp-mark", 21, nullptr, 0, 0),
               1);
+    if (by_server) out.erase(out.begin(), out.begin() + kMarkSize);
+    out.resize(kMarkSize);
     out.insert(out.end(), octets.begin(), octets.end());
     return out;
   }
@@ -265,15 +266,16 @@ class ScriptedPeer {
   Bytes start(Spi client_spi, Spi server_spi, std::uint8_t role = 1,
               Version version = Version::kAesGcm256) {
     Bytes out{'P', 'S', 'P', 'S', role, 0, 0, 0};
-    std::uint8_t context[10] = {role, static_cast<std::uint8_t>(version)};
+    std::uint8_t context[9] = {static_cast<std::uint8_t>(version)};
     for (int i = 0; i < 4; ++i) {
-      context[2 + i] = static_cast<std::uint8_t>(client_spi.value >> (24 - 8 * i));
-      context[6 + i] = static_cast<std::uint8_t>(server_spi.value >> (24 - 8 * i));
+      context[1 + i] = static_cast<std::uint8_t>(client_spi.value >> (24 - 8 * i));
+      context[5 + i] = static_cast<std::uint8_t>(server_spi.value >> (24 - 8 * i));
     }
-    out.resize(kStartSize);
-    EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), out.data() + 8, 32,
+    Bytes proofs(64);
+    EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), proofs.data(), proofs.size(),
                                          "EXPORTER-softpsp-start", 22, context, sizeof context, 1),
               1);
+    out.insert(out.end(), proofs.begin() + 32 * role, proofs.begin() + 32 * (role + 1));
     return out;
   }
 

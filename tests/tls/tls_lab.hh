@@ -27,7 +27,8 @@ using keyx::Upgrade;
 // LabOps is ClientOps of one host: routes are looked up in its namespace.
 class LabOps final : public keyx::PspOps {
  public:
-  LabOps(Lab& lab, From side) : netns_(lab.ns(side)), client_(lab.client(side)), ops_(client_) {}
+  LabOps(Lab& lab, From side, std::chrono::milliseconds remember = 0ms)
+      : netns_(lab.ns(side)), client_(lab.client(side)), ops_(client_, remember) {}
   keyx::Availability available(int fd) override {
     const InNetns inside(netns_);
     return ops_.available(fd);

@@ -119,6 +119,21 @@ TEST_P(TlsUpgrade, WithReceiveDisabledBothStayOnTls) {
   EXPECT_FALSE(lab_->association(From::kA, tls.fd(From::kA)));
 }
 
+// The route of a connection is not looked up while the device is remembered.
+TEST_P(TlsUpgrade, ARememberedDeviceIsForgottenByTheFirstConnectionThatDoesNotUseIt) {
+  Lab lab({.links = 2});
+  for (const From side : {From::kA, From::kB}) lab.start(side);
+  LabOps ops(lab, From::kA, 1h);
+  const auto ours = lab.connect(GetParam()), other = lab.connect(GetParam(), {.link = 1});
+  EXPECT_NE(ops.available(ours.a.get()).versions.bits, 0u);
+  EXPECT_NE(ops.available(other.a.get()).versions.bits, 0u) << "nobody has looked";
+  EXPECT_FALSE(ops.rx_assoc(other.a.get(), Version::kAesGcm128));
+  const auto absent = ops.available(other.a.get());
+  EXPECT_EQ(absent.absence, keyx::Absence::kNoDevice);
+  EXPECT_NE(absent.reason.find("eth1"), std::string::npos) << absent.reason;
+  EXPECT_TRUE(ops.rx_assoc(ours.a.get(), Version::kAesGcm128));
+}
+
 // until_key steps both until B waits for START: its KEY is out.
 template <typename A>
 void until_key(A& a, Upgrade& b) {

@@ -94,8 +94,8 @@ class Exchange final : public Upgrade {
   Step peer_refused(const ErrorMessage& error);
   Step fail(ErrorCode code, std::string message, int sys_errno = 0);
   Step fail(Error error);
-  bool make_start(bool by_server, StartBytes& out) const;
-  bool make_mark(bool by_server, Mark& out) const;
+  bool make_marks();
+  bool make_starts();
   void queue(const MessageBytes& message);
 
   std::unique_ptr<TlsStream> tls_;

@@ -63,8 +63,8 @@ class Routes {
 class ClientOps final : public PspOps {
  public:
   // `remember` is for how long devices that can receive are taken to be as they were when last
-  // asked for: one question less for each connection. Whoever disables receive meanwhile makes
-  // rx_assoc fail.
+  // asked for, and the only one to be that of every connection: two questions less for each.
+  // Whoever disables receive meanwhile, or a route to elsewhere, makes rx_assoc fail.
   explicit ClientOps(Client& client,
                      std::chrono::milliseconds remember = std::chrono::milliseconds(0))
       : client_(client), remember_(remember) {}
@@ -74,6 +74,7 @@ class ClientOps final : public PspOps {
   std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override;
 
  private:
+  Availability recall(int fd);
   Availability look(int fd, const std::vector<DeviceInfo>& devices);
 
   Client& client_;
