@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/proxy"))
 from lab import ADDRESS, Lab, eventually  # pylint: disable=wrong-import-position
 
-WAYS = ("clear", "stunnel", "psp-proxy")
+WAYS = ("clear", "two bare relays", "stunnel", "psp-proxy")
 POSTGRES = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 NEAR_PORT, FAR_PORT, POSTGRES_PORT, NGINX_PORT = 7300, 7301, 7302, 7303
 CERTIFICATES = {"a": "app", "b": "db"}
@@ -136,6 +136,10 @@ socket = r:TCP_NODELAY=1
 """, encoding="ascii")
         return self.running(side, f"stunnel-{side}", "stunnel4", conf)
 
+    def relay(self, side, accept, connect):
+        return self.running(side, f"relay-{side}", self.bin / "psp-bench-relay", *accept.split(":"),
+                            *connect.split(":"))
+
     def psp_proxy(self, side, *arguments):
         certificate, key, ca = self.identity(side)
         return self.running(side, f"psp-proxy-{side}", self.bin / "psp-proxy", "-q", *arguments, "--cert", certificate,
@@ -161,7 +165,10 @@ socket = r:TCP_NODELAY=1
             if name == "clear":
                 yield ADDRESS["b"], port, []
                 return
-            if name == "stunnel":
+            if name == "two bare relays":
+                between = [stack.enter_context(self.relay("b", far, server)),
+                           stack.enter_context(self.relay("a", near, far))]
+            elif name == "stunnel":
                 between = [stack.enter_context(self.stunnel("b", far, server, "no")),
                            stack.enter_context(self.stunnel("a", near, far, "yes"))]
             else:
