@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp-bench-relay LISTEN-ADDRESS PORT TO-ADDRESS PORT: what a program in the middle costs that does
-// nothing: it reads from one socket and writes to the other, without TLS, PSP or any check. Two of
-// them in a row are the most that any two relays of this kind could reach on the machine.
+// nothing: it reads from one socket and writes to the other, without TLS, PSP or any check.
 //
-// Threading: one thread; a write that has to wait makes all connections wait.
+// Threading: one thread; a write that has to wait makes all connections wait, so two relays can
+// wait for each other if both directions are full. The benchmark's protocols never fill both.
 #include <algorithm>
 #include <arpa/inet.h>
 #include <array>
@@ -14,6 +14,7 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <utility>
 #include <vector>
 
 #include <psp/base/unique_fd.hh>
@@ -104,8 +105,10 @@ class Relay {
   }
 
   void accept_one() {
+    UniqueFd accepted(accept(listener_.get(), nullptr, nullptr));
+    if (!accepted) return;
     auto* pair = new Pair;
-    pair->ends[0].fd = UniqueFd(accept(listener_.get(), nullptr, nullptr));
+    pair->ends[0].fd = std::move(accepted);
     pair->ends[1].fd = UniqueFd(socket(AF_INET, SOCK_STREAM, 0));
     if (connect(pair->ends[1].fd.get(), reinterpret_cast<const sockaddr*>(&target_),
                 sizeof target_) != 0)

@@ -306,7 +306,7 @@ void SocketPrograms::unguard(device::NetdevKey netdev) const {
 }
 // guard_changed makes the sockets forget what psp_guard told them.
 void SocketPrograms::guard_changed() const {
-  std::atomic_ref(impl_->skeleton->bss->psp_guard_version).fetch_add(1);
+  std::atomic_ref(impl_->skeleton->data->psp_guard_version).fetch_add(1);
 }
 DropCounts SocketPrograms::drops() const {
   return read_drops(bpf_map__fd(impl_->skeleton->maps.psp_drops));

@@ -21,6 +21,10 @@ constexpr std::size_t kSaved = 64;
 static_assert(kSaved >= kMaxTcpHeader && kTcpAt >= kSaved);
 
 constexpr std::size_t kOverhead = kPspBaseHeader + kIcv;
+
+// kBulk: a packet of so many octets is one of many; a smaller one may be all that somebody waits
+// for.
+constexpr std::size_t kBulk = 16384;
 constexpr std::uint8_t kBareExtLength = 1;  // PSP header without cookie and extension
 
 // Flags that end a batch, and flags in which its segments may differ (as in the kernel's GRO).
@@ -241,7 +245,7 @@ void RxPath::flush() {
   write();
 }
 
-// finish makes a packet of the batch. It waits for others if it is one of many segments.
+// finish makes a packet of the batch. It waits for others if it is bulk.
 void RxPath::finish() {
   if (!batch_.open) return;
   batch_.open = false;
@@ -270,7 +274,7 @@ void RxPath::finish() {
   }
   store_vnet(frame, vnet);
   packets_[finished_++] = {{frame, kIpAt + ip_length + l4_length}, batch_.segments};
-  if (batch_.segments == 1 || finished_ == kPackets) write();
+  if (l4_length < kBulk || finished_ == kPackets) write();
 }
 
 void RxPath::write() {

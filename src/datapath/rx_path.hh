@@ -9,9 +9,9 @@
 //           octets that its TCP header overwrites are saved before and put back after
 //   write   [vnet | Ethernet with tag | IP | TCP | payload payload payload ...]
 //
-// Segments of several reads are joined too, and what is joined waits for more of its kind until the
-// worker has read all there is: the program that reads from the socket is woken once for several
-// packets, not for each. flush() ends all waiting. What stands alone waits for nothing.
+// Segments of several reads are joined too, and bulk packets wait until four are there or the
+// worker has read all there is: the program that reads from the socket is woken less often. flush()
+// ends all waiting.
 //
 // Threading: one RxPath belongs to one worker thread.
 #pragma once

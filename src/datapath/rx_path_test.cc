@@ -130,11 +130,11 @@ TEST(RxPath, DoesNotHoldBackPushedDataOrAcks) {
 
 TEST(RxPath, HandsBulkToTheStackFourPacketsAtATime) {
   Rig rig;
-  TcpSpec spec{.payload = 3 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh};
+  TcpSpec spec{.payload = 12 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh};
   for (unsigned i = 0; i < 6; ++i) {
     spec.seed = i;
     rig.send(spec);
-    spec.sequence += 3 * kMss;
+    spec.sequence += 12 * kMss;
   }
   std::vector<std::size_t> seen;
   for (const auto& frame : rig.sealed.frames) {
@@ -145,28 +145,35 @@ TEST(RxPath, HandsBulkToTheStackFourPacketsAtATime) {
   rig.rx.flush();
   ASSERT_EQ(rig.opened.frames.size(), 6u);
   for (unsigned i = 0; i < 6; ++i)
-    EXPECT_EQ(read_opened(rig.opened.frames[i]).payload, pattern(3 * kMss, i));
+    EXPECT_EQ(read_opened(rig.opened.frames[i]).payload, pattern(12 * kMss, i));
 }
 
 TEST(RxPath, BulkThatWaitsGoesBeforeWhatDoesNot) {
   Rig rig;
-  rig.send({.payload = 3 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh});
+  rig.send({.payload = 12 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh});
   rig.send({.payload = 500, .flags = kTcpAck | kTcpPsh, .source_port = 50000});
   rig.rx.process(rig.sealed.frames.at(0));
   EXPECT_TRUE(rig.opened.frames.empty());
   rig.rx.process(rig.sealed.frames.at(1));
   ASSERT_EQ(rig.opened.frames.size(), 2u);
-  EXPECT_EQ(read_opened(rig.opened.frames[0]).payload.size(), 3 * kMss);
+  EXPECT_EQ(read_opened(rig.opened.frames[0]).payload.size(), 12 * kMss);
   EXPECT_EQ(read_opened(rig.opened.frames[1]).payload.size(), 500u);
 }
 
 TEST(RxPath, CountsEverySegmentOfThePacketsThatCouldNotBeWritten) {
   Rig rig;
-  rig.send({.payload = 3 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh});
+  rig.send({.payload = 12 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh});
   rig.send({.payload = 500, .flags = kTcpAck | kTcpPsh, .source_port = 50000});
   rig.opened.refuse = true;
   for (const auto& frame : rig.sealed.frames) rig.rx.process(frame);
-  EXPECT_EQ(rig.receiver.drops(Drop::RX_WRITE), 4u);
+  EXPECT_EQ(rig.receiver.drops(Drop::RX_WRITE), 13u);
+}
+
+TEST(RxPath, ASmallPacketWaitsForNothingEvenIfItCameInSegments) {
+  Rig rig;
+  rig.send({.payload = 3 * kMss, .gso_size = kMss, .flags = kTcpAck | kTcpPsh});
+  rig.rx.process(rig.sealed.frames.at(0));
+  EXPECT_EQ(rig.opened.frames.size(), 1u);
 }
 
 TEST(RxPath, NeverExceedsWhatAnIpLengthCanSay) {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <net/if.h>
+#include <utility>
 
 #include <psp/keyx/ops.hh>
 
@@ -52,7 +53,7 @@ class ConnectedOps final : public PspOps {
 }  // namespace
 
 Availability ClientOps::available(int fd) {
-  if (std::chrono::steady_clock::now() - asked_ < remember_)
+  if (asked_ && std::chrono::steady_clock::now() - *asked_ < remember_)
     if (Availability known = recall(fd); known.versions.bits != 0) return known;
   auto devices = client_.devices();
   if (!devices) {
@@ -61,8 +62,10 @@ Availability ClientOps::available(int fd) {
     return absent(permission ? Absence::kPermission : Absence::kFault, devices.error().message);
   }
   devices_ = std::move(*devices);
-  asked_ = std::chrono::steady_clock::now();
-  return look(fd, devices_);
+  Availability answer = look(fd, devices_);
+  asked_.reset();
+  if (answer.versions.bits != 0) asked_ = std::chrono::steady_clock::now();
+  return answer;
 }
 
 // recall answers from what is remembered. With one device there is no need to look up the route,
@@ -107,11 +110,12 @@ Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {
 
 std::expected<RxAssocInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
   auto info = client_.rx_assoc(fd, version);
-  if (!info) {
-    asked_ = {};  // the devices may not be what they were
-    return std::unexpected(to_ops_error(info.error()));
-  }
-  return std::move(*info);
+  if (info) return std::move(*info);
+  OpsError error = to_ops_error(info.error());
+  // What was remembered may not be so, or not for this connection: what would a look have said?
+  if (std::exchange(asked_, std::nullopt))
+    if (const Availability now = available(fd); now.versions.bits == 0) error.message = now.reason;
+  return std::unexpected(std::move(error));
 }
 
 std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const KeyInfo& tx) {

@@ -34,6 +34,7 @@ class LabOps final : public keyx::PspOps {
     return ops_.available(fd);
   }
   std::expected<RxAssocInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
+    const InNetns inside(netns_);
     return ops_.rx_assoc(fd, version);
   }
   std::expected<void, keyx::OpsError> tx_assoc(int fd, Version version,

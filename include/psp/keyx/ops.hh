@@ -63,8 +63,8 @@ class Routes {
 class ClientOps final : public PspOps {
  public:
   // `remember` is for how long devices that can receive are taken to be as they were when last
-  // asked for, and the only one to be that of every connection: two questions less for each.
-  // Whoever disables receive meanwhile, or a route to elsewhere, makes rx_assoc fail.
+  // asked for, and the only one there is to be the device of every connection: two questions less
+  // for each. Whoever disables receive meanwhile, or a route to elsewhere, makes rx_assoc fail.
   explicit ClientOps(Client& client,
                      std::chrono::milliseconds remember = std::chrono::milliseconds(0))
       : client_(client), remember_(remember) {}
@@ -81,7 +81,7 @@ class ClientOps final : public PspOps {
   Routes routes_;
   std::chrono::milliseconds remember_;
   std::vector<DeviceInfo> devices_;
-  std::chrono::steady_clock::time_point asked_;
+  std::optional<std::chrono::steady_clock::time_point> asked_;  // if there was a device
 };
 
 // AbsentOps is PspOps of a host without PSP: for those who would then stay on TLS.

@@ -77,7 +77,9 @@ struct psp_sock {
   psp_u32 psp_start_valid; /* PSP data was let through ... */
   psp_u32 psp_start;       /* ... and none before here */
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
-  psp_u64 guarded;         /* psp_guard has said yes: psp_guard_version << 32 | ifindex */
+  psp_u32 fence;           /* means nothing: see psp_barrier */
+  psp_u32 reserved;
+  psp_u64 guarded;              /* psp_guard has said yes: psp_guard_version << 32 | ifindex */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */

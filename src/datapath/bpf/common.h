@@ -95,14 +95,17 @@ static __always_inline bool psp_blocked(const struct psp_sock* sock) {
   return sock->epoch != psp_epoch && (sock->state >= PSP_STATE_TX || sock->pending_tx);
 }
 
+typedef __u32 __attribute__((may_alias)) psp_word;
+
 /*
  * psp_load is bpf_skb_load_bytes, in line where the octets are in the linear part of the packet, as
  * headers nearly always are. `offset` and `size` are constants, `size` and the alignment of `to`
- * are multiples of four.
+ * are multiples of four. The verifier takes it where unaligned loads are cheap, as on x86-64 and
+ * arm64.
  */
 static __always_inline bool psp_load(struct __sk_buff* skb, __u32 offset, void* to, __u32 size) {
-  const __u32* from = (const void*)(long)skb->data + offset;
-  __u32* words = to;
+  const psp_word* from = (const void*)(long)skb->data + offset;
+  psp_word* words = to;
 
   if ((const void*)from + size > (const void*)(long)skb->data_end)
     return !bpf_skb_load_bytes(skb, offset, to, size);
@@ -124,7 +127,7 @@ struct psp_tcp_header {
   __be32 seq, ack;
   __u8 offset, flags;
   __be16 window, check, urgent;
-};
+} __attribute__((aligned(4)));
 
 #define PSP_MAX_EXTENSIONS 8
 #define PSP_IPV6_FRAGMENT 44
@@ -151,12 +154,12 @@ static __always_inline __u32 psp_ipv6_tcp_offset(struct __sk_buff* skb, __u32 l3
   return 0;
 }
 
-/* psp_load_tcp reads a TCP header behind the IP header; in line if there is nothing between them.
- */
+/* psp_load_tcp reads a TCP header; in line behind an IP header as ours are, with the MSS's NOPs. */
 static __always_inline bool psp_load_tcp(struct __sk_buff* skb, __u32 l3, __u32 l4,
                                          struct psp_tcp_header* tcp) {
   if (l4 == l3 + 20) return psp_load(skb, l3 + 20, tcp, sizeof *tcp);
   if (l4 == l3 + 40) return psp_load(skb, l3 + 40, tcp, sizeof *tcp);
+  if (l4 == l3 + 60) return psp_load(skb, l3 + 60, tcp, sizeof *tcp);
   return !bpf_skb_load_bytes(skb, l4, tcp, sizeof *tcp);
 }
 

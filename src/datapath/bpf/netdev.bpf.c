@@ -246,17 +246,16 @@ int psp_egress(struct __sk_buff* skb) {
 struct psp_udp_header {
   __be16 source, dest, length, check;
   __u8 psp_next, psp_ext_length, psp_crypt_offset, psp_version; /* how a PSP header begins */
-};
+} __attribute__((aligned(4)));
 
-/* psp_load_udp reads a UDP header and what follows, which is nothing in a packet that is too short.
- */
+/* psp_load_udp reads a UDP header and the PSP header's begin, or of a shorter packet the ports. */
 static __always_inline bool psp_load_udp(struct __sk_buff* skb, __u32 offset,
                                          struct psp_udp_header* udp) {
   if (offset == ETH_HLEN + 20 && psp_load(skb, ETH_HLEN + 20, udp, sizeof *udp)) return true;
   if (offset == ETH_HLEN + 40 && psp_load(skb, ETH_HLEN + 40, udp, sizeof *udp)) return true;
   if (!bpf_skb_load_bytes(skb, offset, udp, sizeof *udp)) return true;
   udp->psp_version = 0;
-  return !bpf_skb_load_bytes(skb, offset, udp, offsetof(struct psp_udp_header, psp_next));
+  return !bpf_skb_load_bytes(skb, offset, udp, offsetof(struct psp_udp_header, length));
 }
 
 /* psp_is_psp: UDP to port 1000 directly behind the IP header, not a fragment. Gives the version. */

@@ -25,11 +25,14 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* psp_guard_version: pspd counts here how often it has changed psp_guard, after each change. */
-volatile __u32 psp_guard_version = 0;
+volatile __u32 psp_guard_version = 1;
 
-/* barrier: BPF atomics that return a value are full barriers on every architecture. */
+/*
+ * psp_barrier: an exchange is a full barrier on every architecture. (A compare-and-swap is one only
+ * if it swaps.)
+ */
 static __always_inline void psp_barrier(struct psp_sock* sock) {
-  __sync_val_compare_and_swap(&sock->pending_tx, 2, 2); /* never 2: changes nothing */
+  __sync_lock_test_and_set(&sock->fence, 0);
 }
 
 static __always_inline bool psp_queue_end(const struct tcp_sock* tcp, __u32* end) {
