@@ -622,6 +622,9 @@ class GuardTest : public DeliverTest {
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(::if_nametoindex("lo")),
                 .attach_point = BPF_TC_EGRESS);
     ASSERT_EQ(bpf_tc_hook_create(&hook), 0);
+    // A filter that lets all pass: before Linux 6.6 a hook without one does not count as one.
+    LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = programs_->program("psp_ingress"));
+    ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
     constexpr int kSoNetnsCookie = 71;
     socklen_t length = sizeof lo_.netns;
     ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, kSoNetnsCookie, &lo_.netns, &length), 0);
