@@ -70,6 +70,7 @@ class Relay {
  public:
   Relay(const sockaddr_in& listen_at, const sockaddr_in& target)
       : target_(target), listener_(socket(AF_INET, SOCK_STREAM, 0)), epoll_(epoll_create1(0)) {
+    if (!listener_ || !epoll_) die("socket");
     const int on = 1;
     setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&listen_at), sizeof listen_at) != 0)
@@ -110,6 +111,7 @@ class Relay {
     auto* pair = new Pair;
     pair->ends[0].fd = std::move(accepted);
     pair->ends[1].fd = UniqueFd(socket(AF_INET, SOCK_STREAM, 0));
+    if (!pair->ends[1].fd) die("socket");
     if (connect(pair->ends[1].fd.get(), reinterpret_cast<const sockaddr*>(&target_),
                 sizeof target_) != 0)
       die("connect");
