@@ -37,9 +37,13 @@ class Bench(Lab):
 
     def __init__(self, binaries):
         super().__init__(binaries)
-        self.authority("ca")
-        for name in CERTIFICATES.values():
-            self.certificate(name, "ca", f"{name}.example")
+        try:
+            self.authority("ca")
+            for name in CERTIFICATES.values():
+                self.certificate(name, "ca", f"{name}.example")
+        except BaseException:
+            self.close()  # nobody else has it to close
+            raise
 
     def identity(self, side):
         name = CERTIFICATES[side]
@@ -149,8 +153,9 @@ socket = r:TCP_NODELAY=1
     def daemons(self):
         """pspd on both hosts; nothing of it is there while the other ways are measured. Each host's worker has a
         processor of its own, as an operator would place it."""
-        for side, processor in zip("ab", "10"):
-            self.start_pspd(side, *(["--cpus", processor] if os.cpu_count() > 1 else []))
+        processors = sorted(os.sched_getaffinity(0))
+        for side, processor in zip("ab", (processors[:2][-1], processors[0])):
+            self.start_pspd(side, *(["--cpus", processor] if len(processors) > 1 else []))
         try:
             yield [self.pspd[side] for side in "ab"]
         finally:
