@@ -2,6 +2,8 @@
 //
 // Counting rotations per connection.
 #include <algorithm>
+#include <cerrno>
+#include <utility>
 #include <vector>
 
 #include <psp/keyx/rotation.hh>
@@ -86,8 +88,11 @@ unsigned RotationWatch::process() {
     const auto next = impl_->source->next();
     if (!next) {
       // What we have missed nobody can tell.
+      changed +=
+          impl_->for_each([](Ticket::Counts& counts) { return !std::exchange(counts.lost, true); });
+      if (next.error().sys_errno == ENOBUFS) continue;  // but the source goes on
       impl_->source.reset();
-      return changed + impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+      break;
     }
     if (!*next) break;
     changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });

@@ -771,6 +771,9 @@ ClientResult<void> Client::Impl::receive_notifications() {
   for (std::size_t at = 0; *size - at >= NLMSG_HDRLEN;) {
     const auto* message = reinterpret_cast<const nlmsghdr*>(octets.data() + at);
     if (!message_ok(message, *size - at)) break;
+    // The sign stands alone in its datagram, which is asked for when none is pending.
+    if (message->nlmsg_type == NLMSG_OVERRUN && message->nlmsg_seq == SOFTPSP_OVERRUN_SEQ)
+      return notifications_lost();
     if (message->nlmsg_type == psp.id)
       if (auto notification = read_notification(message))
         pending.insert(pending.begin(), *notification);

@@ -613,4 +613,11 @@ void wipe(std::span<std::uint8_t> octets) {
   if (!octets.empty()) explicit_bzero(octets.data(), octets.size());
 }
 
+Datagram overrun() {
+  Writer writer;
+  writer.begin_plain(NLMSG_OVERRUN, 0, SOFTPSP_OVERRUN_SEQ, 0, {});
+  writer.end();
+  return writer.take();
+}
+
 }  // namespace psp::netlink

@@ -169,6 +169,7 @@ class Client {
   ClientResult<StatsInfo> stats(std::uint32_t dev_id);
 
   // subscribe joins `mgmt` and `use`; next_notification then waits for one (nullopt: time is up).
+  // Errors: ENOBUFS: the caller did not read and has lost some; it may go on. Others are the end.
   // notification_fd is readable when there may be one.
   ClientResult<void> subscribe(bool mgmt, bool use);
   ClientResult<std::optional<Notification>> next_notification(std::chrono::milliseconds timeout);

@@ -45,6 +45,9 @@ using Datagram = std::vector<std::uint8_t>;
 // answer once it is done with it (an error quotes the request).
 void wipe(std::span<std::uint8_t> octets);
 
+// overrun is the message that tells a listener that it has lost notifications.
+Datagram overrun();
+
 // Inspector answers what the core does not know: the `softpsp` family's questions.
 class Inspector {
  public:

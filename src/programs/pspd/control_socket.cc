@@ -7,9 +7,11 @@
 #include <deque>
 #include <fmt/format.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <list>
 #include <map>
 #include <mutex>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,6 +46,8 @@ constexpr auto kAcceptPause = 100ms;
 constexpr auto kNobody = static_cast<uid_t>(-1);  // whose time it takes to accept
 // What the kernel holds of our answers for one client (it doubles the number).
 constexpr int kSendBuffer = 32 * 1024;
+// What notifications leave of that, for the sign that some were lost.
+constexpr std::size_t kSignRoom = 4096;
 // Messages of one datagram are answered in portions, as their answers are taken; others have their
 // turn after some of them, or after as many parts of a dump, each up to 32 KiB.
 constexpr std::size_t kPortion = 16;
@@ -174,8 +178,10 @@ struct ControlSocket::Client {
   std::vector<UniqueFd> fds{};          // that came with it
   std::deque<netlink::Datagram> answers{};
   std::size_t sent = 0;
-  bool waiting = false;  // answers wait
-  std::size_t held = 0;  // of the account's octets
+  bool waiting = false;         // answers wait
+  bool lost_some = false;       // notifications; it has been told, or the sign is among `answers`
+  std::size_t send_buffer = 0;  // as the kernel counts
+  std::size_t held = 0;         // of the account's octets
   EventLoop::Source readable{};
   std::chrono::steady_clock::time_point due{};  // while answers wait
   std::chrono::milliseconds pause{};
@@ -217,6 +223,9 @@ class ControlSocket::Hub {
   void judge(Client& client, std::span<const std::uint8_t> messages);
   bool flush(Client& client);
   void tick();
+  void wait(Client& client);
+  bool notify(Client& client, const netlink::Datagram& message);
+  void lose(Client& client);
   void drop(Client& client, bool empty = false);
   void reap();
   void multicast(std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message);
@@ -287,6 +296,7 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   Client& client = clients_.emplace_back();
   client.self = std::prev(clients_.end());
   client.fd = std::move(fd);
+  client.send_buffer = static_cast<std::size_t>(option(client.fd.get(), SOL_SOCKET, SO_SNDBUF, 0));
   client.uid = uid;
   client.caller.paced = true;
   client.caller.uid = peer.uid;
@@ -404,6 +414,11 @@ void ControlSocket::Hub::work(Client& client) {
   client.pause = !client.waiting || client.sent != before
                      ? std::chrono::milliseconds(kRetry)
                      : std::min<std::chrono::milliseconds>(client.pause * 2, kRetryMax);
+  wait(client);
+}
+
+// wait: the client is not heard until its answers are sent; tick sees to that.
+void ControlSocket::Hub::wait(Client& client) {
   client.due = std::chrono::steady_clock::now() + client.pause;
   if (std::exchange(client.waiting, true)) return;
   client.readable = {};
@@ -575,11 +590,38 @@ void ControlSocket::Hub::tick() {
   if (waiting_.empty()) tick_ = {};
 }
 
+// notify sends a notification unless the client does not read; then it is lost, and so are those
+// that follow, until all before them is read: a client that has read the sign has missed nothing
+// since.
+bool ControlSocket::Hub::notify(Client& client, const netlink::Datagram& message) {
+  int unread = 0;
+  if (::ioctl(client.fd.get(), SIOCOUTQ, &unread) != 0) return false;
+  if (client.lost_some && (unread != 0 || !client.answers.empty())) return true;
+  client.lost_some = false;
+  if (static_cast<std::size_t>(unread) + message.size() + kSignRoom > client.send_buffer)
+    return false;
+  return ::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+// lose tells the client that it has lost notifications: at once, there is room kept for that, but
+// behind answers that wait.
+void ControlSocket::Hub::lose(Client& client) {
+  client.lost_some = true;
+  netlink::Datagram sign = netlink::overrun();
+  if (client.answers.empty() &&
+      ::send(client.fd.get(), sign.data(), sign.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+    return;
+  client.answers.push_back(std::move(sign));
+  client.pause = kRetry;
+  wait(client);
+}
+
 void ControlSocket::Hub::multicast(std::uint32_t group_bit, std::uint64_t netns,
                                    const netlink::Datagram& message) {
   for (Client& client : clients_)
-    if (client.fd && client.caller.netns == netns && client.caller.groups & group_bit)
-      (void)::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (client.fd && client.caller.netns == netns && client.caller.groups & group_bit &&
+        !notify(client, message))
+      lose(client);
   delivery_.multicast(group_bit, netns, message);
 }
 

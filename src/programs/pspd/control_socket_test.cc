@@ -13,6 +13,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include <psp/keyx/rotation.hh>
 #include <psp/netlink/client.hh>
 
 #include "device/core_fakes.hh"
@@ -277,6 +278,62 @@ TEST_F(ControlSocketTest, CarriesNotifications) {
   ASSERT_TRUE(heard && *heard);
   EXPECT_EQ((*heard)->kind, Notification::Kind::kKeyRotate);
   EXPECT_EQ((*heard)->device.id, 1u);
+}
+
+// lost_after reads notifications until it hears that some were lost; -1: it does not.
+int lost_after(Client& client) {
+  for (int heard = 0;; heard++) {
+    const auto next = client.next_notification(std::chrono::milliseconds(500));
+    if (!next) return next.error().sys_errno == ENOBUFS ? heard : -1;
+    if (!*next) return -1;
+  }
+}
+
+TEST_F(ControlSocketTest, AListenerThatDoesNotReadIsToldThatItLostSome) {
+  auto listener = Client::connect_daemon(address_), admin = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && admin && listener->subscribe(true, true));
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < 300; i++)
+      if (const auto rotated = admin->key_rotate(1); !rotated)
+        GTEST_SKIP() << "needs CAP_NET_ADMIN: " << rotated.error().message;
+    const int heard = lost_after(*listener);
+    EXPECT_GT(heard, 0);
+    EXPECT_LT(heard, 300);
+    const auto more = listener->next_notification(std::chrono::milliseconds(0));
+    EXPECT_TRUE(more && !*more) << "a loss is told once";
+    // What comes after that is heard.
+    ASSERT_TRUE(admin->key_rotate(1));
+    const auto next = listener->next_notification(std::chrono::seconds(5));
+    ASSERT_TRUE(next && *next);
+    EXPECT_EQ((*next)->kind, Notification::Kind::kKeyRotate);
+  }
+}
+
+TEST_F(ControlSocketTest, AListenerHasTheSignWithTheLastOfWhatItCouldHold) {
+  auto listener = Client::connect_daemon(address_), admin = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && admin && listener->subscribe(true, true));
+  for (int i = 0; i < 300; i++)
+    if (const auto rotated = admin->key_rotate(1); !rotated)
+      GTEST_SKIP() << "needs CAP_NET_ADMIN: " << rotated.error().message;
+  pause_ = true;  // pspd does nothing more: all must be there already
+  while (!paused_) std::this_thread::yield();
+  EXPECT_GT(lost_after(*listener), 0);
+  pause_ = false;
+}
+
+TEST_F(ControlSocketTest, ATicketIsNotFreshAfterALoss) {
+  auto admin = Client::connect_daemon(address_);
+  auto watch = keyx::RotationWatch::connect(address_);
+  ASSERT_TRUE(admin && watch);
+  auto ticket = watch->begin();
+  ticket.bind(1);
+  for (int i = 0; i < 300; i++)
+    if (const auto set = admin->set_versions(1, VersionSet::all()); !set)
+      GTEST_SKIP() << "needs CAP_NET_ADMIN: " << set.error().message;
+  for (int i = 0; i < 3; i++) ASSERT_TRUE(admin->key_rotate(1));
+  EXPECT_EQ(watch->process(), 1u);
+  EXPECT_EQ(ticket.state(), keyx::Freshness::kUnknown);
+  EXPECT_EQ(watch->begin().state(), keyx::Freshness::kFresh);
 }
 
 }  // namespace

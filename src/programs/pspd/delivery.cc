@@ -18,8 +18,6 @@
 #include <unistd.h>
 #include <utility>
 
-#include <psp/netlink/uapi.h>
-
 namespace psp {
 namespace {
 
@@ -267,12 +265,7 @@ bool Delivery::advance(const Target& target, Waiting& waiting) {
     waiting.next = waiting.rest();
   }
   if (!waiting.next && waiting.lost_some) {
-    nlmsghdr sign{};
-    sign.nlmsg_len = sizeof sign;
-    sign.nlmsg_type = NLMSG_OVERRUN;
-    sign.nlmsg_seq = SOFTPSP_OVERRUN_SEQ;
-    waiting.lost_some =
-        send(target, {reinterpret_cast<const std::uint8_t*>(&sign), sizeof sign}) == Sent::kFull;
+    waiting.lost_some = send(target, netlink::overrun()) == Sent::kFull;
   }
   if (!waiting.next && !waiting.lost_some) return true;
   waiting.pause = moved ? std::chrono::milliseconds(kTick)
