@@ -159,11 +159,12 @@ std::expected<DestroyEvents, std::string> DestroyEvents::open() {
   return DestroyEvents(std::move(fd));
 }
 
-bool DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) {
+DestroyEvents::Heard DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) {
+  constexpr int kAtOnce = 256;
   alignas(nlmsghdr) char buffer[8192];
-  for (;;) {
+  for (int burst = 0; burst < kAtOnce; burst++) {
     const ssize_t n = ::recv(fd_.get(), buffer, sizeof buffer, 0);
-    if (n < 0) return errno != ENOBUFS;
+    if (n < 0) return errno == ENOBUFS ? Heard::kLost : Heard::kAll;
     int left = static_cast<int>(n);
     for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer);
          mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
@@ -176,6 +177,7 @@ bool DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) 
       gone(closed);
     }
   }
+  return Heard::kMore;
 }
 
 }  // namespace psp::datapath

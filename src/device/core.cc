@@ -246,9 +246,13 @@ Result<void> Core::dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
   if (!netdev) return std::unexpected(netdev.error());
   if (find_record_by_netdev(*netdev) != nullptr)
     return fail(EBUSY, "Device already associated with a PSP device");
-  if (auto attached = netdevs_->attach(device, *netdev); !attached) return attached;
-
-  by_netdev_.emplace(*netdev, *record);
+  // Its places come first, as for associations.
+  device.associated.reserve(device.associated.size() + 1);
+  const auto place = by_netdev_.emplace(*netdev, *record).first;
+  if (auto attached = netdevs_->attach(device, *netdev); !attached) {
+    by_netdev_.erase(place);
+    return attached;
+  }
   device.associated.push_back(*netdev);
   ++devices_epoch_;
   listener_->device_changed(device);
@@ -340,21 +344,23 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   if (associations_.contains(cookie))
     return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
 
-  const Association association{.cookie = cookie,
+  // Its place comes first: once the socket is attached nothing may fail.
+  std::list<Association> fresh{{.cookie = cookie,
                                 .dev_id = device.id,
                                 .netdev = target->netdev,
                                 .version = *version,
                                 .generation = device.generation,
-                                .rx_spi = rx_key->spi};
-  if (auto attached = sockets_.rx_attach(target->fd, association); !attached) {
+                                .rx_spi = rx_key->spi}};
+  const auto place =
+      associations_.emplace(cookie, Entry{target->record, fresh.begin(), device.key_rotations})
+          .first;
+  if (auto attached = sockets_.rx_attach(target->fd, fresh.front()); !attached) {
+    associations_.erase(place);
     Error error = attached.error();
     error.field = Field::kSockFd;
     return std::unexpected(error);
   }
-  auto& active = target->record->active;
-  active.push_back(association);
-  associations_.emplace(cookie,
-                        Entry{target->record, std::prev(active.end()), device.key_rotations});
+  target->record->active.splice(target->record->active.end(), fresh);
   return RxAssocReply{device.id, std::move(*rx_key)};
 }
 

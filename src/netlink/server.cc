@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <new>
 
 #include <psp/netlink/server.hh>
 #include <psp/netlink/uapi.h>
@@ -213,10 +214,15 @@ struct Server::Impl {
   template <typename Fill>
   void notify(std::uint32_t group, std::uint64_t netns, std::uint8_t cmd, Fill&& fill) {
     if (!multicast) return;
-    Writer writer;
-    writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
-    fill(writer);
-    if (writer.end()) multicast(group, netns, writer.take());
+    Datagram message;
+    try {
+      Writer writer;
+      writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
+      fill(writer);
+      if (writer.end()) message = writer.take();
+    } catch (const std::bad_alloc&) {  // what it is about has happened
+    }
+    multicast(group, netns, message);
   }
   void notify_device(std::uint8_t cmd, const device::Device& device, std::uint64_t netns) {
     notify(SOFTPSP_GROUP_MGMT, netns, cmd,
@@ -613,11 +619,13 @@ void wipe(std::span<std::uint8_t> octets) {
   if (!octets.empty()) explicit_bzero(octets.data(), octets.size());
 }
 
-Datagram overrun() {
-  Writer writer;
-  writer.begin_plain(NLMSG_OVERRUN, 0, SOFTPSP_OVERRUN_SEQ, 0, {});
-  writer.end();
-  return writer.take();
+std::span<const std::uint8_t> overrun() {
+  static constexpr nlmsghdr kSign{.nlmsg_len = sizeof(nlmsghdr),
+                                  .nlmsg_type = NLMSG_OVERRUN,
+                                  .nlmsg_flags = 0,
+                                  .nlmsg_seq = SOFTPSP_OVERRUN_SEQ,
+                                  .nlmsg_pid = 0};
+  return {reinterpret_cast<const std::uint8_t*>(&kSign), sizeof kSign};
 }
 
 }  // namespace psp::netlink

@@ -74,7 +74,7 @@ class FakePspd final : public netlink::Inspector {
 
   // lose_notifications tells all members that they have lost some. To be called while they wait.
   void lose_notifications() {
-    const netlink::Datagram sign = netlink::overrun();
+    const auto sign = netlink::overrun();
     for (const auto& one : connections_)
       if (one->caller.groups != 0) send(one->fd.get(), sign.data(), sign.size(), MSG_NOSIGNAL);
   }

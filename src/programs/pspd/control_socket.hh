@@ -48,7 +48,8 @@ class ControlSocket {
   struct Client;
   class Hub;  // what the listeners of one server share
   ControlSocket(std::shared_ptr<Hub> hub, UniqueFd listener, std::string path);
-  void accept();
+  int watch();
+  void go_on();
   void accept_one();
 
   std::shared_ptr<Hub> hub_;

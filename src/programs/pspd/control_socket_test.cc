@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control_socket.hh"
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <new>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <thread>
 #include <unistd.h>
@@ -17,6 +25,18 @@
 #include <psp/netlink/client.hh>
 
 #include "device/core_fakes.hh"
+
+// The allocation that fails, counted down on the one thread that sets it; 0: none.
+static thread_local int failing_allocation = 0;
+
+// An `operator new` of this program's own: nothing else fails one allocation of a thread.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  if (failing_allocation > 0 && --failing_allocation == 0) throw std::bad_alloc();
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace psp {
 namespace {
@@ -37,6 +57,7 @@ class ControlSocketTest : public testing::Test {
     control_ = std::move(*control);
     beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
       if (stop_) loop_.stop(0);
+      if (const int nth = fail_.exchange(-1); nth >= 0) failing_allocation = nth;
       while (pause_) {
         paused_ = true;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -59,6 +80,11 @@ class ControlSocketTest : public testing::Test {
     EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), length), 0);
     return fd;
   }
+  // fail makes the nth allocation of pspd fail from now on; 0: none.
+  void fail(int nth) {
+    fail_ = nth;
+    while (fail_ != -1) std::this_thread::yield();
+  }
   void expect_alive() const {
     auto client = Client::connect_daemon(address_);
     ASSERT_TRUE(client) << client.error().message;
@@ -77,6 +103,7 @@ class ControlSocketTest : public testing::Test {
   std::unique_ptr<ControlSocket> control_;
   EventLoop::Source beat_;
   std::atomic<bool> stop_ = false, pause_ = false, paused_ = false;
+  std::atomic<int> fail_ = -1;  // for failing_allocation of pspd's thread
   std::thread thread_;
 };
 
@@ -334,6 +361,57 @@ TEST_F(ControlSocketTest, ATicketIsNotFreshAfterALoss) {
   EXPECT_EQ(watch->process(), 1u);
   EXPECT_EQ(ticket.state(), keyx::Freshness::kUnknown);
   EXPECT_EQ(watch->begin().state(), keyx::Freshness::kFresh);
+}
+
+TEST_F(ControlSocketTest, OneAllocationThatFailsCostsOneClientAtMost) {
+  auto listener = Client::connect_daemon(address_), lives = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && lives && listener->subscribe(true, true));
+  for (int nth = 1; nth <= 150; nth++) {
+    fail(nth);
+    if (auto client = Client::connect_daemon(address_)) {
+      (void)client->devices();
+      const std::uint64_t before = core_.stats(1)->key_rotations;
+      (void)client->key_rotate(1);
+      (void)client->subscribe(true, true);
+      // Whoever listens has heard of what happened, or of a loss, or that it has to ask anew.
+      const bool rotated = core_.stats(1)->key_rotations != before;
+      if (rotated) {
+        const auto heard = listener->next_notification(std::chrono::seconds(5));
+        EXPECT_TRUE(!heard || *heard) << nth;
+        if (!heard && heard.error().sys_errno != ENOBUFS) {
+          fail(0);
+          ASSERT_TRUE(listener->subscribe(true, true)) << nth;
+        }
+      }
+    }
+    fail(0);
+    ASSERT_TRUE(lives->devices()) << nth;
+    expect_alive();
+  }
+}
+
+// With an own filter of the thread's system calls: nothing else makes epoll_ctl fail.
+TEST(EventLoopTest, SaysThatTheKernelWatchesNoMoreDescriptors) {
+  std::thread([] {
+    EventLoop loop;
+    const UniqueFd watched(::socket(AF_UNIX, SOCK_DGRAM, 0)), other(::dup(watched.get()));
+    auto source = loop.on_readable(watched.get(), [] {});
+    EXPECT_TRUE(source.enable(false));
+    std::array<sock_filter, 4> refuse{{
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_ctl, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSPC),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    }};
+    const sock_fprog program{refuse.size(), refuse.data()};
+    ASSERT_EQ(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ASSERT_EQ(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    const auto refused = loop.try_on_readable(other.get(), [] {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error(), ENOSPC);
+    EXPECT_FALSE(source.enable(true));
+    EXPECT_TRUE(source.enable(false));
+  }).join();
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ constexpr auto kTimeWait = 125s;
 constexpr auto kCheck = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kCheckPause = 50ms;
+constexpr auto kRest = 2ms;
 // What is on its way to the wire when pspd stops: RSTs of the connections that it ends.
 constexpr auto kDrain = 100ms;
 
@@ -191,7 +192,7 @@ std::expected<std::uint16_t, std::string> Daemon::add_device(const datapath::Net
 void Daemon::watch() {
   sources_.push_back(loop_.on_signal(SIGTERM, [this] { loop_.stop(0); }));
   sources_.push_back(loop_.on_signal(SIGINT, [this] { loop_.stop(0); }));
-  sources_.push_back(loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); }));
+  closes_ = loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); });
   sources_.push_back(loop_.every(kCheck, [this] {
     bury();
     check_devices();
@@ -206,7 +207,12 @@ void Daemon::watch() {
   const int on = 1;                             // also of the namespaces with associated netdevs
   ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
   if (links_ && ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0)
-    sources_.push_back(loop_.on_readable(links_.get(), [this] { on_links(); }));
+    link_events_ = loop_.on_readable(links_.get(), [this] { on_links(); });
+  check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
+  check_later_.enable(false);
+  rest_ = loop_.every(
+      kRest, [this] { rest_.enable(!closes_.enable(true) || !link_events_.enable(true)); });
+  rest_.enable(false);
   loop_.watchdog();
 }
 
@@ -274,7 +280,16 @@ void Daemon::on_destroyed() {
     sockets_->note_end(socket);
     depart(socket.cookie());
   };
-  if (!destroyed_->read(gone)) resynchronise();
+  const auto heard = destroyed_->read(gone);
+  if (heard == datapath::DestroyEvents::Heard::kLost) resynchronise();
+  if (heard == datapath::DestroyEvents::Heard::kMore) rest(closes_);
+}
+
+// rest lets others have their turns: events of the host come before all of them, as fast as anybody
+// likes to make them.
+void Daemon::rest(EventLoop::Source& source) {
+  source.enable(false);
+  rest_.enable(true);
 }
 
 void Daemon::depart(std::uint64_t cookie) {
@@ -311,18 +326,22 @@ void Daemon::bury() {
 void Daemon::on_links() {
   // Whoever is root in a container can cause as many events as it likes: those wait for each other.
   bool ours = false;
-  for (int burst = 0; burst < 256; burst++) {
+  for (int burst = 0;; burst++) {
     const auto home = read_link_event(links_.get());
     if (!home) break;
     ours |= *home;
+    if (burst == 256) {
+      rest(link_events_);
+      break;
+    }
   }
   if (ours || steady_clock::now() - checked_ >= kCheckPause) return check_devices();
-  check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
+  check_later_.enable(true);
 }
 
 void Daemon::check_devices() {
   checked_ = steady_clock::now();
-  check_later_ = {};
+  check_later_.enable(false);
   check_namespaces();  // first: what follows leaves references to namespaces behind for a moment
   std::vector<std::uint16_t> gone;
   for (const auto& device : devices_)

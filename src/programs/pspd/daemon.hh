@@ -57,6 +57,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   void end_devices(bool clean);
 
   void on_destroyed();
+  void rest(EventLoop::Source& source);
   void depart(std::uint64_t cookie);
   void resynchronise();
   void bury();
@@ -107,7 +108,9 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::vector<EventLoop::Source> sources_;
   std::chrono::steady_clock::time_point checked_{};
   EventLoop::Source check_later_;
-  bool keep_programs_ = false;  // at a stop that has to leave sockets blocked
+  EventLoop::Source closes_, link_events_;  // they rest after a burst, until
+  EventLoop::Source rest_;                  // this
+  bool keep_programs_ = false;              // at a stop that has to leave sockets blocked
 
   // Wanted is a netdev of the command line, the device it has (0: none, the netdev has gone) and
   // the ifindex of one of that name that could not have a device.

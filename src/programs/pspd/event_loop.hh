@@ -3,11 +3,16 @@
 // EventLoop: sd-event with owners instead of reference counts and std::function instead of
 // callbacks.
 //
+// What a program cannot start without is registered by on_readable, every and on_signal, which end
+// it if that fails. What comes later, for a client, is registered by the try_ functions. Want of
+// memory in a callback ends that callback only.
+//
 // Threading: one thread, which runs it.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 
@@ -37,6 +42,10 @@ class EventLoop {
     // one of all that is never ordered, before all others. Nothing for an empty Source.
     void set_order(std::int64_t order);
 
+    // enable(false) stops the calls until enable(true), which starts a timer's period anew. False:
+    // the kernel had no memory to watch a descriptor with; timers and enable(false) do not fail.
+    bool enable(bool on);
+
    private:
     std::unique_ptr<State> state_;
   };
@@ -47,8 +56,10 @@ class EventLoop {
   [[nodiscard]] Source every(std::chrono::milliseconds period, std::function<void()> call);
   // on_signal takes over a signal, which is blocked for the whole process.
   [[nodiscard]] Source on_signal(int signal, std::function<void()> call);
-  // later calls back once, after what is at work now. For what must not happen inside a callback.
-  [[nodiscard]] Source later(std::function<void()> call);
+  // try_on_readable and try_every: as above, or the errno of why not.
+  std::expected<Source, int> try_on_readable(int fd, std::function<void()> call) noexcept;
+  std::expected<Source, int> try_every(std::chrono::milliseconds period,
+                                       std::function<void()> call) noexcept;
 
   // run goes on until stop. Returns stop's code. watchdog() feeds systemd's.
   int run();
