@@ -275,11 +275,15 @@ Result<void> Core::dev_disassoc(std::uint64_t caller_netns, std::uint32_t id,
 }
 
 // disassociate tells everybody but the namespace that loses the device; that one hears device_left.
+// Up to Linux 7.3 all are told before it, while the list still has the netdev, and that is all.
 void Core::disassociate(Record& record, NetdevKey netdev) {
+  const bool after = compat_ >= Compat::kNetNext;
+  if (!after) listener_->device_changed(record.device);
   std::erase(record.device.associated, netdev);
   by_netdev_.erase(netdev);
   ++devices_epoch_;
   netdevs_->detach(record.device, netdev);
+  if (!after) return;
   listener_->device_changed(record.device);
   if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);
 }
@@ -295,7 +299,7 @@ std::int32_t Core::nsid_of(std::uint64_t caller_netns, std::uint64_t netns) cons
 
 // fit tells whether the socket's TCP state allows an association.
 bool Core::fit(const SocketInfo& socket) const {
-  return socket.established || compat_ == Compat::kLinux618;
+  return socket.established || compat_ < Compat::kNetNext;
 }
 
 Result<Core::Target> Core::find_target(const AssocRequest& request, Caller caller) {

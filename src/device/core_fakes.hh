@@ -113,7 +113,7 @@ class FakeNetdevs final : public NetdevOps {
     return 100 + static_cast<std::uint64_t>(nsid);
   }
   std::int32_t nsid_of(std::uint64_t caller, std::uint64_t netns) override {
-    return caller == netns ? -1 : static_cast<std::int32_t>(netns) - 100;
+    return caller == netns ? 77 : static_cast<std::int32_t>(netns) - 100;
   }
   Result<void> attach(const Device& device, NetdevKey netdev) override {
     if (absent.contains(netdev)) return fail(ENODEV, "", Field::kIfindex);

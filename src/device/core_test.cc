@@ -40,6 +40,7 @@ Error missing(Field field) { return {EINVAL, "", field, true}; }
 class CoreTest : public testing::Test {
  protected:
   CoreTest() {
+    core.set_compat(Compat::kNetNext);
     core.set_listener(&log);
     dev = core.add_device({0, kIfindex}, "eth0", VersionSet{0b0011}, driver).value();
     add_socket(kFd, kCookie);
@@ -689,6 +690,20 @@ TEST_F(CoreTest, TheLastNetdevTakesTheDeviceAwayFromItsNamespace) {
   EXPECT_EQ(netdevs.mistakes, 0);
 }
 
+TEST_F(CoreTest, UpToLinux73AllAreToldBeforeANetdevLeaves) {
+  core.set_compat(Compat::kLinux72);
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, {}));
+  log.take();
+  ASSERT_TRUE(core.dev_disassoc(kPod, dev, 50, {}));
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 2"));
+  EXPECT_EQ(core.find_device(dev, kPod).error(), error(ENOENT));
+  core.netdev_gone({kMain, 60});
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 1"));
+  EXPECT_THAT(netdevs.attached, IsEmpty());
+  EXPECT_EQ(netdevs.mistakes, 0);
+}
+
 TEST_F(CoreTest, NetdevGoneIsForAssociatedNetdevsOnly) {
   core.netdev_gone({kMain, kIfindex});
   core.netdev_gone({kPod, 50});
@@ -758,13 +773,18 @@ TEST_F(CoreTest, WithoutRouteTheNetdevIsOneOfTheSocketsNamespace) {
   EXPECT_EQ(netdev_of(kOther, 3), (NetdevKey{kMain, kIfindex}));
 }
 
-TEST_F(CoreTest, TheFirstReleaseTakesAnyTcpState) {
+TEST_F(CoreTest, TheRulesOfTheNewestReleaseAreTheDefault) {
+  EXPECT_EQ(Core(sockets).compat(), Compat::kLinux72);
+}
+
+TEST_F(CoreTest, ReleasesTakeAnyTcpState) {
   sockets.sockets[kFd].info.established = false;
   EXPECT_EQ(core.rx_assoc(request()).error().sys_errno, ENOTCONN);
   core.set_compat(Compat::kLinux618);
   EXPECT_TRUE(core.rx_assoc(request()));
+  core.set_compat(Compat::kLinux72);
   EXPECT_TRUE(core.tx_assoc(tx_request()));
-  core.set_compat(Compat::kNewest);
+  core.set_compat(Compat::kNetNext);
   EXPECT_EQ(core.tx_assoc(tx_request()).error(),
             error(ENOTCONN, "Socket must be in established state"));
 }

@@ -260,6 +260,8 @@ DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
         break;
     }
   });
+  // Some kernels tell it, but here it is the number of some other netdev, or of none.
+  if (info.by_association) info.ifindex = 0;
   return info;
 }
 

@@ -271,7 +271,10 @@ int Server::Impl::handle_message(Request& request) {
   if (!request.caller.net_admin && needs_net_admin(request.family, *operation, first_release()))
     return -EPERM;
   if (dump && request.caller.dump) return -EBUSY;
-  if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy) {
+  // The first release names a policy for dumps that it does not heed.
+  const bool heeded = !dump || request.family.which != FamilyName::kPsp || !first_release();
+  if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy;
+      policy != nullptr && heeded) {
     // Dumps are checked strictly even where requests are not.
     const auto attributes = message_attributes(request.header);
     const int error = parse_attributes(attributes.data(), attributes.size(), *policy,

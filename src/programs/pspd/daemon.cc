@@ -134,7 +134,7 @@ std::expected<void, std::string> Daemon::bring_up() {
   programs_ = std::move(*programs);
   if (auto attached = programs_->attach(); !attached) return attached;
   sockets_ = std::make_unique<datapath::KernelSockets>(secrets_, *programs_, *namespaces_);
-  sockets_->set_any_state(options_.compat == device::Compat::kLinux618);
+  sockets_->set_any_state(options_.compat < device::Compat::kNetNext);
   core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
   core_->set_compat(options_.compat);
   server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));

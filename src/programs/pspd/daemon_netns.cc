@@ -41,9 +41,9 @@ std::int32_t Daemon::nsid_of(std::uint64_t caller_netns, std::uint64_t netns) {
   constexpr std::int32_t kNone = -1;
   const Netns* caller = namespaces_->find(caller_netns);
   const Netns* other = namespaces_->find(netns);
-  if (caller_netns == netns || caller == nullptr || other == nullptr) return kNone;
+  if (caller == nullptr || other == nullptr) return kNone;
   const InNetns inside(*caller);
-  return inside.entered() ? datapath::nsid_of(other->descriptor().get()) : kNone;
+  return inside.entered() ? datapath::give_nsid(other->descriptor().get()) : kNone;
 }
 
 Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {

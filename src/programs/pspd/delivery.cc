@@ -28,9 +28,11 @@ constexpr auto kPauseMax = 320ms;
 constexpr auto kSweep = 1000ms;
 // How old the table of sockets may be for parts of a dump (no secrets) that go to the same port.
 constexpr auto kTableAge = 50ms;
-// Its reading takes this long at a time, and then leaves so many times as long to others.
-constexpr auto kLook = 200us;
+// Its reading takes this long at a time, and leaves so many times as long to others, of which it
+// may be ahead by kCredit: so it is new for each notification, unless it is long.
+constexpr auto kLook = 1ms;
 constexpr int kOthers = 15;
+constexpr auto kCredit = 300ms;
 // A walk through the kernel's table may leave out sockets that are there, while it is resized or
 // while others before them close: a member has gone when so many in a row did not have it.
 constexpr unsigned kMissedMax = 3;
@@ -177,7 +179,7 @@ Delivery::Sent Delivery::send_held(const Target& target, int fd,
 // of the time is enough for, and the rest by and by.
 void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age) {
   const auto start = Clock::now();
-  if (start < look_after_ || (!sender.coming && start - sender.read < age)) return;
+  if (start + kCredit < look_after_ || (!sender.coming && start - sender.read < age)) return;
   if (!sender.coming) {
     if (::lseek(sender.table.get(), 0, SEEK_SET) != 0) return;
     sender.coming.emplace();
@@ -188,7 +190,7 @@ void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::millisecon
   do {
     more = read_some(sender);
   } while (more && Clock::now() - start < kLook);
-  look_after_ = Clock::now() + kOthers * (Clock::now() - start);
+  look_after_ = std::max(look_after_, start) + kOthers * (Clock::now() - start);
   if (more) {
     tick_.enable(true);
     return;

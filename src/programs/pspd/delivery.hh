@@ -140,7 +140,7 @@ class Delivery {
   Target told_;                     // the member that was last seen to for its losses
   std::size_t losses_ = 0;          // members with some
   std::uint64_t looked_ = 0;        // the namespace whose table was last read from by tick
-  Clock::time_point look_after_{};  // no earlier: the time is others'
+  Clock::time_point look_after_{};  // what is before this is others' time
   EventLoop::Source tick_;          // while something waits or a table is being read
   EventLoop::Source sweep_;         // while there are senders
 };

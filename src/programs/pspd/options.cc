@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <map>
 #include <sched.h>
 
 #include <psp/netlink/client.hh>
@@ -10,6 +11,11 @@
 
 namespace psp {
 namespace {
+
+const std::map<std::string, device::Compat> kCompats = {{"linux-6.18", device::Compat::kLinux618},
+                                                        {"linux-7.2", device::Compat::kLinux72},
+                                                        {"linux-7.3", device::Compat::kLinux72},
+                                                        {"net-next", device::Compat::kNetNext}};
 
 constexpr const char* kFooter = R"(
 Examples:
@@ -111,14 +117,12 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
       ->capture_default_str();
   app.add_option_function<std::string>(
-         "--compat",
-         [&](const std::string& text) {
-           options.compat =
-               text == "linux-6.18" ? device::Compat::kLinux618 : device::Compat::kNewest;
-         },
-         "whose rules hold where releases of the kernel differ: newest or linux-6.18")
-      ->check(CLI::IsMember({"newest", "linux-6.18"}))
-      ->default_str("newest");
+         "--compat", [&](const std::string& text) { options.compat = kCompats.at(text); },
+         "the kernel whose rules hold where kernels differ: linux-6.18, linux-7.2, linux-7.3 (as "
+         "7.2) or net-next (what is not released)")
+      ->check(CLI::IsMember(kCompats))
+      ->type_name("KERNEL")
+      ->default_str("linux-7.2");
   app.set_config("--config", "", "read these options from a file (TOML)")->type_name("FILE");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--allow-key-export", options.allow_key_export,

@@ -29,7 +29,7 @@ struct Options {
   std::string log_level = "info";
   bool cleanup = false;
   bool allow_key_export = false;
-  device::Compat compat = device::Compat::kNewest;
+  device::Compat compat = device::Compat::kLinux72;
 };
 
 // parse_options reads argv. Without a value the program ends with that exit code: help and version
