@@ -410,7 +410,6 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
     uint32_t group;
     memcpy(&group, value, sizeof group);
     if ((group == SOFTPSP_ID_GROUP_MGMT || group == SOFTPSP_ID_GROUP_USE) && is_generic(fd)) {
-      give_port(fd);
       const int error = psp_forward(
           fd, option == NETLINK_ADD_MEMBERSHIP ? SOFTPSP_FORWARD_JOIN : SOFTPSP_FORWARD_LEAVE,
           &group, sizeof group, -1);

@@ -118,7 +118,7 @@ INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
                          testing::Values("lookup", "families", "batch", "associate", "errors",
                                          "peek", "polling", "connected", "calls", "control",
                                          "threads", "forked", "executed", "closing", "overrun",
-                                         "overrun_unheard", "ordinary"),
+                                         "overrun_unheard", "unbound", "ordinary"),
                          [](const auto& parameter) { return std::string(parameter.param); });
 
 TEST_F(Preload, ContinuesADumpAsItIsRead) {

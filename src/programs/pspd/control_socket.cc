@@ -524,6 +524,7 @@ netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envel
       delivery_.leave(*target, envelope.group_bit);
       break;
     case Envelope::Kind::kMessage:
+      if (target->port == 0) return envelope_failed(envelope, EINVAL);  // no place for an answer
       error = forward(client, envelope.message, *target, fds[0].get(),
                       fds.size() > 1 ? fds[1].get() : -1);
   }

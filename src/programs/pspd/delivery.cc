@@ -103,7 +103,7 @@ std::expected<Delivery::Target, int> Delivery::examine(int fd) {
   sockaddr_nl own{};
   socklen_t length = sizeof own;
   struct stat status;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 || own.nl_pid == 0 ||
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
       ::fstat(fd, &status) != 0)
     return std::unexpected(EINVAL);
   target.port = own.nl_pid;
@@ -197,6 +197,7 @@ void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::millisecon
   }
   sender.open = std::move(*sender.coming);
   sender.coming.reset();
+  note_bound(netns, sender);
   count_missed(netns, sender);
 }
 
@@ -212,34 +213,57 @@ bool Delivery::read_some(Sender& sender) {
     // "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode"; Eth is the protocol.
     const auto line = std::string_view(sender.text).substr(start, end - start);
     const auto protocol = number_at(line, 1), port = number_at(line, 2), inode = number_at(line, 9);
-    if (protocol && port && inode && *protocol == NETLINK_GENERIC)
-      (*sender.coming)[static_cast<std::uint32_t>(*port)] = static_cast<ino_t>(*inode);
+    if (!protocol || !port || !inode || *protocol != NETLINK_GENERIC) continue;
+    if (*port == 0)
+      sender.coming->unbound.insert(static_cast<ino_t>(*inode));
+    else
+      sender.coming->bound[static_cast<std::uint32_t>(*port)] = static_cast<ino_t>(*inode);
   }
   sender.text.erase(0, start);
   return true;
 }
 
+// note_bound: members that joined before they were bound have their ports from now on.
+void Delivery::note_bound(std::uint64_t netns, const Sender& sender) {
+  const auto first = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
+  if (first == members_.end() || first->first.netns != netns || first->first.port != 0) return;
+  for (const auto& [port, inode] : sender.open.bound) {
+    const auto member = members_.find({.netns = netns, .port = 0, .inode = inode});
+    if (member == members_.end()) continue;
+    const auto [now, fresh] =
+        members_.try_emplace({.netns = netns, .port = port, .inode = inode}, member->second);
+    if (fresh) {
+      members_.erase(member);
+    } else {
+      now->second.groups |= member->second.groups;
+      forget(member);
+    }
+  }
+}
+
 void Delivery::count_missed(std::uint64_t netns, const Sender& sender) {
   for (auto it = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
        it != members_.end() && it->first.netns == netns; ++it) {
-    const auto found = sender.open.find(it->first.port);
-    const bool here = found != sender.open.end() && found->second == it->first.inode;
+    const auto found = sender.open.bound.find(it->first.port);
+    const bool here = it->first.port == 0
+                          ? sender.open.unbound.contains(it->first.inode)
+                          : found != sender.open.bound.end() && found->second == it->first.inode;
     it->second.missed = here ? 0 : it->second.missed + 1;
   }
 }
 
 // reused: the port is another socket's now.
 bool Delivery::reused(const Sender& sender, const Target& target) {
-  const auto found = sender.open.find(target.port);
-  return found != sender.open.end() && found->second != target.inode;
+  const auto found = sender.open.bound.find(target.port);
+  return found != sender.open.bound.end() && found->second != target.inode;
 }
 
 // is_open notes that this socket is there, of which the table may be too old to know.
 void Delivery::is_open(const Target& target) {
   const auto sender = senders_.find(target.netns);
   if (sender == senders_.end()) return;
-  if (reused(sender->second, target)) sender->second.open.erase(target.port);
-  if (sender->second.coming) sender->second.coming->erase(target.port);
+  if (reused(sender->second, target)) sender->second.open.bound.erase(target.port);
+  if (sender->second.coming) sender->second.coming->bound.erase(target.port);
 }
 
 bool Delivery::may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
@@ -379,6 +403,7 @@ bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
 }
 
 void Delivery::leave(const Target& target, std::uint32_t group_bit) {
+  if (target.port != 0) leave({target.netns, 0, target.inode}, group_bit);  // bound since it joined
   const auto found = members_.find(target);
   if (found == members_.end()) return;
   found->second.groups &= ~group_bit;
@@ -399,7 +424,9 @@ void Delivery::multicast(std::uint32_t group_bit, std::uint64_t netns,
   look(netns, sender->second, 0ms);
   for (auto it = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
        it != members_.end() && it->first.netns == netns; ++it) {
-    if ((it->second.groups & group_bit) == 0 || reused(sender->second, it->first)) continue;
+    if (it->first.port == 0 || (it->second.groups & group_bit) == 0 ||
+        reused(sender->second, it->first))
+      continue;
     if (message.empty() || send(it->first, message) == Sent::kFull) lose(it->second);
   }
 }

@@ -24,6 +24,7 @@
 #include <string>
 #include <sys/types.h>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <psp/base/unique_fd.hh>
 #include <psp/netlink/server.hh>
@@ -48,7 +49,8 @@ class Delivery {
   };
 
   // examine looks at a borrowed descriptor and makes ready to send to it. It waits for nothing but
-  // the lock of a socket. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port;
+  // the lock of a socket. Port 0: the socket is not bound yet; it can be a member, but nothing is
+  // sent to it, as by the kernel. Errors (errno): EINVAL: no NETLINK_GENERIC socket;
   // ENOBUFS: programs in too many namespaces; what opening a socket there met.
   std::expected<Target, int> examine(int fd);
   // sender_port is the port that we send from to `target`.
@@ -97,7 +99,11 @@ class Delivery {
     Clock::time_point due;
     std::chrono::milliseconds pause{};
   };
-  using Open = std::unordered_map<std::uint32_t, ino_t>;  // generic netlink sockets by port
+  // Open are generic netlink sockets: by port, and those that have none.
+  struct Open {
+    std::unordered_map<std::uint32_t, ino_t> bound;
+    std::unordered_set<ino_t> unbound;
+  };
   // Sender is our socket in a namespace and the namespace's table of netlink sockets.
   struct Sender {
     UniqueFd socket;
@@ -116,6 +122,7 @@ class Delivery {
   void look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age);
   static bool read_some(Sender& sender);
   void count_missed(std::uint64_t netns, const Sender& sender);
+  void note_bound(std::uint64_t netns, const Sender& sender);
   static bool reused(const Sender& sender, const Target& target);
   void is_open(const Target& target);
   Waiting* wait_for(const Target& target, uid_t uid);
