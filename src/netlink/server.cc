@@ -220,7 +220,8 @@ struct Server::Impl {
       writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
       fill(writer);
       if (writer.end()) message = writer.take();
-    } catch (const std::bad_alloc&) {  // what it is about has happened
+    } catch (const std::bad_alloc&) {
+      message.clear();  // lost: what it is about has happened
     }
     multicast(group, netns, message);
   }

@@ -84,13 +84,16 @@ void Closer::take(UniqueFd fd) {
 }
 
 // take_later closes here what the thread cannot have for want of memory: better late than never.
-void Closer::take_later(UniqueFd fd) try {
-  if (!fd || (!started_ && !start())) return;
-  const std::lock_guard lock(queue_->mutex);
-  queue_->waiting.push_back(std::move(fd));
-  queue_->left++;
-  queue_->filled.notify_one();
-} catch (const std::bad_alloc&) {
+void Closer::take_later(UniqueFd fd) {
+  try {
+    if (!fd || (!started_ && !start())) return;
+    const std::lock_guard lock(queue_->mutex);
+    queue_->waiting.push_back(std::move(fd));
+    queue_->left++;
+    queue_->filled.notify_one();
+  } catch (const std::bad_alloc&) {
+    fd.reset();
+  }
 }
 
 std::size_t Closer::waiting() const { return queue_->left; }
