@@ -7,6 +7,7 @@
 // Threading: the control thread, outside of all InNetns; the workers have threads of their own.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <memory>
@@ -46,11 +47,13 @@ class Attachment {
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
 
-  // start puts the programs in place. What a killed pspd left on the netdev is taken over: its
-  // sockets must be gone (see end_secured_sockets). Errors: a sentence; detach then cleans up.
-  std::expected<void, std::string> start(const Secrets& secrets, const SocketPrograms& shared,
-                                         std::uint16_t dev_id, VersionSet versions,
-                                         std::uint32_t rotation);
+  // start puts the programs in place, then brings the TAP up, then lets sockets send. What a killed
+  // pspd left on the netdev is taken over: its sockets must be gone (see end_secured_sockets).
+  // Errors: a sentence; detach then cleans up.
+  [[nodiscard]] std::expected<void, std::string> start(const Secrets& secrets,
+                                                       const SocketPrograms& shared,
+                                                       std::uint16_t dev_id, VersionSet versions,
+                                                       std::uint32_t rotation);
 
   // detach takes the programs off the netdev and puts its settings back.
   void detach();
@@ -59,18 +62,21 @@ class Attachment {
   bool refresh();
   // failed: the TAP has gone. Nothing is sealed or opened any more.
   bool failed() const;
-  // heal puts the programs back if somebody took them off. True if it had to.
-  std::expected<bool, std::string> heal();
+  // heal puts the programs back if somebody took them off or came before them, with pauses that
+  // double while somebody insists. A sentence for the log if things have changed.
+  std::optional<std::string> heal(std::chrono::steady_clock::time_point now);
+  // has_strangers: has somebody else attached to the TAP?
+  bool has_strangers() const;
 
-  void set_versions(VersionSet versions);
-  void set_rotation(std::uint32_t rotation);
+  [[nodiscard]] bool set_versions(VersionSet versions);
+  [[nodiscard]] bool set_rotation(std::uint32_t rotation);
 
   const Netdev& netdev() const { return netdev_; }
   const Tap& tap() const { return tap_; }
   const std::vector<std::string>& notices() const { return notices_; }
   DropCounts drops() const;  // of the programs
   // references is how many of the references to its network namespace are this attachment's.
-  std::size_t references() const { return 1 + tap_.queues(); }
+  std::size_t references() const { return tap_.queues(); }
 
  private:
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
@@ -84,8 +90,13 @@ class Attachment {
   std::vector<std::unique_ptr<Worker>> workers_;
   const SocketPrograms* shared_ = nullptr;
   std::optional<NetdevPrograms> programs_;
-  std::uint16_t dev_id_ = 0;
   std::vector<std::string> notices_;
+
+  static constexpr std::chrono::milliseconds kFirstPause{100};
+  static constexpr std::chrono::milliseconds kLongestPause{30'000};
+  bool broken_ = false;
+  std::chrono::steady_clock::time_point heal_after_{};
+  std::chrono::milliseconds heal_pause_ = kFirstPause;
 };
 
 }  // namespace psp::datapath

@@ -4,10 +4,6 @@
 #include <fmt/format.h>
 #include <utility>
 
-#include <psp/device/state_table.h>
-
-#include "sock_diag.hh"
-
 namespace psp::datapath {
 
 HostDevice::HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options)
@@ -78,15 +74,17 @@ device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
   auto done = software_.set_config(current, next);
   if (!done) return done;
   versions_ = next.versions_ena;
-  for_each_attachment([&](Attachment& attachment) { attachment.set_versions(versions_); });
-  return done;
+  bool all = true;
+  for_each_attachment([&](Attachment& attachment) { all &= attachment.set_versions(versions_); });
+  return all ? done : device::fail(EIO);
 }
 
 device::Result<std::uint8_t> HostDevice::key_rotate(std::uint8_t proposed) {
   auto done = software_.key_rotate(proposed);
   if (!done) return done;
   rotation_++;
-  for_each_attachment([&](Attachment& attachment) { attachment.set_rotation(rotation_); });
+  // An element of an array always has its place: this does not fail.
+  for_each_attachment([&](Attachment& attachment) { (void)attachment.set_rotation(rotation_); });
   return done;
 }
 
@@ -98,45 +96,6 @@ DropCounts HostDevice::drops() const {
     for (std::size_t i = 0; i < drops.size(); i++) drops[i] += programs[i];
   });
   return drops;
-}
-
-namespace {
-
-// end_here ends the secured sockets of the current namespace.
-std::expected<std::size_t, std::string> end_here(int assoc_map) {
-  // Again until none is left: a listing can miss sockets while others come and go.
-  constexpr int kRounds = 10;
-  std::size_t left = 0;
-  for (int round = 0; round < kRounds; round++) {
-    auto sockets = secured_sockets(assoc_map);
-    if (!sockets) return std::unexpected(sockets.error());
-    std::erase_if(*sockets, [](const auto& socket) { return socket.assoc.state < PSP_STATE_TX; });
-    left = sockets->size();
-    if (left == 0) break;
-    for (const SecuredSocket& socket : *sockets) (void)destroy_socket(socket);
-  }
-  return left;
-}
-
-}  // namespace
-
-std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map,
-                                                            const NetnsTable& namespaces) {
-  std::expected<std::size_t, std::string> left = 0;
-  namespaces.for_each([&](const Netns& netns) {
-    const InNetns inside(netns);
-    if (!left) return;
-    if (!inside.entered()) {
-      left = std::unexpected("a network namespace with secured sockets cannot be entered");
-      return;
-    }
-    const auto here = end_here(assoc_map);
-    if (here)
-      *left += *here;
-    else
-      left = std::unexpected(here.error());
-  });
-  return left;
 }
 
 }  // namespace psp::datapath

@@ -96,10 +96,4 @@ class HostDevice final : private device::Driver {
   std::uint16_t id_ = 0;
 };
 
-// end_secured_sockets aborts every socket of `assoc_map` that has a Tx key, in all namespaces of
-// the table: without its pspd it could only go on in clear. Returns how many could not be ended (a
-// kernel without CONFIG_INET_DIAG_DESTROY), or a sentence.
-std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map,
-                                                            const NetnsTable& namespaces);
-
 }  // namespace psp::datapath

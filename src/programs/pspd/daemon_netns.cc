@@ -11,6 +11,7 @@
 #include <spdlog/spdlog.h>
 
 #include "daemon.hh"
+#include "host_lock.hh"
 #include "leftovers.hh"
 
 namespace psp {
@@ -52,6 +53,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
   if (host == nullptr || netns == nullptr) return fail(ENODEV, "", Field::kIfindex);
   std::expected<datapath::Netdev, std::string> netdev;
   std::expected<UniqueFd, std::string> lock;
+  std::expected<std::vector<Taken>, std::string> earlier;
   {
     const InNetns inside(*netns);
     char name[IF_NAMESIZE];
@@ -62,10 +64,11 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
       spdlog::error("{}", netdev.error());
       return fail(EOPNOTSUPP, "Only Ethernet devices can be associated", Field::kIfindex);
     }
-    lock = datapath::lock_netdev(*netdev);
+    lock = datapath::lock_netdev(key, netdev->name);
     if (!lock) return fail(EBUSY, "Device already associated with a PSP device");
-    if (auto done = take_over(*netdev, associated_netdevs()); !done) {
-      spdlog::error("{}", done.error());
+    earlier = take_over({&*netdev, 1});
+    if (!earlier) {
+      spdlog::error("{}", earlier.error());
       return fail(EBUSY);
     }
   }
@@ -73,6 +76,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     spdlog::error("{}", done.error());
     return fail(EIO);
   }
+  for (const Taken& taken : *earlier) let_go(taken, {{key}}, false);
   listen_in(*netns);
   spdlog::info("{}{}: associated with PSP device {} of {}", netdev->name,
                key.netns == namespaces_->home().cookie() ? "" : " in another namespace", device.id,

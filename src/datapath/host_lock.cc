@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// By open file description locks: those of a process would go when any descriptor of the file is
+// closed.
+#include "host_lock.hh"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+namespace psp::datapath {
+namespace {
+
+// A position in the file is not negative: 62 bits of the epoch, or a netdev in the half above.
+constexpr std::uint64_t kNetdevs = 1ull << 62;
+
+flock range(std::uint64_t position, short type) {
+  flock lock{};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(position);
+  lock.l_len = 1;
+  return lock;
+}
+
+UniqueFd lock_file(int flags) {
+  const UniqueFd root = root_cgroup();
+  return root ? UniqueFd(::openat(root.get(), "cgroup.procs", flags | O_CLOEXEC)) : UniqueFd();
+}
+
+std::uint64_t position_of(std::uint64_t epoch) { return epoch % kNetdevs; }
+
+// Namespaces are counted from 1 and never again; a netdev's number has 31 bits.
+std::uint64_t position_of(device::NetdevKey netdev) {
+  return kNetdevs | ((netdev.netns << 31 | netdev.ifindex) % kNetdevs);
+}
+
+// try_lock gives the locked file, or the errno: EAGAIN if somebody else has the lock.
+std::expected<UniqueFd, int> try_lock(std::uint64_t position) {
+  UniqueFd file = lock_file(O_RDWR);
+  flock lock = range(position, F_WRLCK);
+  if (!file || ::fcntl(file.get(), F_OFD_SETLK, &lock) != 0) return std::unexpected(errno);
+  return file;
+}
+
+}  // namespace
+
+UniqueFd root_cgroup() {
+  const UniqueFd context(::fsopen("cgroup2", FSOPEN_CLOEXEC));
+  if (!context || ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) < 0)
+    return {};
+  return UniqueFd(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+}
+
+std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch) {
+  auto file = try_lock(position_of(epoch));
+  if (file) return std::move(*file);
+  return std::unexpected(fmt::format(
+      "cannot take a lock in the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN): {}",
+      std::strerror(file.error())));
+}
+
+bool lives(std::uint64_t epoch) {
+  const UniqueFd file = lock_file(O_RDONLY);
+  flock lock = range(position_of(epoch), F_RDLCK);
+  return !file || ::fcntl(file.get(), F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,
+                                                 const std::string& name) {
+  auto file = try_lock(position_of(netdev));
+  if (file) return std::move(*file);
+  if (file.error() == EAGAIN || file.error() == EACCES)
+    return std::unexpected(fmt::format("{} already has a pspd: stop that one first", name));
+  return std::unexpected(fmt::format("{} cannot be locked for this pspd: {}", name,
+                                     std::strerror(file.error())));
+}
+
+}  // namespace psp::datapath

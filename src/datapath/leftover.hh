@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Leftover: what a pspd that did not stop cleanly left on the host, how it is found, and how it is
+// removed. Its programs block what it had secured; they go only when nothing of that is alive.
+//
+// Threading: the control thread only.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "netdev.hh"
+#include "netns.hh"
+#include "programs.hh"
+
+namespace psp::datapath {
+
+struct Leftover {
+  SharedMaps maps;
+  std::uint32_t assoc_map_id = 0;          // names the pspd
+  std::vector<std::uint32_t> programs;     // ids of those at the cgroup root
+  std::vector<device::NetdevKey> netdevs;  // all that have its programs; ifindex 0: a namespace
+                                           // where sockets may be secured
+};
+
+// find_leftovers finds those of dead pspds by their programs at the cgroup root.
+std::vector<Leftover> find_leftovers();
+
+// find_leftover_at finds by the programs at a netdev of the current namespace, which this process
+// has locked: whoever put them there is dead. Nothing if there are none; also what find_leftovers
+// does not, when only they were left.
+std::optional<Leftover> find_leftover_at(const Netdev& netdev);
+
+// read_restore reads which settings of a netdev an earlier pspd meant to put back (PSP_RESTORE_*).
+std::uint32_t read_restore(const Netdev& netdev);
+
+// remove_from takes an earlier pspd's programs off a netdev of the current namespace, with the
+// clsact it made, and puts the netdev's settings back. Only if they are of that pspd.
+void remove_from(const Netdev& netdev, const Leftover& leftover);
+
+// remove_from_cgroup takes its programs off the cgroup root. Nothing blocks its sockets then.
+void remove_from_cgroup(const Leftover& leftover);
+
+// Ended is what became of secured sockets.
+struct Ended {
+  std::unordered_set<std::uint64_t> aborted;  // cookies
+  std::size_t left = 0;  // listed, and not to be aborted (a kernel without CONFIG_INET_DIAG_DESTROY)
+};
+
+// end_secured_sockets aborts every socket of `assoc_map` that has a Tx key and that the kernel
+// lists, in all namespaces of the table: without its pspd it could only go on in clear. Errors: a
+// sentence.
+std::expected<Ended, std::string> end_secured_sockets(int assoc_map, const NetnsTable& namespaces);
+
+// Noted is a socket of psp_noted.
+struct Noted {
+  std::uint64_t cookie = 0;
+  bool released = false;  // its application has closed it
+  bool over = false;      // its peer has reset the connection
+};
+
+// noted_sockets are all that were given a Tx key and that no pspd has seen end yet. Errors: a
+// sentence.
+std::expected<std::vector<Noted>, std::string> noted_sockets(int noted_map);
+
+// count_unseen counts those of them that nobody has seen end: neither closed, reset nor aborted.
+// They are in no listing of the kernel, as after connect() to AF_UNSPEC, and can connect again.
+std::size_t count_unseen(std::span<const Noted> noted,
+                         const std::unordered_set<std::uint64_t>& aborted);
+
+}  // namespace psp::datapath
