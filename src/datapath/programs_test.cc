@@ -28,6 +28,7 @@
 #include <psp/wire/drop.hh>
 #include <psp/wire/packet.hh>
 
+#include "netns.hh"
 #include "netns_test_support.hh"
 
 namespace psp::datapath {
@@ -40,7 +41,6 @@ constexpr int kShot = TC_ACT_SHOT;
 constexpr int kRedirect = TC_ACT_REDIRECT;
 constexpr std::uint32_t kTap = 4711;  // no such device: a redirect to it is a verdict all the same
 constexpr std::uint16_t kDevId = 7;
-constexpr std::uint64_t kNetns = 0x1234;  // what the programs are told that theirs is
 constexpr std::array<std::uint8_t, 6> kMac = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 constexpr std::array<std::uint8_t, 6> kNoMac = {};
 constexpr std::size_t kSourceMac = 6;
@@ -134,8 +134,14 @@ class NetdevProgramsTest : public testing::Test {
     auto shared = SocketPrograms::load(secrets_);
     if (!shared) GTEST_SKIP() << "needs BPF: " << shared.error();
     shared_.emplace(std::move(*shared));
+    here_ = Netns::current().value().cookie();
+    load(here_);
+  }
+
+  // load has new programs, for a netdev of that namespace.
+  void load(std::uint64_t netns) {
     Netdev netdev;
-    netdev.netns = kNetns;
+    netdev.netns = netns;
     netdev.ifindex = ::if_nametoindex("lo");
     netdev.name = "lo";
     netdev.mac = kMac;
@@ -179,6 +185,7 @@ class NetdevProgramsTest : public testing::Test {
   Secrets secrets_;
   std::optional<SocketPrograms> shared_;
   std::optional<NetdevPrograms> programs_;
+  static inline std::uint64_t here_ = 0;  // cookie of this namespace
 };
 
 // --- ingress, from the wire -------------------------------------------------------------------
@@ -298,7 +305,7 @@ TEST_F(NetdevProgramsTest, TapTakesOnlyWhatTheNetdevsProgramsSend) {
 class EgressTest : public NetdevProgramsTest {
  protected:
   // depart notes a connection with a Tx key whose socket has gone.
-  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = kNetns,
+  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = here_,
               std::uint16_t dev_id = kDevId) {
     psp_tuple tuple{};
     tuple.netns = netns;
@@ -343,7 +350,7 @@ TEST_F(EgressTest, SealsThePacketsOfADepartedConnection) {
 TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
   for (const unsigned family : {4u, 6u}) {
     const Flow flow{family, 1000, 2000};
-    depart(flow, secrets_.epoch, kNetns + 1);
+    depart(flow, secrets_.epoch, here_ + 1);
     EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kNext);
   }
 }
@@ -359,7 +366,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
     depart(flow, secrets_.epoch);
     EXPECT_EQ(asks_for(0x01020304), TC_ACT_OK);
     EXPECT_EQ(asks_for(0x01020305), kShot) << "somebody else's key";
-    depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+    depart(flow, secrets_.epoch, here_, kDevId + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another device";
     depart(flow, secrets_.epoch + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another pspd";
@@ -368,7 +375,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
 
 TEST_F(EgressTest, LetsNothingOfAnotherDevicesConnectionOut) {
   const Flow flow{4, 1000, 2000};
-  depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+  depart(flow, secrets_.epoch, here_, kDevId + 1);
   EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kShot);
   EXPECT_EQ(drops(Drop::POLICY_ROUTE), 1u);
 }
@@ -438,6 +445,7 @@ class DeliverTest : public NetdevProgramsTest, public testing::WithParamInterfac
     sock.generation = 3;
     sock.version = 1;
     sock.dev_id = kDevId;
+    sock.netns = here_;
     if (change) change(sock);
     const int fd = socket_.get();
     ASSERT_EQ(bpf_map_update_elem(shared_->assoc_map(), &fd, &sock, BPF_ANY), 0);
@@ -471,12 +479,14 @@ TEST_P(DeliverTest, AnySegmentThatDiffersIsDropped) {
   EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 4u);
 }
 
-TEST_P(DeliverTest, AnotherDevicesOrDaemonsAssociationDoesNotMatch) {
+TEST_P(DeliverTest, AnotherDevicesDaemonsOrNamespacesAssociationDoesNotMatch) {
   associate([](psp_sock& sock) { sock.dev_id = kDevId + 1; });
   EXPECT_EQ(deliver().verdict, kShot);
   associate([](psp_sock& sock) { sock.epoch++; });
   EXPECT_EQ(deliver().verdict, kShot);
-  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 2u);
+  associate([](psp_sock& sock) { sock.netns++; });
+  EXPECT_EQ(deliver().verdict, kShot) << "another namespace's";
+  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 3u);
 }
 
 TEST_P(DeliverTest, AnAssociationDiesAtTheSecondRotationForGood) {
@@ -539,7 +549,7 @@ class TooBigTest : public DeliverTest {
  protected:
   static constexpr std::uint32_t kSpi = 0x00c0ffee;
 
-  void connect_by_spi(std::uint64_t netns = kNetns) {
+  void connect_by_spi(std::uint64_t netns = here_) {
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
     psp_tx_spi key{};
     psp_tuple tuple{};
@@ -580,7 +590,7 @@ TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsNobodys) {
 }
 
 TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsAnotherNamespaces) {
-  connect_by_spi(kNetns + 1);
+  connect_by_spi(here_ + 1);
   const Octets frame = too_big(GetParam(), kSpi, 1400);
   EXPECT_EQ(run("psp_ingress", frame).frame, frame);
 }

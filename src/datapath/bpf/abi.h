@@ -79,6 +79,7 @@ struct psp_sock {
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
   psp_u32 fence;           /* means nothing: see psp_barrier */
   psp_u32 reserved;
+  psp_u64 netns;                /* of the socket: the keys are those of that namespace */
   psp_u64 guarded;              /* psp_guard has said yes: psp_guard_version << 32 | ifindex */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
