@@ -41,8 +41,7 @@ struct RxSnapshot {
 // KeyRing owns the device keys.
 class KeyRing {
  public:
-  KeyRing(const crypto::Backend& backend, std::function<void(std::span<std::uint8_t>)> random,
-          std::uint32_t first_spi);
+  explicit KeyRing(const SoftwareDriverOptions& options);
 
   // Control thread.
   void rotate(std::uint8_t generation);
@@ -68,7 +67,7 @@ class KeyRing {
   const crypto::Backend& backend_;
   std::function<void(std::span<std::uint8_t>)> random_;
   std::uint32_t first_spi_;
-  unsigned phase_ = 0;
+  unsigned phase_;
   SpiAllocator spis_;
   VersionSet enabled_;
 
