@@ -81,6 +81,15 @@ Netns::Netns() {
     if (::unshare(CLONE_NEWNET) == 0) fd_ = this_netns();
   }).join();
   if (!fd_) throw failure("unshare(CLONE_NEWNET)");
+  calm();
+}
+
+Netns::Netns(UniqueFd fd) : fd_(std::move(fd)) {
+  if (!fd_) throw failure("no network namespace");
+  calm();
+}
+
+void Netns::calm() const {
   for (const char* where : {"all", "default"}) {
     write_sysctl(*this, fmt::format("net/ipv4/conf/{}/rp_filter", where), "0");
     write_sysctl(*this, fmt::format("net/ipv6/conf/{}/accept_dad", where), "0");

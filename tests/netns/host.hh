@@ -30,6 +30,7 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
 class Netns {
  public:
   Netns();
+  explicit Netns(UniqueFd fd);  // one that is there already
   int fd() const { return fd_.get(); }
 
   // sh runs a shell command inside and returns what it prints; a failure fails the test.
@@ -38,6 +39,7 @@ class Netns {
   bool try_sh(const std::string& command) const;
 
  private:
+  void calm() const;
   UniqueFd fd_;
 };
 
