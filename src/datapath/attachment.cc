@@ -44,7 +44,9 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   if (!inside.entered()) return std::unexpected(netdev_.name + ": its namespace cannot be entered");
   dev_id_ = dev_id;
   const auto leftover = find_leftover(netdev_);
-  auto programs = NetdevPrograms::load(secrets, shared, netdev_, tap_.ifindex(), dev_id);
+  Secrets own = secrets;
+  own.mark = Secrets::random().mark;  // root of that namespace can learn it
+  auto programs = NetdevPrograms::load(own, shared, netdev_, tap_.ifindex(), dev_id);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
   programs_->set_versions(versions);

@@ -355,6 +355,15 @@ TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
   }
 }
 
+TEST_F(EgressTest, WhatASocketOfAnotherNamespaceSendsIsOfNoDepartedConnection) {
+  load(here_ + 1);  // the socket that sends in these tests is here
+  for (const unsigned family : {4u, 6u}) {
+    const Flow flow{family, 1000, 2000};
+    depart(flow, secrets_.epoch, here_ + 1);
+    EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x10)).verdict, kNext);
+  }
+}
+
 TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
   for (const unsigned family : {4u, 6u}) {
     const Flow flow{family, 1000, 2000};

@@ -93,14 +93,14 @@ TEST_F(SoftwareDeviceTest, ANamespaceThatComesLaterIsInStep) {
   EXPECT_EQ(open(kLater, first)->generation, 1);
   const RxKey of_host = device.rx_spi_alloc(kHost, kVersion).value();
   EXPECT_EQ(device.rx_spi_alloc(kLater, kVersion)->spi.phase(), of_host.spi.phase());
-  EXPECT_NE(Octets(of_host.key.data(), of_host.key.data() + of_host.key.size()),
-            [&] {
-              const RxKey rx = device.rx_spi_alloc(kLater, kVersion).value();
-              return Octets(rx.key.data(), rx.key.data() + rx.key.size());
-            }());
+  EXPECT_NE(Octets(of_host.key.data(), of_host.key.data() + of_host.key.size()), [&] {
+    const RxKey rx = device.rx_spi_alloc(kLater, kVersion).value();
+    return Octets(rx.key.data(), rx.key.data() + rx.key.size());
+  }());
   const RxKey off = device.rx_spi_alloc(kLater, Version::kAesGcm256).value();
-  EXPECT_EQ(open(kLater, test::seal(backend, off.spi, off.key.span(), {Version::kAesGcm256})).error(),
-            Drop::VERSION_DISABLED);
+  EXPECT_EQ(
+      open(kLater, test::seal(backend, off.spi, off.key.span(), {Version::kAesGcm256})).error(),
+      Drop::VERSION_DISABLED);
   // Of the key before its time nothing was ever handed out.
   Octets early = first;
   early[4] ^= 0x80;  // the phase of the SPI

@@ -28,6 +28,7 @@ class Container {
   Container& operator=(const Container&) = delete;
 
   Netns& ns() { return *netns_; }
+  pid_t pid() const { return process_; }
   std::uint32_t ifindex() const { return ifindex_; }  // of its eth0
   std::int32_t nsid() const { return nsid_; }         // its number at host A
 

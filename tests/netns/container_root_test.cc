@@ -4,6 +4,8 @@
 // uses the same PSP device. It can do to its netdevs and its TAP what it likes; what pspd opens and
 // seals there must be its own connections' alone.
 #include <arpa/inet.h>
+#include <csignal>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
@@ -59,13 +61,25 @@ class ContainerRoot : public testing::Test {
   // the Tx key of that handle (see bpf/abi.h).
   void ask_for_seal(const Octets& packet, std::uint32_t handle) {
     constexpr std::uint8_t kSeal = 0x02;
-    Octets frame(kEthernet);
-    frame[6] = kSeal;
-    for (unsigned i = 0; i < 4; i++) frame[8 + i] = static_cast<std::uint8_t>(handle >> 8 * (3 - i));
+    Octets ethernet(kEthernet);
+    ethernet[6] = kSeal;
+    for (unsigned i = 0; i < 4; i++)
+      ethernet[8 + i] = static_cast<std::uint8_t>(handle >> 8 * (3 - i));
+    send_frame(tap_, ethernet, packet);
+  }
+  static void send_frame(const UniqueFd& socket, Octets frame, const Octets& packet) {
     frame[12] = 0x08;
+    frame[13] = 0x00;
     frame.insert(frame.end(), packet.begin(), packet.end());
-    EXPECT_EQ(::send(tap_.get(), frame.data(), frame.size(), 0),
+    EXPECT_EQ(::send(socket.get(), frame.data(), frame.size(), 0),
               static_cast<ssize_t>(frame.size()));
+  }
+  // add_macvlan gives the container mv0, 10.77.0.99, on the host's eth0.
+  void add_macvlan() {
+    lab_->ns(From::kA).sh(fmt::format(
+        "ip link add mv0 link eth0 type macvlan mode bridge && ip link set mv0 netns {}",
+        box_->pid()));
+    box_->ns().sh("ip addr add 10.77.0.99/24 dev mv0 && ip link set mv0 up");
   }
   // on_tap are the packets that were on the container's TAP since it was asked last.
   std::vector<Seen> on_tap() {
@@ -94,8 +108,8 @@ TEST_F(ContainerRoot, ReadsNothingOfWhatIsSealedForTheHost) {
   on_tap();
   const auto failed = lab_->drops(From::kA, "AUTH_FAIL");
   for (const Seen& packet : recorded) send_to_box(packet);
-  EXPECT_TRUE(eventually(
-      [&] { return lab_->drops(From::kA, "AUTH_FAIL") >= failed + recorded.size(); }));
+  EXPECT_TRUE(
+      eventually([&] { return lab_->drops(From::kA, "AUTH_FAIL") >= failed + recorded.size(); }));
   const auto seen = on_tap();
   EXPECT_GE(seen.size(), recorded.size()) << "sealed, on their way to pspd";
   for (const Seen& packet : seen) EXPECT_FALSE(holds_part(packet.octets, secret));
@@ -106,21 +120,71 @@ TEST_F(ContainerRoot, GetsNoSealUnderAKeyOfTheHost) {
   const Secured keys = secure(*lab_, hosts);
   Connection own = box_->connect(Kind::kIpv4);
   const Secured own_keys = box_->secure(own);
-  const Octets forged =
-      clear_packet(hosts.flow, From::kA, {.seq = hosts.flow.a_isn + 1, .payload = random_octets(100)});
+  const Octets forged = clear_packet(hosts.flow, From::kA,
+                                     {.seq = hosts.flow.a_isn + 1, .payload = random_octets(100)});
   on_tap();
   const auto refused = lab_->drops(From::kA, "TX_NO_ASSOC");
   // The first handles of a table.
   constexpr std::uint32_t kFirst = 1u << 24, kHandles = 8;
   for (std::uint32_t i = 0; i < kHandles; i++) ask_for_seal(forged, kFirst | i);
-  EXPECT_TRUE(eventually(
-      [&] { return lab_->drops(From::kA, "TX_NO_ASSOC") >= refused + kHandles - 1; }));
+  EXPECT_TRUE(
+      eventually([&] { return lab_->drops(From::kA, "TX_NO_ASSOC") >= refused + kHandles - 1; }));
   bool own_seal = false;
   for (const Seen& packet : on_tap()) {
     EXPECT_FALSE(open(packet, kVersion, keys.b_rx)) << "sealed under the host's key";
     own_seal |= open(packet, kVersion, own_keys.b_rx).has_value();
   }
   EXPECT_TRUE(own_seal) << "pspd was asked and answered";
+}
+
+// By a macvlan, packets come to the host's netdev with the socket that sent them. Once the programs
+// at the container's netdev are off, those at the host's are the first to see its association.
+TEST_F(ContainerRoot, GetsNoSealUnderAKeyOfTheHostByAMacvlan) {
+  Connection hosts = lab_->connect(Kind::kIpv4);
+  const Secured keys = secure(*lab_, hosts);
+  add_macvlan();
+  Client client = lab_->client(From::kA);
+  ASSERT_TRUE(client.dev_assoc(client.devices().value().at(0).id, ifindex_of(box_->ns(), "mv0"),
+                               box_->nsid()));
+  Connection own = connect(box_->ns(), lab_->ns(From::kB), Lab::address(From::kB, Kind::kIpv4));
+  box_->secure(own);
+  const Octets first = random_octets(100), second = random_octets(100);
+  send_all(own.a.get(), first);
+  EXPECT_EQ(receive(own.b.get(), first.size()), first);
+  const auto refused = lab_->drops(From::kA, "POLICY_ROUTE");
+  const std::size_t mark = lab_->cable().mark();
+  ::kill(lab_->pspd(From::kA).pid(), SIGSTOP);  // it would put them back
+  box_->ns().sh("tc filter del dev mv0 egress");
+  send_all(own.a.get(), second);
+  ::kill(lab_->pspd(From::kA).pid(), SIGCONT);
+  EXPECT_TRUE(eventually([&] { return lab_->drops(From::kA, "POLICY_ROUTE") > refused; }));
+  EXPECT_EQ(receive(own.b.get(), second.size(), 10s), second) << "once they are back";
+  const auto by_box = [](const Seen& seen) { return seen.octets[15] == 99; };
+  for (const Seen& packet : lab_->cable().since(mark))
+    EXPECT_FALSE(by_box(packet) && open(packet, kVersion, keys.b_rx)) << "sealed under his key";
+}
+
+// What a connection sends when its socket has gone is found by its addresses, which anybody behind
+// a macvlan can write into a packet.
+TEST_F(ContainerRoot, IsNotTakenForADepartedConnectionOfTheHost) {
+  Connection hosts = lab_->connect(Kind::kIpv4);
+  const Secured keys = secure(*lab_, hosts);
+  hosts.a.reset();  // the host's end goes first, to TIME_WAIT
+  EXPECT_TRUE(at_end(hosts.b.get()));
+  hosts.b.reset();
+  EXPECT_TRUE(eventually([&] { return lab_->client(From::kA).associations()->empty(); }));
+  add_macvlan();
+  const UniqueFd wire = box_->packet_socket("mv0");
+  const std::size_t mark = lab_->cable().mark();
+  constexpr std::uint32_t kForged = 0x1234'5678;
+  send_frame(wire, Octets(kEthernet, 0x02),  // to and from anywhere
+             clear_packet(hosts.flow, From::kA, {.seq = kForged, .ack = 1}));
+  const auto forged = [&](const std::optional<Segment>& s) { return s && s->seq == kForged; };
+  EXPECT_TRUE(lab_->cable().find(mark, [&](const Seen& seen) {
+    return of_flow(seen, hosts.flow) && forged(seen.segment);
+  })) << "it goes as it is";
+  for (const Seen& packet : lab_->cable().since(mark))
+    EXPECT_FALSE(forged(open(packet, kVersion, keys.b_rx))) << "sealed under the host's key";
 }
 
 }  // namespace

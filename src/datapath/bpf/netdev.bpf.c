@@ -72,6 +72,13 @@ static __always_inline bool psp_is_ours(const struct psp_sock* sock) {
   return sock->dev_id == psp_dev_id && sock->netns == psp_netns;
 }
 
+/* psp_is_foreign: was the packet sent by a socket of another namespace, as through a macvlan? */
+static __always_inline bool psp_is_foreign(const struct __sk_buff* skb) {
+  const struct sock* sender = skb->sk ? psp_kernel_pointer(skb->sk) : NULL;
+
+  return sender && BPF_CORE_READ(sender, __sk_common.skc_net.net, net_cookie) != psp_netns;
+}
+
 /* psp_parse reads a TCP segment of this netdev's namespace. */
 static __always_inline bool psp_parse(struct __sk_buff* skb, struct psp_segment* segment) {
   if (!psp_parse_segment(skb, ETH_HLEN, segment)) return false;
@@ -158,6 +165,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
   if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
+  if (psp_is_foreign(skb)) return PSP_NEXT;   /* its addresses are not ours */
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
@@ -203,7 +211,7 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
 static __always_inline int psp_supersede(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn && !psp_is_foreign(skb))
     bpf_map_delete_elem(&psp_departed, &segment.tuple);
   return PSP_NEXT;
 }
