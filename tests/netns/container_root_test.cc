@@ -17,6 +17,14 @@ namespace {
 constexpr Version kVersion = Version::kAesGcm128;
 constexpr std::size_t kEthernet = 14;
 
+sockaddr_in ipv4(const char* address, std::uint16_t port) {
+  sockaddr_in name{};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(port);
+  ::inet_pton(AF_INET, address, &name.sin_addr);
+  return name;
+}
+
 class ContainerRoot : public testing::Test {
  protected:
   void SetUp() override {
@@ -48,10 +56,7 @@ class ContainerRoot : public testing::Test {
     constexpr std::size_t kIpv4AndUdp = 28;
     const InNetns inside(lab_->ns(From::kB));
     const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(1000);
-    ::inet_pton(AF_INET, "10.99.0.2", &to.sin_addr);
+    sockaddr_in to = ipv4("10.99.0.2", 1000);
     const std::size_t size = recorded.octets.size() - kIpv4AndUdp;
     EXPECT_EQ(::sendto(fd.get(), recorded.octets.data() + kIpv4AndUdp, size, 0,
                        reinterpret_cast<sockaddr*>(&to), sizeof to),
@@ -73,6 +78,13 @@ class ContainerRoot : public testing::Test {
     frame.insert(frame.end(), packet.begin(), packet.end());
     EXPECT_EQ(::send(socket.get(), frame.data(), frame.size(), 0),
               static_cast<ssize_t>(frame.size()));
+  }
+  // depart ends a connection: the host is left with a TIME_WAIT.
+  void depart(Connection& connection) {
+    connection.a.reset();
+    EXPECT_TRUE(at_end(connection.b.get()));
+    connection.b.reset();
+    EXPECT_TRUE(eventually([&] { return lab_->client(From::kA).associations()->empty(); }));
   }
   // add_macvlan gives the container mv0, 10.77.0.99, on the host's eth0.
   void add_macvlan() {
@@ -169,10 +181,7 @@ TEST_F(ContainerRoot, GetsNoSealUnderAKeyOfTheHostByAMacvlan) {
 TEST_F(ContainerRoot, IsNotTakenForADepartedConnectionOfTheHost) {
   Connection hosts = lab_->connect(Kind::kIpv4);
   const Secured keys = secure(*lab_, hosts);
-  hosts.a.reset();  // the host's end goes first, to TIME_WAIT
-  EXPECT_TRUE(at_end(hosts.b.get()));
-  hosts.b.reset();
-  EXPECT_TRUE(eventually([&] { return lab_->client(From::kA).associations()->empty(); }));
+  depart(hosts);
   add_macvlan();
   const UniqueFd wire = box_->packet_socket("mv0");
   const std::size_t mark = lab_->cable().mark();
@@ -185,6 +194,40 @@ TEST_F(ContainerRoot, IsNotTakenForADepartedConnectionOfTheHost) {
   })) << "it goes as it is";
   for (const Seen& packet : lab_->cable().since(mark))
     EXPECT_FALSE(forged(open(packet, kVersion, keys.b_rx))) << "sealed under the host's key";
+}
+
+TEST_F(ContainerRoot, DoesNotSupersedeADepartedConnectionOfTheHost) {
+  Connection hosts = lab_->connect(Kind::kIpv4);
+  const Secured keys = secure(*lab_, hosts);
+  depart(hosts);
+  add_macvlan();
+  box_->ns().sh("ip addr add 10.77.0.1/24 dev mv0");
+  UniqueFd same;  // the same ports, from the same address
+  {
+    const InNetns inside(box_->ns());
+    same.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  }
+  sockaddr_in from = ipv4("10.77.0.1", hosts.flow.a_port),
+              to = ipv4("10.77.0.2", hosts.flow.b_port);
+  const int on = 1;
+  ::setsockopt(same.get(), SOL_SOCKET, SO_BINDTODEVICE, "mv0", 4);
+  ::setsockopt(same.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  ASSERT_EQ(::bind(same.get(), reinterpret_cast<sockaddr*>(&from), sizeof from), 0);
+  const std::size_t mark = lab_->cable().mark();
+  EXPECT_NE(::connect(same.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  EXPECT_TRUE(lab_->cable().find(mark, [&](const Seen& seen) {
+    return seen.from == From::kA && of_flow(seen, hosts.flow) && (seen.segment->flags & kSyn) != 0;
+  }));
+  // B did not get the last ACK and sends its FIN again: it is opened, and answered sealed.
+  lab_->cable().send(
+      From::kB,
+      seal(clear_packet(
+               hosts.flow, From::kB,
+               {.seq = hosts.flow.b_isn + 1, .ack = hosts.flow.a_isn + 2, .flags = kFin | kAck}),
+           with(kVersion, keys.a_rx)));
+  EXPECT_TRUE(lab_->cable().find(mark, [&](const Seen& seen) {
+    return seen.from == From::kA && open(seen, kVersion, keys.b_rx);
+  }));
 }
 
 }  // namespace

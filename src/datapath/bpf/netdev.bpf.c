@@ -74,9 +74,12 @@ static __always_inline bool psp_is_ours(const struct psp_sock* sock) {
 
 /* psp_is_foreign: was the packet sent by a socket of another namespace, as through a macvlan? */
 static __always_inline bool psp_is_foreign(const struct __sk_buff* skb) {
-  const struct sock* sender = skb->sk ? psp_kernel_pointer(skb->sk) : NULL;
+  const struct bpf_sock* sk = skb->sk;
+  const struct sock* sender;
 
-  return sender && BPF_CORE_READ(sender, __sk_common.skc_net.net, net_cookie) != psp_netns;
+  if (!sk) return false;
+  sender = psp_kernel_pointer(sk);
+  return BPF_CORE_READ(sender, __sk_common.skc_net.net, net_cookie) != psp_netns;
 }
 
 /* psp_parse reads a TCP segment of this netdev's namespace. */
