@@ -113,11 +113,11 @@ struct SoftwareDriver::State {
   explicit State(SoftwareDriverOptions given);
 
   SoftwareDriverOptions options;
-  KeyRing keys;
+  std::atomic<std::size_t> engine_octets{0};  // Rx memory of all engines
   TxTable tx;
   StatsRegistry stats;
   PacketLog packets;
-  std::atomic<std::size_t> engine_octets{0};  // Rx memory of all engines
+  KeyRing keys;
 };
 
 }  // namespace psp::device

@@ -14,7 +14,7 @@
 namespace psp::device {
 
 SoftwareDriver::State::State(SoftwareDriverOptions given)
-    : options(std::move(given)), keys(options), packets(options.packet_numbers) {}
+    : options(std::move(given)), packets(options.packet_numbers), keys(options) {}
 
 SoftwareDriver::SoftwareDriver(SoftwareDriverOptions options)
     : state_(std::make_unique<State>(std::move(options))) {}

@@ -609,10 +609,10 @@ int psp_tap_ingress(struct __sk_buff* skb) {
 }
 
 /*
- * psp_may_seal: is the Tx key that the frame asks for that of its connection? Who sends as root of
- * this namespace can learn the mark, and go past this program (PACKET_QDISC_BYPASS): what keeps him
- * from seals of other namespaces is that pspd has none of their keys at this TAP. This is against
- * accidents, and against who may send here but not administrate.
+ * psp_may_seal: is the Tx key that the frame asks for that of its connection? This keeps out what
+ * gets to the TAP by a route, a bridge or a program that knows no better. A packet socket that
+ * wants can go past it (PACKET_QDISC_BYPASS), and root can take it off: from seals of other
+ * namespaces such a one is kept by pspd, which has none of their keys at this TAP.
  */
 static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
   struct psp_tuple_entry* entry;
