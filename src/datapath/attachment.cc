@@ -45,7 +45,9 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   const InNetns inside(netns_);
   if (!inside.entered()) return std::unexpected(netdev_.name + ": its namespace cannot be entered");
   const std::uint32_t restore = read_restore(netdev_);
-  auto programs = NetdevPrograms::load(secrets, shared, netdev_, tap_.ifindex(), dev_id);
+  Secrets own = secrets;
+  own.mark = Secrets::random().mark;  // root of that namespace can learn it
+  auto programs = NetdevPrograms::load(own, shared, netdev_, tap_.ifindex(), dev_id);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
   if (!programs_->set_versions(versions) || !programs_->set_rotation(rotation) ||

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attachment: a netdev whose sockets use a PSP device. It has a TAP, tc programs and workers of its
-// own, all in the netdev's network namespace; keys and statistics are the device's. A device has
-// one on its main netdev and one on each that is associated with it.
+// own, all in the netdev's network namespace, whose keys its workers have. A device has one on its
+// main netdev and one on each that is associated with it.
 //
 // Threading: the control thread, outside of all InNetns; the workers have threads of their own.
 #pragma once
@@ -35,8 +35,8 @@ struct HostDeviceOptions {
 
 class Attachment {
  public:
-  // open makes the TAP and the workers. `lock` is that of the netdev (see lock_netdev). What is
-  // passed by reference outlives the attachment. Errors: a sentence.
+  // open makes the TAP and the workers. `driver` is the namespace's, `lock` that of the netdev (see
+  // lock_netdev). What is passed by reference outlives the attachment. Errors: a sentence.
   static std::expected<std::unique_ptr<Attachment>, std::string> open(
       const Netns& netns, const Netdev& netdev, UniqueFd lock, device::SoftwareDriver& driver,
       const HostDeviceOptions& options);

@@ -22,9 +22,9 @@ enum class Side { kIngress, kEgress };
 struct Door {
   std::uint32_t ifindex = 0;
   Side side = Side::kIngress;
-  int program = -1;         // descriptor
-  std::uint32_t id = 0;     // of the program
-  std::string name;         // of the program: earlier ones of that name are replaced
+  int program = -1;      // descriptor
+  std::uint32_t id = 0;  // of the program
+  std::string name;      // of the program: earlier ones of that name are replaced
 };
 
 // has_tcx: does this kernel have tcx?

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_device.hh"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <utility>
 
@@ -14,7 +15,7 @@ std::expected<std::unique_ptr<HostDevice>, std::string> HostDevice::attach(
     const HostDeviceOptions& options) {
   std::unique_ptr<HostDevice> device(new HostDevice(context, options));
   auto main = Attachment::open(context.namespaces.home(), netdev, std::move(lock),
-                               device->software_, options);
+                               device->software_.join(netdev.netns), options);
   if (!main) return std::unexpected(main.error());
   device->main_ = std::move(*main);
   if (auto started = device->start(); !started) {
@@ -42,16 +43,26 @@ HostDevice::~HostDevice() {
 std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, UniqueFd lock) {
   const Netns* netns = context_.namespaces.find(netdev.netns);
   if (netns == nullptr) return std::unexpected(netdev.name + " is in an unknown namespace");
-  auto attachment = Attachment::open(*netns, netdev, std::move(lock), software_, options_);
-  if (!attachment) return std::unexpected(attachment.error());
-  auto started =
-      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
-  if (!started) {
-    (*attachment)->detach();
-    return started;
+  const bool known = software_.has(netdev.netns);
+  auto attachment = attach_there(*netns, netdev, std::move(lock));
+  if (!attachment) {
+    if (!known) software_.leave(netdev.netns);
+    return std::unexpected(attachment.error());
   }
   associated_.insert_or_assign(netdev.key(), std::move(*attachment));
   return {};
+}
+
+std::expected<std::unique_ptr<Attachment>, std::string> HostDevice::attach_there(
+    const Netns& netns, const Netdev& netdev, UniqueFd lock) {
+  auto attachment =
+      Attachment::open(netns, netdev, std::move(lock), software_.join(netdev.netns), options_);
+  if (!attachment) return attachment;
+  auto started =
+      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
+  if (started) return attachment;
+  (*attachment)->detach();
+  return std::unexpected(started.error());
 }
 
 void HostDevice::disassociate(device::NetdevKey netdev) {
@@ -86,6 +97,12 @@ device::Result<std::uint8_t> HostDevice::key_rotate(std::uint8_t proposed) {
   // An element of an array always has its place: this does not fail.
   for_each_attachment([&](Attachment& attachment) { (void)attachment.set_rotation(rotation_); });
   return done;
+}
+
+void HostDevice::netns_unused(std::uint64_t netns) {
+  // Workers are never left without their driver, whatever the core believes.
+  const auto there = [netns](const auto& entry) { return entry.first.netns == netns; };
+  if (std::ranges::none_of(associated_, there)) software_.leave(netns);
 }
 
 DropCounts HostDevice::drops() const {

@@ -75,8 +75,8 @@ std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,
   if (file) return std::move(*file);
   if (file.error() == EAGAIN || file.error() == EACCES)
     return std::unexpected(fmt::format("{} already has a pspd: stop that one first", name));
-  return std::unexpected(fmt::format("{} cannot be locked for this pspd: {}", name,
-                                     std::strerror(file.error())));
+  return std::unexpected(
+      fmt::format("{} cannot be locked for this pspd: {}", name, std::strerror(file.error())));
 }
 
 }  // namespace psp::datapath

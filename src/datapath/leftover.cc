@@ -180,8 +180,7 @@ std::uint32_t read_restore(const Netdev& netdev) {
 
 void remove_from(const Netdev& netdev, const Leftover& leftover) {
   bool theirs = false;
-  for_each_at(netdev,
-              [&](int program) { theirs |= uses_map(program, leftover.assoc_map_id); });
+  for_each_at(netdev, [&](int program) { theirs |= uses_map(program, leftover.assoc_map_id); });
   if (!theirs) return;
   const std::uint32_t restore = read_restore(netdev);
   for (const auto& [side, name] : kNetdevPrograms) (void)take_off(netdev.ifindex, side, name);
@@ -248,8 +247,8 @@ std::expected<std::vector<Noted>, std::string> noted_sockets(int noted_map) {
     const int result = bpf_map_lookup_batch(noted_map, const_cast<void*>(from), &next,
                                             cookies.data(), entries.data(), &count, nullptr);
     if (result != 0 && errno != ENOENT)
-      return std::unexpected(fmt::format("the list of secured sockets cannot be read: {}",
-                                         std::strerror(errno)));
+      return std::unexpected(
+          fmt::format("the list of secured sockets cannot be read: {}", std::strerror(errno)));
     more = result == 0;
     position = next;
     for (std::uint32_t i = 0; i < count; i++)

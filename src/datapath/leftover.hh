@@ -48,7 +48,8 @@ void remove_from_cgroup(const Leftover& leftover);
 // Ended is what became of secured sockets.
 struct Ended {
   std::unordered_set<std::uint64_t> aborted;  // cookies
-  std::size_t left = 0;  // listed, and not to be aborted (a kernel without CONFIG_INET_DIAG_DESTROY)
+  std::size_t left =
+      0;  // listed, and not to be aborted (a kernel without CONFIG_INET_DIAG_DESTROY)
 };
 
 // end_secured_sockets aborts every socket of `assoc_map` that has a Tx key and that the kernel

@@ -131,15 +131,18 @@ class NetdevProgramsTest : public testing::Test {
   void SetUp() override {
     if (!netns_.entered()) GTEST_SKIP() << netns_.why();
     loopback_up();
-    const auto home = Netns::current();
-    ASSERT_TRUE(home);
-    home_ = home->cookie();
     secrets_ = Secrets::random();
     auto shared = SocketPrograms::load(secrets_, 1024, nullptr);
     if (!shared) GTEST_SKIP() << "needs BPF: " << shared.error();
     shared_.emplace(std::move(*shared));
+    here_ = Netns::current().value().cookie();
+    load(here_);
+  }
+
+  // load has new programs, for a netdev of that namespace.
+  void load(std::uint64_t netns) {
     Netdev netdev;
-    netdev.netns = home_;
+    netdev.netns = netns;
     netdev.ifindex = ::if_nametoindex("lo");
     netdev.name = "lo";
     netdev.mac = kMac;
@@ -180,10 +183,10 @@ class NetdevProgramsTest : public testing::Test {
   }
 
   test::PrivateNetns netns_;
-  std::uint64_t home_ = 0;  // the cookie of that namespace
   Secrets secrets_;
   std::optional<SocketPrograms> shared_;
   std::optional<NetdevPrograms> programs_;
+  static inline std::uint64_t here_ = 0;  // cookie of this namespace
 };
 
 // --- ingress, from the wire -------------------------------------------------------------------
@@ -303,10 +306,10 @@ TEST_F(NetdevProgramsTest, TapTakesOnlyWhatTheNetdevsProgramsSend) {
 class EgressTest : public NetdevProgramsTest {
  protected:
   // depart notes a connection with a Tx key whose socket has gone.
-  void depart(const Flow& flow, std::uint64_t epoch, std::optional<std::uint64_t> netns = {},
+  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = here_,
               std::uint16_t dev_id = kDevId) {
     psp_tuple tuple{};
-    tuple.netns = netns.value_or(home_);
+    tuple.netns = netns;
     tuple.family = flow.family;
     tuple.local_port = htons(flow.local_port);
     tuple.remote_port = htons(flow.remote_port);
@@ -348,8 +351,17 @@ TEST_F(EgressTest, SealsThePacketsOfADepartedConnection) {
 TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
   for (const unsigned family : {4u, 6u}) {
     const Flow flow{family, 1000, 2000};
-    depart(flow, secrets_.epoch, home_ + 1);
+    depart(flow, secrets_.epoch, here_ + 1);
     EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kNext);
+  }
+}
+
+TEST_F(EgressTest, WhatASocketOfAnotherNamespaceSendsIsOfNoDepartedConnection) {
+  load(here_ + 1);  // the socket that sends in these tests is here
+  for (const unsigned family : {4u, 6u}) {
+    const Flow flow{family, 1000, 2000};
+    depart(flow, secrets_.epoch, here_ + 1);
+    EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x10)).verdict, kNext);
   }
 }
 
@@ -364,7 +376,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
     depart(flow, secrets_.epoch);
     EXPECT_EQ(asks_for(0x01020304), TC_ACT_OK);
     EXPECT_EQ(asks_for(0x01020305), kShot) << "somebody else's key";
-    depart(flow, secrets_.epoch, home_, kDevId + 1);
+    depart(flow, secrets_.epoch, here_, kDevId + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another device";
     depart(flow, secrets_.epoch + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another pspd";
@@ -373,7 +385,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
 
 TEST_F(EgressTest, LetsNothingOfAnotherDevicesConnectionOut) {
   const Flow flow{4, 1000, 2000};
-  depart(flow, secrets_.epoch, home_, kDevId + 1);
+  depart(flow, secrets_.epoch, here_, kDevId + 1);
   EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kShot);
   EXPECT_EQ(drops(Drop::POLICY_ROUTE), 1u);
 }
@@ -443,6 +455,7 @@ class DeliverTest : public NetdevProgramsTest, public testing::WithParamInterfac
     sock.generation = 3;
     sock.version = 1;
     sock.dev_id = kDevId;
+    sock.netns = here_;
     if (change) change(sock);
     const int fd = socket_.get();
     ASSERT_EQ(bpf_map_update_elem(shared_->assoc_map(), &fd, &sock, BPF_ANY), 0);
@@ -476,12 +489,14 @@ TEST_P(DeliverTest, AnySegmentThatDiffersIsDropped) {
   EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 4u);
 }
 
-TEST_P(DeliverTest, AnotherDevicesOrDaemonsAssociationDoesNotMatch) {
+TEST_P(DeliverTest, AnotherDevicesDaemonsOrNamespacesAssociationDoesNotMatch) {
   associate([](psp_sock& sock) { sock.dev_id = kDevId + 1; });
   EXPECT_EQ(deliver().verdict, kShot);
   associate([](psp_sock& sock) { sock.epoch++; });
   EXPECT_EQ(deliver().verdict, kShot);
-  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 2u);
+  associate([](psp_sock& sock) { sock.netns++; });
+  EXPECT_EQ(deliver().verdict, kShot) << "another namespace's";
+  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 3u);
 }
 
 TEST_P(DeliverTest, AnAssociationDiesAtTheSecondRotationForGood) {
@@ -544,12 +559,12 @@ class TooBigTest : public DeliverTest {
  protected:
   static constexpr std::uint32_t kSpi = 0x00c0ffee;
 
-  void connect_by_spi(std::optional<std::uint64_t> netns = {}) {
+  void connect_by_spi(std::uint64_t netns = here_) {
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
     psp_tx_spi key{};
     psp_tuple tuple{};
     key.family = tuple.family = GetParam();
-    key.netns = tuple.netns = netns.value_or(home_);
+    key.netns = tuple.netns = netns;
     key.spi = htonl(kSpi);
     if (GetParam() == 4)
       wire::store_be<std::uint32_t>(key.remote, INADDR_LOOPBACK);
@@ -585,7 +600,7 @@ TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsNobodys) {
 }
 
 TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsAnotherNamespaces) {
-  connect_by_spi(home_ + 1);
+  connect_by_spi(here_ + 1);
   const Octets frame = too_big(GetParam(), kSpi, 1400);
   EXPECT_EQ(run("psp_ingress", frame).frame, frame);
 }
@@ -626,7 +641,7 @@ class GuardTest : public DeliverTest {
   void SetUp() override {
     DeliverTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    lo_ = {home_, ::if_nametoindex("lo")};
+    lo_ = {here_, ::if_nametoindex("lo")};
     bystander_ = door("psp_ingress");
     ASSERT_TRUE(make_clsact(lo_.ifindex, "lo"));
     stand(bystander_);
@@ -708,7 +723,7 @@ TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
 TEST_P(GuardTest, TheProgramOfAnEarlierPspdIsReplaced) {
   stand(bystander_);
   Netdev netdev;
-  netdev.netns = home_;
+  netdev.netns = here_;
   netdev.ifindex = lo_.ifindex;
   netdev.name = "lo";
   const auto later = NetdevPrograms::load(secrets_, *shared_, netdev, kTap, kDevId);

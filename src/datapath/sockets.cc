@@ -197,7 +197,8 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
   const bool reserved = reserve_options(fd, true);
   const auto after = view(fd);
   if (after)
-    binding->second.driver->set_clear_boundary(association.tx_handle, after->clear_boundary);
+    binding->second.driver->set_clear_boundary(association.netdev.netns, association.tx_handle,
+                                               after->clear_boundary);
   if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
   return {};
 }

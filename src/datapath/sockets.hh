@@ -11,7 +11,7 @@
 #include <map>
 
 #include <psp/device/core.hh>
-#include <psp/device/software_driver.hh>
+#include <psp/device/software_device.hh>
 
 #include "bpf/abi.h"
 #include "netns.hh"
@@ -27,7 +27,7 @@ class KernelSockets final : public device::SocketOps {
 
   // Binding is what the sockets of a device need of it.
   struct Binding {
-    device::SoftwareDriver* driver = nullptr;
+    device::SoftwareDevice* driver = nullptr;
     const std::uint32_t* rotation = nullptr;  // how often it has rotated its keys
   };
   void bind_device(std::uint16_t dev_id, const Binding& binding) { bindings_[dev_id] = binding; }

@@ -32,6 +32,7 @@ struct Core::Record {
   Device device;
   bool registered = true;
   std::list<Association> active, previous, stale;
+  std::map<std::uint64_t, std::size_t> in_netns;  // associations by namespace, none with 0
 
   bool unused() const { return active.empty() && previous.empty() && stale.empty(); }
 
@@ -57,7 +58,7 @@ struct Core::Target {
 
 namespace {
 
-// netdev_in is the device's netdev in that namespace, the main one if it has none there.
+// netdev_in is the device's netdev in that namespace, where it must be visible.
 NetdevKey netdev_in(const Device& device, std::uint64_t netns) {
   if (device.netdev.netns == netns) return device.netdev;
   const auto found = std::ranges::find(device.associated, netns, &NetdevKey::netns);
@@ -107,7 +108,7 @@ void Core::remove_device(std::uint16_t id) {
   for (auto* list : {&record->active, &record->previous, &record->stale})
     for (Association& association : *list)
       if (association.tx_spi) {
-        record->device.driver->tx_key_del(association.tx_handle);
+        record->device.driver->tx_key_del(association.netdev.netns, association.tx_handle);
         association.tx_handle = 0;
       }
   by_netdev_.erase(record->device.netdev);
@@ -278,6 +279,14 @@ void Core::disassociate(Record& record, NetdevKey netdev) {
   netdevs_->detach(record.device, netdev);
   listener_->device_changed(record.device);
   if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);
+  tell_if_unused(record, netdev.netns);
+}
+
+// tell_if_unused lets the driver forget the keys of a namespace where nothing can use them again.
+// Associations can: their sockets are only blocked until a netdev there has the device again.
+void Core::tell_if_unused(const Record& record, std::uint64_t netns) {
+  if (record.registered && !record.device.visible_in(netns) && !record.in_netns.contains(netns))
+    record.device.driver->netns_unused(netns);
 }
 
 void Core::netdev_gone(NetdevKey netdev) {
@@ -312,6 +321,8 @@ Result<Core::Target> Core::find_target(const AssocRequest& request, Caller calle
   if (!request.dev_id) return fail_missing(Field::kDevId);
   const Result<Record*> named = find_visible(*request.dev_id, caller);
   if (!named) return std::unexpected(named.error());
+  if (!(*named)->device.visible_in(socket->netns))  // it has no keys there
+    return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
   return Target{*request.fd, *socket, *named, netdev_in((*named)->device, socket->netns)};
 }
 
@@ -331,7 +342,7 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   if (!version) return std::unexpected(version.error());
 
   Device& device = target->record->device;
-  Result<RxKey> rx_key = device.driver->rx_spi_alloc(*version);
+  Result<RxKey> rx_key = device.driver->rx_spi_alloc(target->netdev.netns, *version);
   if (!rx_key) return std::unexpected(rx_key.error());
 
   const std::uint64_t cookie = target->socket.cookie;
@@ -353,6 +364,7 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   }
   auto& active = target->record->active;
   active.push_back(association);
+  ++target->record->in_netns[association.netdev.netns];
   associations_.emplace(cookie,
                         Entry{target->record, std::prev(active.end()), device.key_rotations});
   return RxAssocReply{device.id, std::move(*rx_key)};
@@ -407,13 +419,14 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   // switched, packets may look for the key, and a refused switch can be undone while a made one
   // cannot.
   Driver& driver = *target->record->device.driver;
-  const Result<std::uint32_t> handle = driver.tx_key_add(*version, tx_key->spi, tx_key->key);
+  const std::uint64_t netns = (*association)->netdev.netns;
+  const Result<std::uint32_t> handle = driver.tx_key_add(netns, *version, tx_key->spi, tx_key->key);
   if (!handle) return std::unexpected(handle.error());
   Association next = **association;
   next.tx_spi = tx_key->spi;
   next.tx_handle = *handle;
   if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
-    driver.tx_key_del(*handle);
+    driver.tx_key_del(netns, *handle);
     Error error = attached.error();
     error.field = Field::kNone;
     return std::unexpected(error);
@@ -428,9 +441,14 @@ void Core::release(std::uint64_t cookie) {
   const Entry entry = it->second;
   associations_.erase(it);
   Record& record = *entry.record;
+  const std::uint64_t netns = entry.association->netdev.netns;
   if (entry.association->tx_spi && record.registered)
-    record.device.driver->tx_key_del(entry.association->tx_handle);
+    record.device.driver->tx_key_del(netns, entry.association->tx_handle);
   record.list_of(*entry.association, entry.birth).erase(entry.association);
+  if (--record.in_netns[netns] == 0) {
+    record.in_netns.erase(netns);
+    tell_if_unused(record, netns);
+  }
   drop_record_if_unused(record);
 }
 

@@ -26,6 +26,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::Pair;
 using testing::UnorderedElementsAre;
 
 constexpr int kFd = 3;
@@ -755,7 +756,64 @@ TEST_F(CoreTest, WithoutRouteTheNetdevIsOneOfTheSocketsNamespace) {
   };
   EXPECT_EQ(netdev_of(kMain, 1), (NetdevKey{kMain, kIfindex}));
   EXPECT_EQ(netdev_of(kPod, 2), (NetdevKey{kPod, 50}));
-  EXPECT_EQ(netdev_of(kOther, 3), (NetdevKey{kMain, kIfindex}));
+}
+
+TEST_F(CoreTest, WhereADeviceHasNoNetdevItHasNoKeys) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  sockets.sockets[kFd].info.netns = kOther;
+  AssocRequest r = tx_request();
+  r.dev_id = dev;
+  const Error refused =
+      error(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
+  for (const auto caller : {Core::Caller{}, Core::Caller{kMain}, Core::Caller{kPod}}) {
+    EXPECT_EQ(core.rx_assoc(r, caller).error(), refused);
+    EXPECT_EQ(core.tx_assoc(r, caller).error(), refused);
+  }
+  EXPECT_THAT(driver.asked_in, IsEmpty());
+}
+
+TEST_F(CoreTest, KeysAreOfTheSocketsNamespaceWhoeverAsks) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  sockets.sockets[kFd].info.netns = kPod;
+  sockets.sockets[kFd].info.route_ifindex = 50;
+  add_socket(4, 2000);
+  for (const int fd : {kFd, 4}) {
+    ASSERT_TRUE(core.rx_assoc(request(fd), fd == 4 ? kPod : kMain));
+    ASSERT_TRUE(core.tx_assoc(tx_request(fd), fd == 4 ? kPod : kMain));
+  }
+  EXPECT_THAT(driver.asked_in, ElementsAre(kPod, kMain));
+  EXPECT_THAT(driver.key_netns, ElementsAre(Pair(1u, kPod), Pair(2u, kMain)));
+  core.release(kCookie);
+  core.release(2000);
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  EXPECT_EQ(driver.bad_deletes, 0);
+}
+
+TEST_F(CoreTest, ANamespaceIsUnusedWithoutNetdevAndAssociation) {
+  const auto secure = [&] {
+    sockets.sockets[kFd].info.netns = kPod;
+    sockets.sockets[kFd].info.route_ifindex = 50;
+    ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+    ASSERT_TRUE(core.rx_assoc(request()));
+    ASSERT_TRUE(core.tx_assoc(tx_request()));
+  };
+  secure();
+  ASSERT_TRUE(core.dev_disassoc(kMain, dev, 50, 1));
+  EXPECT_THAT(driver.unused, IsEmpty()) << "its socket is blocked and may be let go on";
+  core.release(kCookie);
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  driver.unused.clear();
+  sockets.sockets[kFd].attached.reset();
+  secure();
+  core.release(kCookie);
+  EXPECT_THAT(driver.unused, IsEmpty()) << "its netdev can have others";
+  core.netdev_gone({kPod, 50});
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
+  add_socket(4, 2000);
+  ASSERT_TRUE(core.rx_assoc(request(4)));
+  core.release(2000);
+  EXPECT_THAT(driver.unused, ElementsAre(kPod)) << "the main namespace is never unused";
 }
 
 TEST_F(CoreTest, TheFirstReleaseTakesAnyTcpState) {

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdexcept>
@@ -21,6 +22,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
+
+#include "hooks.hh"
 
 namespace psp::lab {
 namespace {
@@ -81,6 +84,15 @@ Netns::Netns() {
     if (::unshare(CLONE_NEWNET) == 0) fd_ = this_netns();
   }).join();
   if (!fd_) throw failure("unshare(CLONE_NEWNET)");
+  calm();
+}
+
+Netns::Netns(UniqueFd fd) : fd_(std::move(fd)) {
+  if (!fd_) throw failure("no network namespace");
+  calm();
+}
+
+void Netns::calm() const {
   for (const char* where : {"all", "default"}) {
     write_sysctl(*this, fmt::format("net/ipv4/conf/{}/rp_filter", where), "0");
     write_sysctl(*this, fmt::format("net/ipv6/conf/{}/accept_dad", where), "0");
@@ -233,6 +245,13 @@ bool feature(const Netns& netns, const std::string& device, const std::string& n
 
 void set_feature(const Netns& netns, const std::string& device, const std::string& name, bool on) {
   netns.sh(fmt::format("ethtool -K {} {} {}", device, name, on ? "on" : "off"));
+}
+
+bool take_program_off(const Netns& netns, const std::string& netdev, bool egress) {
+  const InNetns inside(netns);
+  return datapath::take_off(::if_nametoindex(netdev.c_str()),
+                            egress ? datapath::Side::kEgress : datapath::Side::kIngress,
+                            egress ? "psp_egress" : "psp_ingress");
 }
 
 }  // namespace psp::lab

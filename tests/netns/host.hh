@@ -30,6 +30,7 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
 class Netns {
  public:
   Netns();
+  explicit Netns(UniqueFd fd);  // one that is there already
   int fd() const { return fd_.get(); }
 
   // sh runs a shell command inside and returns what it prints; a failure fails the test.
@@ -38,6 +39,7 @@ class Netns {
   bool try_sh(const std::string& command) const;
 
  private:
+  void calm() const;
   UniqueFd fd_;
 };
 
@@ -52,6 +54,10 @@ class InNetns {
  private:
   UniqueFd before_;
 };
+
+// take_program_off takes pspd's program off one side of a netdev, at all hooks, as only root of the
+// host can.
+bool take_program_off(const Netns& netns, const std::string& netdev, bool egress);
 
 // write_sysctl writes a file of /proc/sys as the namespace has it.
 void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);

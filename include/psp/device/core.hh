@@ -41,8 +41,8 @@ struct SocketInfo {
 struct Association {
   std::uint64_t cookie = 0;
   std::uint16_t dev_id = 0;
-  NetdevKey netdev{};  // the device's that the socket's route led to at rx-assoc, else the one in
-                       // the socket's namespace, else the main one
+  NetdevKey netdev{};  // the device's that the socket's route led to at rx-assoc, else one in the
+                       // socket's namespace: the keys are those of that namespace
   Version version = Version::kAesGcm128;
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
@@ -212,7 +212,8 @@ class Core {
   // driver's; the generation proposed to a driver that failed counts as used, as in the kernel.
   Result<const Device*> key_rotate(std::uint32_t id, Caller caller = {});
   // rx_assoc and tx_assoc check in the order of the kernel; the table is in docs/protocol.md. A
-  // refused rx_assoc may have used up an SPI.
+  // refused rx_assoc may have used up an SPI. Keys are those of the socket's namespace, and where
+  // the device has no netdev it has none: EOPNOTSUPP (kSockFd).
   Result<RxAssocReply> rx_assoc(const AssocRequest& request, Caller caller = {});
   Result<void> tx_assoc(const AssocRequest& request, Caller caller = {});
   Result<DeviceStats> stats(std::uint32_t id, Caller caller = {});
@@ -262,6 +263,7 @@ class Core {
                                 std::optional<std::uint32_t> ifindex,
                                 std::optional<std::int32_t> nsid);
   void disassociate(Record& record, NetdevKey netdev);
+  static void tell_if_unused(const Record& record, std::uint64_t netns);
   bool fit(const SocketInfo& socket) const;
   Result<Target> find_target(const AssocRequest& request, Caller caller);
   Result<Version> check_version(const Record& record, const AssocRequest& request) const;

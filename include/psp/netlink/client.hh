@@ -121,7 +121,7 @@ struct DaemonInfo {
     std::string tap;
     std::uint32_t mtu = 0;
     std::uint32_t generation = 0;
-    std::uint64_t spi_remaining = 0;
+    std::uint64_t spi_remaining = 0;  // in the namespace that has the fewest
     std::vector<std::pair<std::string, std::uint64_t>> drops;  // by reason, nonzero ones
   };
   std::vector<Device> devices;

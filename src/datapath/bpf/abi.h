@@ -81,6 +81,7 @@ struct psp_sock {
   psp_u32 fence;           /* means nothing: see psp_barrier */
   psp_u32 guard_program;   /* id of the program that must stand first on the way out ... */
   psp_u64 guarded;         /* ... as psp_guard has it: psp_guard_version << 32 | ifindex */
+  psp_u64 netns;           /* of the socket: the keys are those of that namespace */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */

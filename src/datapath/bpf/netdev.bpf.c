@@ -75,6 +75,24 @@ static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 
   return bpf_redirect(psp_tap_ifindex, 0);
 }
 
+/*
+ * psp_is_ours: is the association one of this device's, with keys of this namespace? A packet that
+ * comes from another namespace without passing IP may still have the socket that sent it.
+ */
+static __always_inline bool psp_is_ours(const struct psp_sock* sock) {
+  return sock->dev_id == psp_dev_id && sock->netns == psp_netns;
+}
+
+/* psp_is_foreign: was the packet sent by a socket of another namespace, as through a macvlan? */
+static __always_inline bool psp_is_foreign(const struct __sk_buff* skb) {
+  const struct bpf_sock* sk = skb->sk;
+  const struct sock* sender;
+
+  if (!sk) return false;
+  sender = psp_kernel_pointer(sk);
+  return BPF_CORE_READ(sender, __sk_common.skc_net.net, net_cookie) != psp_netns;
+}
+
 /* psp_parse reads a TCP segment of this netdev's namespace. */
 static __always_inline bool psp_parse(struct __sk_buff* skb, struct psp_segment* segment) {
   if (!psp_parse_segment(skb, ETH_HLEN, segment)) return false;
@@ -161,6 +179,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
   if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
+  if (psp_is_foreign(skb)) return PSP_NEXT;   /* its addresses are not ours */
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
@@ -240,7 +259,7 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
 static __always_inline int psp_supersede(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn && !psp_is_foreign(skb))
     bpf_map_delete_elem(&psp_departed, &segment.tuple);
   return PSP_NEXT;
 }
@@ -269,7 +288,7 @@ int psp_egress(struct __sk_buff* skb) {
   if (sock->state >= PSP_STATES) return psp_drop(PSP_DROP_TX_NO_ASSOC);
   if (psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
   if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
-  if (sock->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
+  if (!psp_is_ours(sock)) return psp_drop(PSP_DROP_POLICY_ROUTE);
   if (skb->vlan_present || !psp_is_ip(skb) || !psp_parse(skb, &segment))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   /* Data in a SYN: pspd could have to cut it. TCP sends it again behind the SYN. */
@@ -329,7 +348,7 @@ static __always_inline bool psp_matches(const struct psp_device_config* device,
   __be32 spi;
 
   __builtin_memcpy(&spi, tag->value, sizeof spi);
-  return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->rx_spi == bpf_ntohl(spi) &&
+  return sock->epoch == psp_epoch && psp_is_ours(sock) && sock->rx_spi == bpf_ntohl(spi) &&
          !psp_is_dead(sock->rotation, device->rotation) && sock->generation == tag->info &&
          (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
@@ -637,8 +656,10 @@ int psp_tap_ingress(struct __sk_buff* skb) {
 }
 
 /*
- * psp_may_seal: does the Tx key that the frame asks for belong to a connection of this namespace?
- * Whoever is root in a container can learn the mark, and must not get seals of others by it.
+ * psp_may_seal: is the Tx key that the frame asks for that of its connection? This keeps out what
+ * gets to the TAP by a route, a bridge or a program that knows no better. A packet socket that
+ * wants can go past it (PACKET_QDISC_BYPASS), and root can take it off: from seals of other
+ * namespaces such a one is kept by pspd, which has none of their keys at this TAP.
  */
 static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
   struct psp_tuple_entry* entry;
@@ -653,7 +674,7 @@ static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
   sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
   sock = sk ? bpf_sk_storage_get(&psp_assoc, sk, 0, 0) : NULL;
   if (sock)
-    return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->state >= PSP_STATE_TX &&
+    return sock->epoch == psp_epoch && psp_is_ours(sock) && sock->state >= PSP_STATE_TX &&
            sock->tx_handle == bpf_ntohl(handle);
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return false;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);

@@ -83,7 +83,8 @@ static __always_inline bool psp_has_sequence(const struct bpf_sock* sk) {
   return sk->state != PSP_TCP_CLOSE && sk->state != PSP_TCP_SYN_SENT && sk->state != PSP_TCP_LISTEN;
 }
 
-static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
+static __always_inline int psp_rx_attach(struct bpf_sockopt* ctx, struct bpf_sock* sk,
+                                         const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
   __u32 end;
@@ -102,6 +103,7 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   sock->dev_id = request->dev_id;
   sock->generation = request->generation;
   sock->version = request->version;
+  sock->netns = bpf_get_netns_cookie(ctx);
   sock->epoch = psp_epoch;
   if (!psp_has_sequence(sk)) {
     sock->state = PSP_STATE_RX;
@@ -222,7 +224,7 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
   switch (ctx->optname) {
     case PSP_SO_RX_ATTACH:
-      result = psp_rx_attach(sk, request);
+      result = psp_rx_attach(ctx, sk, request);
       break;
     case PSP_SO_TX_ATTACH:
       result = psp_tx_attach(sk, request);

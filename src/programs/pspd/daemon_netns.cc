@@ -156,12 +156,21 @@ void Daemon::check_namespaces() {
   for (const std::uint64_t netns : deserted) leave(netns);
 }
 
-// leave gives up a namespace that has no process and no socket of anybody else: it ends with that.
+// leave gives up a namespace that has no process and no socket of anybody else: it ends with that,
+// and the keys of what was there go at once.
 void Daemon::leave(std::uint64_t netns) {
   for (const NetdevKey key : associated_netdevs()) {
     if (key.netns != netns) continue;
     spdlog::info("a namespace with a netdev associated with a PSP device has ended");
     core_->netdev_gone(key);
+  }
+  std::vector<std::uint64_t> ended;
+  core_->for_each_association([&](const device::Association& association) {
+    if (association.netdev.netns == netns) ended.push_back(association.cookie);
+  });
+  for (const std::uint64_t cookie : ended) {
+    core_->release(cookie);
+    sockets_->forget(cookie);
   }
   listeners_.erase(netns);
   programs_->forget(netns);

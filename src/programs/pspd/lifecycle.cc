@@ -145,9 +145,9 @@ std::expected<void, std::string> Daemon::attach_programs(const std::vector<Claim
   }
   const auto earlier = take_over(netdevs);
   if (!earlier) return std::unexpected(earlier.error());
-  auto programs = datapath::SocketPrograms::load(
-      secrets_, options_.max_connections,
-      earlier->empty() ? nullptr : &earlier->front().leftover.maps);
+  auto programs =
+      datapath::SocketPrograms::load(secrets_, options_.max_connections,
+                                     earlier->empty() ? nullptr : &earlier->front().leftover.maps);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
   if (auto attached = programs_->attach(); !attached) return attached;
