@@ -97,6 +97,7 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
   if (info.cookie == 0) get_option(fd, SO_COOKIE, info.cookie);
   info.established = seen->tcp_state == kTcpEstablished;
   info.route_ifindex = seen->route_ifindex;
+  info.uid = seen->uid;
   return info;
 }
 

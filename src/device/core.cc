@@ -334,12 +334,22 @@ Result<Version> Core::check_version(const Record& record, const AssocRequest& re
   return *request.version;
 }
 
+Result<void> Core::check_limits(const SocketInfo& socket) const {
+  if (associations_.size() >= limits_.all)
+    return fail(ENOSPC, "Too many PSP associations", Field::kSockFd);
+  const auto own = of_user_.find(socket.uid);
+  if (socket.uid != 0 && own != of_user_.end() && own->second >= limits_.of_a_user)
+    return fail(EDQUOT, "Too many PSP associations of this user", Field::kSockFd);
+  return {};
+}
+
 Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) {
   const Result<Target> target = find_target(request, caller);
   if (!target) return std::unexpected(target.error());
   if (!request.version) return fail_missing(Field::kVersion);
   const Result<Version> version = check_version(*target->record, request);
   if (!version) return std::unexpected(version.error());
+  if (auto room = check_limits(target->socket); !room) return std::unexpected(room.error());
 
   Device& device = target->record->device;
   Result<RxKey> rx_key = device.driver->rx_spi_alloc(target->netdev.netns, *version);
@@ -356,7 +366,8 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
                                 .netdev = target->netdev,
                                 .version = *version,
                                 .generation = device.generation,
-                                .rx_spi = rx_key->spi};
+                                .rx_spi = rx_key->spi,
+                                .uid = target->socket.uid};
   if (auto attached = sockets_.rx_attach(target->fd, association); !attached) {
     Error error = attached.error();
     error.field = Field::kSockFd;
@@ -365,6 +376,7 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   auto& active = target->record->active;
   active.push_back(association);
   ++target->record->in_netns[association.netdev.netns];
+  ++of_user_[association.uid];
   associations_.emplace(cookie,
                         Entry{target->record, std::prev(active.end()), device.key_rotations});
   return RxAssocReply{device.id, std::move(*rx_key)};
@@ -442,6 +454,8 @@ void Core::release(std::uint64_t cookie) {
   associations_.erase(it);
   Record& record = *entry.record;
   const std::uint64_t netns = entry.association->netdev.netns;
+  if (const auto own = of_user_.find(entry.association->uid); --own->second == 0)
+    of_user_.erase(own);
   if (entry.association->tx_spi && record.registered)
     record.device.driver->tx_key_del(netns, entry.association->tx_handle);
   record.list_of(*entry.association, entry.birth).erase(entry.association);

@@ -236,6 +236,25 @@ TEST_F(CoreTest, RefusedRxAssocLeavesNothing) {
   EXPECT_EQ(assoc(), nullptr);
 }
 
+TEST_F(CoreTest, AUserCannotHaveAllAssociationsAndRootCan) {
+  core.set_limits({.all = 5, .of_a_user = 2});
+  const auto ask = [this](int fd, std::uint32_t uid) {
+    add_socket(fd, static_cast<std::uint64_t>(fd));
+    sockets.sockets[fd].info.uid = uid;
+    const auto done = core.rx_assoc(request(fd));
+    return done ? 0 : done.error().sys_errno;
+  };
+  EXPECT_EQ(ask(11, 1000), 0);
+  EXPECT_EQ(ask(12, 1000), 0);
+  EXPECT_EQ(ask(13, 1000), EDQUOT);
+  EXPECT_EQ(ask(14, 1001), 0) << "another user";
+  EXPECT_EQ(ask(15, 0), 0);
+  EXPECT_EQ(ask(16, 0), 0);
+  EXPECT_EQ(ask(17, 0), ENOSPC) << "there is an end for root, too";
+  core.release(11);
+  EXPECT_EQ(ask(13, 1000), 0) << "room again";
+}
+
 TEST_F(CoreTest, AssocDoesNotLookAtEnabledVersions) {
   EXPECT_EQ(core.find_device(dev).value()->config.versions_ena.bits, 0u);
   EXPECT_TRUE(core.rx_assoc(request()));

@@ -141,7 +141,7 @@ struct psp_sock_view {
   psp_u32 clear_boundary;
   psp_u32 mss;      /* the socket's mss_cache */
   psp_u32 rotation; /* the association's */
-  psp_u32 reserved;
+  psp_u32 uid;      /* whose socket it is, as the initial user namespace has it */
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */

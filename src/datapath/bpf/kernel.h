@@ -100,8 +100,13 @@ struct sock_common {
   __u32 skc_tw_rcv_nxt;
 };
 
+typedef struct {
+  __u32 val;
+} kuid_t;
+
 struct sock {
   struct sock_common __sk_common;
+  kuid_t sk_uid;
   struct dst_entry* sk_dst_cache;
 };
 

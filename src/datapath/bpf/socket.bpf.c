@@ -314,6 +314,7 @@ static __always_inline void psp_view_tcp(struct psp_sock_view* view, struct bpf_
   view->clear_boundary = sock ? sock->clear_boundary : 0;
   view->mss = BPF_CORE_READ(tcp, mss_cache);
   view->rotation = sock ? sock->rotation : 0;
+  view->uid = BPF_CORE_READ((const struct sock*)tcp, sk_uid.val);
 }
 
 SEC("cgroup/getsockopt")

@@ -81,6 +81,7 @@ std::expected<void, std::string> Daemon::bring_up() {
   sockets_->set_any_state(options_.compat == device::Compat::kLinux618);
   core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
   core_->set_compat(options_.compat);
+  core_->set_limits({options_.max_connections, options_.max_connections / 2});
   server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));
   core_->set_listener(server_.get());
   auto destroyed = datapath::DestroyEvents::open();
