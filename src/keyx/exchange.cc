@@ -134,6 +134,7 @@ Step Exchange::begin() {
       return stay_on_tls("the other end did not announce PSP in its TLS handshake");
     return fail(ErrorCode::kNoPsp, "the other end did not announce PSP in its TLS handshake");
   }
+  if (auto error = keep_urgent_inline(tls_->fd())) return fail(std::move(*error));
   if (!make_marks())
     return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
   const Availability availability = ops_.available(tls_->fd());
@@ -438,6 +439,7 @@ Step Exchange::socket_failure(const char* doing, int error) {
 }
 
 Step Exchange::stay_on_tls(std::string why) {
+  urgent_as_before(tls_->fd());
   outcome_ = {.kind = Outcome::Kind::kTls, .why_tls = std::move(why)};
   stage_ = Stage::kHandBack;
   return Step::kDone;

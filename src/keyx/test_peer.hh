@@ -90,6 +90,24 @@ inline bool wait_readable(int fd, int timeout_ms = 5000) {
   return poll(&p, 1, timeout_ms) == 1;
 }
 
+inline int urgent_inline(int fd) {
+  int on = -1;
+  socklen_t size = sizeof on;
+  return getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, &size) == 0 ? on : -1;
+}
+
+// read_all reads `size` octets, or what comes before the end or 5 s of nothing.
+inline std::string read_all(int fd, std::size_t size) {
+  std::string out;
+  char piece[64];
+  while (out.size() < size && wait_readable(fd)) {
+    const ssize_t n = recv(fd, piece, std::min(sizeof piece, size - out.size()), 0);
+    if (n <= 0) break;
+    out.append(piece, static_cast<std::size_t>(n));
+  }
+  return out;
+}
+
 // ModelOps is PSP with faults to order.
 class ModelOps final : public PspOps {
  public:
@@ -99,6 +117,7 @@ class ModelOps final : public PspOps {
   std::deque<OpsError> tx_faults;  // one per call, then success
   bool busy_while_unread = false;  // EBUSY as long as the receive queue holds anything
   std::optional<KeyInfo> rx_key;   // what rx_assoc gives; else one of the right length
+  std::function<void(int)> on_rx_assoc;
   unsigned rx_calls = 0, tx_calls = 0;
   Spi next_spi{0x8000'0101};
   std::optional<Version> version;
@@ -107,8 +126,9 @@ class ModelOps final : public PspOps {
 
   Availability available(int) override { return availability; }
 
-  std::expected<RxAssocInfo, OpsError> rx_assoc(int, Version wanted) override {
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version wanted) override {
     ++rx_calls;
+    if (on_rx_assoc) on_rx_assoc(fd);
     if (rx_fault) return std::unexpected(*rx_fault);
     version = wanted;
     if (rx_key) return RxAssocInfo{kDevId, std::move(*rx_key)};

@@ -316,6 +316,35 @@ TEST(Upgrade, StayingOnTlsLeavesTheSslAsItWas) {
   EXPECT_EQ(SSL_read(two.server.ssl.get(), data, sizeof data), 2);
 }
 
+TEST(Upgrade, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
+  // A clear segment from the way can move it; it stands when our KEY goes out, and stays.
+  Two two;
+  ASSERT_TRUE(two.shake());
+  std::vector<int> when_keys_are_made;
+  for (ModelOps* ops : {&two.client_ops, &two.server_ops})
+    ops->on_rx_assoc = [&](int fd) { when_keys_are_made.push_back(test::urgent_inline(fd)); };
+  ASSERT_EQ(two.upgrade(), kBothDone);
+  EXPECT_EQ(when_keys_are_made, (std::vector<int>{1, 1}));
+  two.a.reset();
+  two.b.reset();
+  ASSERT_EQ(send(two.client.fd.get(), "12345678", 8, MSG_OOB), 8);
+  EXPECT_EQ(test::read_all(two.server.fd.get(), 8), "12345678");
+}
+
+TEST(Upgrade, WhereItStaysOnTlsUrgentDataIsAsBefore) {
+  for (const int before : {0, 1}) {
+    Two two;
+    ASSERT_TRUE(two.shake());
+    for (const Side* side : {&two.client, &two.server})
+      setsockopt(side->fd.get(), SOL_SOCKET, SO_OOBINLINE, &before, sizeof before);
+    two.server_ops.rx_fault = OpsError{ENOSPC, "no SPI"};
+    ASSERT_EQ(two.upgrade({.allow_tls = true}, {.allow_tls = true}), kBothDone);
+    ASSERT_EQ(two.a->outcome().kind, Outcome::Kind::kTls);
+    EXPECT_EQ(test::urgent_inline(two.client.fd.get()), before);
+    EXPECT_EQ(test::urgent_inline(two.server.fd.get()), before);
+  }
+}
+
 TEST(Upgrade, ReadAheadOfTheApplicationDoesNoHarm) {
   Two two;
   SSL_set_read_ahead(two.client.ssl.get(), 1);

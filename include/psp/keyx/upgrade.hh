@@ -114,11 +114,17 @@ class Upgrade {
  protected:
   Upgrade() = default;
   void keep_early(std::span<const std::uint8_t> octets);
+  // keep_urgent_inline (SO_OOBINLINE) comes before our KEY: a clear segment that somebody puts in
+  // on the way can move TCP's urgent pointer, also to an octet of the PSP stream, and recv() would
+  // leave that octet out. It stays so, except on TLS: urgent_as_before.
+  std::optional<Error> keep_urgent_inline(int fd);
+  void urgent_as_before(int fd);
 
   Outcome outcome_;
   Error error_;
 
  private:
+  bool urgent_changed_ = false;
   std::vector<std::uint8_t> early_;
   std::size_t early_read_ = 0;
 };
