@@ -535,6 +535,7 @@ TEST(Upgrade, TwoRoundTripsAreEnough) {
     auto [b_far, b_wire] = test::tcp_pair();
     SSL_set_fd(two.client.ssl.get(), a_wire.get());
     SSL_set_fd(two.server.ssl.get(), b_wire.get());
+    test::see_a_wire(two.client_ops, two.server_ops);
     const Policy policy{.allow_tls = allow_tls};
     const auto a = make_upgrade(two.client.ssl.get(), two.client_ops, policy);
     const auto b = make_upgrade(two.server.ssl.get(), two.server_ops, policy);
