@@ -27,7 +27,8 @@ Address to_address(const sockaddr_storage& from) {
       out = {.family = AF_INET, .size = 4, .port = ntohs(in.sin6_port)};
       std::memcpy(out.octets, in.sin6_addr.s6_addr + 12, 4);
     } else {
-      out = {.family = AF_INET6, .size = 16, .scope = in.sin6_scope_id, .port = ntohs(in.sin6_port)};
+      out = {
+          .family = AF_INET6, .size = 16, .scope = in.sin6_scope_id, .port = ntohs(in.sin6_port)};
       std::memcpy(out.octets, &in.sin6_addr, 16);
     }
   }
@@ -59,7 +60,8 @@ std::optional<Addresses> addresses_of(int fd) {
 std::expected<Ends, OpsError> PspOps::ends(int fd) {
   const auto addresses = addresses_of(fd);
   if (!addresses)
-    return std::unexpected(OpsError{ENOTCONN, "the socket is not, or no more, a connected IP socket"});
+    return std::unexpected(
+        OpsError{ENOTCONN, "the socket is not, or no more, a connected IP socket"});
   return Ends{to_end(addresses->local), to_end(addresses->remote)};
 }
 

@@ -88,6 +88,10 @@ const char* Exchange::waiting_for() const {
 }
 
 Step Exchange::step() {
+  return bounded_step(tls_->ssl(), [this] { return run_stages(); });
+}
+
+Step Exchange::run_stages() {
   for (;;) {
     if (stage_ == Stage::kDone) return Step::kDone;
     if (stage_ == Stage::kFailed) return Step::kFailed;

@@ -568,6 +568,104 @@ TEST(Exchange, KeyUpdatesDuringTheExchangeDoNoHarm) {
     }
 }
 
+TEST(Exchange, KeyUpdatesWithoutEndEndNoStepLate) {
+  // OpenSSL by itself would go round in SSL_read for as long as they come.
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's offer");
+  const int left = unread(peer.client.fd.get());
+  EXPECT_GT(left, 0);
+  exchange.step();
+  EXPECT_LT(unread(peer.client.fd.get()), left);
+  // If they do end, nothing is lost.
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  peer.say_plain(peer.start(kClientSpi, kServerSpi));
+  EXPECT_EQ(run(exchange, peer.client), Step::kDone) << exchange.error().message;
+}
+
+TEST(Exchange, OnABlockingSocketAStepGoesOnThroughThem) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  peer.say_plain(peer.start(kClientSpi, kServerSpi));
+  fcntl(peer.client.fd.get(), F_SETFL, 0);
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  EXPECT_EQ(exchange.step(), Step::kDone) << exchange.error().message;
+}
+
+TEST(Exchange, ManySmallRecordsOfTheApplicationEndNoStepLate) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  for (unsigned i = 0; i < 1000; ++i) peer.say_raw(Bytes{'x'});
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_GT(unread(peer.client.fd.get()), 0);
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_EQ(exchange.pending(), 1000u);
+}
+
+TEST(Exchange, AnswersToKeyUpdatesBehindOurKeyAreKeptNowhere) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true});
+  peer.say(Offer{.versions = VersionSet::all(), .tls_allowed = true});
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000, SSL_KEY_UPDATE_REQUESTED));
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_EQ(unread(peer.client.fd.get()), 0);
+  EXPECT_EQ(BIO_pending(SSL_get_wbio(peer.client.ssl.get())), 0);
+  // That something was to be said is known: this SSL cannot go on.
+  peer.say(ErrorMessage{Refusal::kRxAssoc, "no SPI"});
+  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
+  EXPECT_THAT(exchange.error().message, HasSubstr("KeyUpdate"));
+}
+
+TEST(Exchange, KeyUpdatesBehindThePeersKeyEndNoStepLate) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  ops.busy_while_unread = true;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_GT(unread(peer.client.fd.get()), 0);
+  EXPECT_STREQ(exchange.waiting_for(), "clear data to leave the receive queue");
+  EXPECT_LT(ops.tx_calls, 16u);
+}
+
+TEST(Exchange, ACallbackOfTheApplicationOnItsBioIsCalledAndStays) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  unsigned calls = 0;
+  const BIO_callback_fn_ex count = [](BIO* bio, int, const char*, std::size_t, int, long,
+                                      int result, std::size_t*) -> long {
+    ++*reinterpret_cast<unsigned*>(BIO_get_callback_arg(bio));
+    return result;
+  };
+  BIO* const bio = SSL_get_rbio(peer.client.ssl.get());
+  BIO_set_callback_ex(bio, count);
+  BIO_set_callback_arg(bio, reinterpret_cast<char*>(&calls));
+  const auto modes = SSL_get_mode(peer.client.ssl.get());
+  {
+    Exchange exchange(peer.client.ssl.get(), ops, {});
+    ASSERT_EQ(exchange.step(), Step::kWantRead);
+    EXPECT_GT(calls, 0u);
+    EXPECT_EQ(BIO_get_callback_ex(bio), count);
+    EXPECT_EQ(BIO_get_callback_arg(bio), reinterpret_cast<char*>(&calls));
+  }
+  EXPECT_EQ(SSL_get_mode(peer.client.ssl.get()), modes);
+}
+
 TEST(Exchange, SessionTicketsInFrontOfTheOfferDoNoHarm) {
   auto [a, b] = test::tcp_pair();
   Side client(test::first_use_context(false), std::move(a));

@@ -54,6 +54,10 @@ const char* Swap::waiting_for() const {
 }
 
 Step Swap::step() {
+  return bounded_step(ssl(), [this] { return run_stages(); });
+}
+
+Step Swap::run_stages() {
   for (;;) {
     if (stage_ == Stage::kDone) return Step::kDone;
     if (stage_ == Stage::kFailed) return Step::kFailed;

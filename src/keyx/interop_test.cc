@@ -403,6 +403,16 @@ TEST(KernelSelftest, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
   expect_urgent_stays_in_line(near.get(), far.get());
 }
 
+TEST(FizzV0, KeyUpdatesWithoutEndEndNoStepLate) {
+  Fizz fizz;
+  ASSERT_TRUE(test::key_updates(fizz.peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(fizz.peer.client.fd.get()));
+  ASSERT_EQ(fizz.upgrade->step(), Step::kWantRetry);
+  EXPECT_GT(unread(fizz.peer.client.fd.get()), 0);
+  fizz.peer.say_raw(sa(7, 0, Bytes(16, 9)));
+  EXPECT_EQ(fizz.run(), Step::kDone) << fizz.upgrade->error().message;
+}
+
 TEST(FizzV0, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
   Fizz fizz;
   int when_key_is_made = -1;

@@ -347,6 +347,14 @@ class ScriptedPeer {
   }
 };
 
+// key_updates sends `count` KeyUpdates, each a record without data. False: the peer's queue is
+// full.
+inline bool key_updates(SSL* ssl, unsigned count, int kind = SSL_KEY_UPDATE_NOT_REQUESTED) {
+  for (unsigned i = 0; i < count; ++i)
+    if (SSL_key_update(ssl, kind) != 1 || SSL_do_handshake(ssl) != 1) return false;
+  return true;
+}
+
 // run steps an exchange alone until it needs what does not come, is done or has failed.
 inline Step run(Upgrade& exchange, const Side& side) {
   for (;;) {

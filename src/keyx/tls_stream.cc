@@ -13,8 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include <psp/keyx/tls.hh>
-
 namespace psp::keyx {
 namespace {
 
@@ -144,8 +142,8 @@ TlsStream::Io TlsStream::failure(int result, int sys_errno, const std::string& d
 void TlsStream::close_out() {
   if (socket_bio_ != nullptr) return;
   SSL_set_quiet_shutdown(ssl_, 1);
-  BIO* const sink = BIO_new(BIO_s_mem());
-  if (sink == nullptr) return;  // quiet shutdown and our own silence have to do
+  BIO* const sink = BIO_new(BIO_s_null());  // keeps nothing, however often a peer wants an answer
+  if (sink == nullptr) return;              // quiet shutdown and our own silence have to do
   socket_bio_ = SSL_get_wbio(ssl_);
   BIO_up_ref(socket_bio_);
   SSL_set0_wbio(ssl_, sink);
@@ -154,7 +152,7 @@ void TlsStream::close_out() {
 bool TlsStream::reopen_out() {
   SSL_set_quiet_shutdown(ssl_, quiet_shutdown_);
   if (socket_bio_ == nullptr) return true;
-  const bool held = BIO_ctrl_pending(SSL_get_wbio(ssl_)) != 0;
+  const bool held = BIO_number_written(SSL_get_wbio(ssl_)) != 0;
   if (held) return false;
   SSL_set0_wbio(ssl_, socket_bio_);
   socket_bio_ = nullptr;

@@ -62,6 +62,7 @@ class Exchange final : public Upgrade {
   using Mark = crypto::Secret<kMarkSize>;
 
   // Each does its part and says how to go on: kDone means "next stage".
+  Step run_stages();
   Step run_stage();
   Step begin();
   Step send_offer();
