@@ -73,7 +73,7 @@ class TlsStream {
   static constexpr std::size_t kOutMax = 2048;
   SSL* ssl_;
   int fd_;
-  std::uint64_t modes_;
+  std::uint64_t options_, modes_;
   int read_ahead_;
   int quiet_shutdown_;
   std::optional<int> nodelay_;   // as it was, where it was changed

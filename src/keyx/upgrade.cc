@@ -36,7 +36,8 @@ std::optional<Protocol> parse_protocol(std::string_view text) {
 void Upgrade::keep_early(std::span<const std::uint8_t> octets) {
   // A caller that always leaves an octet must not make this grow: at most half of it is read.
   if (early_read_ > early_.size() / 2) {
-    early_.erase(early_.begin(), early_.begin() + static_cast<std::ptrdiff_t>(early_read_));
+    early_ = crypto::WipedVector(early_.begin() + static_cast<std::ptrdiff_t>(early_read_),
+                                 early_.end());
     early_read_ = 0;
   }
   early_.insert(early_.end(), octets.begin(), octets.end());
@@ -63,10 +64,13 @@ void Upgrade::urgent_as_before(int fd) {
 
 std::size_t Upgrade::read(std::span<std::uint8_t> to) {
   const std::size_t size = std::min(to.size(), pending());
-  if (size > 0) std::memcpy(to.data(), early_.data() + early_read_, size);
+  if (size > 0) {
+    std::memcpy(to.data(), early_.data() + early_read_, size);
+    explicit_bzero(early_.data() + early_read_, size);
+  }
   early_read_ += size;
   if (pending() == 0) {
-    early_.clear();
+    early_ = crypto::WipedVector();
     early_read_ = 0;
   }
   return size;

@@ -297,12 +297,15 @@ TEST(Upgrade, StayingOnTlsLeavesTheSslAsItWas) {
   SSL_set_mode(ssl, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_set_read_ahead(ssl, 1);
   const long mode = SSL_get_mode(ssl);
+  SSL_clear_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
+  const auto options = SSL_get_options(ssl);
   // The server refuses when the client's KEY is out already, the hard case.
   two.server_ops.rx_fault = OpsError{ENOSPC, "no SPI"};
   ASSERT_EQ(two.upgrade({.allow_tls = true}, {.allow_tls = true}), kBothDone);
   EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kTls);
   two.a.reset();
   EXPECT_EQ(SSL_get_mode(ssl), mode);
+  EXPECT_EQ(SSL_get_options(ssl), options);
   EXPECT_EQ(SSL_get_read_ahead(ssl), 1);
   EXPECT_EQ(SSL_get_quiet_shutdown(ssl), 0);
   EXPECT_EQ(SSL_get_wfd(ssl), two.client.fd.get());

@@ -12,8 +12,8 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include <psp/crypto/secret.hh>
 #include <psp/keyx/ops.hh>
 #include <psp/wire/types.hh>
 
@@ -125,7 +125,7 @@ class Upgrade {
 
  private:
   bool urgent_changed_ = false;
-  std::vector<std::uint8_t> early_;
+  crypto::WipedVector early_;  // what was read is zero
   std::size_t early_read_ = 0;
 };
 

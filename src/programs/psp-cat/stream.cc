@@ -17,7 +17,6 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <vector>
 
 namespace psp::cat {
 namespace {
@@ -198,7 +197,7 @@ class Net {
 
 // Buffer holds what was read and not yet written.
 struct Buffer {
-  std::vector<std::uint8_t> octets = std::vector<std::uint8_t>(kBuffer);
+  crypto::WipedVector octets = crypto::WipedVector(kBuffer);
   std::size_t begin = 0, end = 0;
   bool empty() const { return begin == end; }
   void filled(std::size_t n) {

@@ -281,7 +281,7 @@ void Session::start_relay() {
   } else {
     relay_ = std::make_unique<TlsRelay>(clear_, peer_, std::move(ssl_), early_);
   }
-  early_ = {};
+  early_ = crypto::WipedVector();
   for (Side* side : {&clear_, &peer_})
     worker_.watch(side->fd.get(), kRelayEvents, *side, std::exchange(side->watched, true));
   spdlog::debug("{}: {}", who(), protection_);
