@@ -479,6 +479,57 @@ TEST(Upgrade, AnnouncedOnBothEndsItGoesOn) {
   EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kPsp);
 }
 
+TEST(Upgrade, AnAnnouncementIsOfOneHandshake) {
+  // One SSL for two connections: the first peer announces, the second does not.
+  for (const bool reused_is_server : {true, false}) {
+    Two first(true, true);
+    ASSERT_TRUE(first.shake());
+    Side& reused = reused_is_server ? first.server : first.client;
+    ASSERT_EQ(announced(reused.ssl.get()), Announced::kYes);
+    SSL_set_shutdown(reused.ssl.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    ASSERT_EQ(SSL_clear(reused.ssl.get()), 1);
+    EXPECT_EQ(announced(reused.ssl.get()), Announced::kNo);
+    auto [near, far] = test::tcp_pair();
+    SSL_set_fd(reused.ssl.get(), near.get());
+    reused.fd = std::move(near);
+    Side plain(test::first_use_context(!reused_is_server), std::move(far));
+    const auto [ra, rb] = test::shake(reused, plain);
+    ASSERT_TRUE(ra && rb);
+    EXPECT_EQ(announced(reused.ssl.get()), Announced::kNo);
+  }
+}
+
+// to_other is a server-name callback: the context to go on with is its argument.
+int to_other(SSL* ssl, int*, void* context) {
+  return SSL_set_SSL_CTX(ssl, static_cast<SSL_CTX*>(context)) != nullptr ? SSL_TLSEXT_ERR_OK
+                                                                         : SSL_TLSEXT_ERR_NOACK;
+}
+
+TEST(Upgrade, WhicheverContextAServerGoesOnWithBothEndsAgreeOnTheAnnouncement) {
+  for (const bool by_first : {true, false})
+    for (const bool by_second : {true, false})
+      for (const bool by_client : {true, false}) {
+        Two two(by_client, by_first);
+        auto second = make_context({.server = true, .first_use = true});
+        ASSERT_TRUE(!by_second || announce(second->ctx.get()));
+        SSL_CTX* const first = two.server_context.ctx.get();
+        SSL_CTX_set_tlsext_servername_callback(first, to_other);
+        SSL_CTX_set_tlsext_servername_arg(first, second->ctx.get());
+        ASSERT_TRUE(two.shake());
+        ASSERT_EQ(SSL_get_SSL_CTX(two.server.ssl.get()), second->ctx.get());
+        const Announced client = announced(two.client.ssl.get());
+        const Announced server = announced(two.server.ssl.get());
+        const bool all = by_first && by_second && by_client;
+        EXPECT_EQ(client, !by_client ? Announced::kNotAsked
+                          : all      ? Announced::kYes
+                                     : Announced::kNo);
+        EXPECT_EQ(server, !by_first && !by_second ? Announced::kNotAsked
+                          : all                   ? Announced::kYes
+                                                  : Announced::kNo)
+            << by_first << by_second << by_client;
+      }
+}
+
 TEST(Upgrade, WithoutThePeersAnnouncementItEndsAtOnceAndSaysNothing) {
   for (const bool by_server : {false, true})
     for (const bool allow_tls : {false, true}) {

@@ -36,14 +36,16 @@ crypto::SaKey random_key(Masked& masked) {
   return key;
 }
 
-// holds tells whether the first half of what is masked stands in `memory`: half a key is bad enough.
+// holds tells whether the first half of what is masked stands in `memory`: half a key is bad
+// enough.
 bool holds(std::span<const std::uint8_t> memory, const Masked& masked) {
   constexpr std::size_t kHalf = kSize / 2;
   const std::uint8_t* at = memory.data();
   const std::uint8_t* const end = at + memory.size();
   const auto first = static_cast<std::uint8_t>(masked[0] ^ kMask);
   while (end - at >= static_cast<std::ptrdiff_t>(kHalf)) {
-    at = static_cast<const std::uint8_t*>(std::memchr(at, first, static_cast<std::size_t>(end - at)));
+    at = static_cast<const std::uint8_t*>(
+        std::memchr(at, first, static_cast<std::size_t>(end - at)));
     if (at == nullptr || end - at < static_cast<std::ptrdiff_t>(kHalf)) return false;
     std::size_t same = 1;
     while (same < kHalf && (at[same] ^ kMask) == masked[same]) ++same;
@@ -142,8 +144,7 @@ class Wiped : public testing::TestWithParam<Protocol> {
     explicit_bzero(heap->data(), heap->size());
   }
 };
-INSTANTIATE_TEST_SUITE_P(Protocols, Wiped,
-                         testing::Values(Protocol::kSoftpsp, Protocol::kFizzV0),
+INSTANTIATE_TEST_SUITE_P(Protocols, Wiped, testing::Values(Protocol::kSoftpsp, Protocol::kFizzV0),
                          [](const auto& param) {
                            return param.param == Protocol::kSoftpsp ? "Softpsp" : "FizzV0";
                          });
@@ -199,8 +200,7 @@ TEST(WipedEarly, WhatThePeersApplicationSaidIsGoneWithTheUpgrade) {
     Masked masked{};
     crypto::Secret<kSize> some;
     some.resize(kSize);
-    for (int i = 0; i < (take ? 40 : 1); ++i)
-      ASSERT_EQ(upgrade->read({some.data(), kSize}), kSize);
+    for (int i = 0; i < (take ? 40 : 1); ++i) ASSERT_EQ(upgrade->read({some.data(), kSize}), kSize);
     masked = mask(some.data());
     some.wipe();
     if (!take) {
@@ -259,7 +259,8 @@ TEST(WipedPsk, ThePreSharedKeyGoesWithItsContext) {
   Masked hex{};
   for (std::size_t i = 0; i < kSize; ++i) {
     const auto octet = static_cast<std::uint8_t>(masked[i / 2] ^ kMask);
-    hex[i] = static_cast<std::uint8_t>("0123456789abcdef"[i % 2 == 0 ? octet >> 4 : octet & 15]) ^ kMask;
+    hex[i] =
+        static_cast<std::uint8_t>("0123456789abcdef"[i % 2 == 0 ? octet >> 4 : octet & 15]) ^ kMask;
   }
   Other other([&](test::Fd fd) {
     const auto context = make_context({.server = true, .psk_file = file});

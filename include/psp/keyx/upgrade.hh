@@ -150,7 +150,9 @@ std::unique_ptr<Upgrade> make_clear_upgrade(int fd, PspOps& ops, const Policy& p
 bool announce(SSL_CTX* ctx);
 
 enum class Announced { kNotAsked, kNo, kYes };
-// announced tells, after the handshake, whether the peer did.
+// announced tells, after the handshake, whether both ends did: kNo also where a server-name
+// callback has changed the context for one that does not announce, and in an SSL cleared for
+// another handshake.
 Announced announced(const SSL* ssl);
 
 }  // namespace psp::keyx
