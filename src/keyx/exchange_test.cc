@@ -608,7 +608,9 @@ TEST(Exchange, ManySmallRecordsOfTheApplicationEndNoStepLate) {
   ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
   ASSERT_EQ(exchange.step(), Step::kWantRetry);
   EXPECT_GT(unread(peer.client.fd.get()), 0);
+  peer.say(Offer{.versions = VersionSet::all()});
   ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
   EXPECT_EQ(exchange.pending(), 1000u);
 }
 
