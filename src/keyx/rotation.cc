@@ -82,15 +82,20 @@ int RotationWatch::fd() const { return impl_->source ? impl_->source->fd() : -1;
 
 unsigned RotationWatch::process() {
   unsigned changed = 0;
-  while (impl_->source) {
-    const auto next = impl_->source->next();
-    if (!next) {
-      // What we have missed nobody can tell.
-      impl_->source.reset();
-      return changed + impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+  // What we have missed nobody can tell.
+  const auto lose = [&] {
+    impl_->source.reset();
+    return changed + impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+  };
+  try {
+    while (impl_->source) {
+      const auto next = impl_->source->next();
+      if (!next) return lose();
+      if (!*next) break;
+      changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
     }
-    if (!*next) break;
-    changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
+  } catch (const std::exception&) {  // out of memory, with a notification half noted
+    return lose();
   }
   return changed;
 }

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <deque>
 #include <gtest/gtest.h>
+#include <new>
 
 #include <psp/keyx/rotation.hh>
 
@@ -13,13 +14,14 @@ namespace {
 // List is a source that says what the test puts in.
 struct List {
   std::deque<Notification> notifications;
-  bool ended = false;
+  bool ended = false, out_of_memory = false;
 
   class Source final : public NotificationSource {
    public:
     explicit Source(List& list) : list_(list) {}
     int fd() const override { return 42; }
     ClientResult<std::optional<Notification>> next() override {
+      if (list_.out_of_memory) throw std::bad_alloc();
       if (!list_.notifications.empty()) {
         const Notification next = list_.notifications.front();
         list_.notifications.pop_front();
@@ -113,6 +115,17 @@ TEST_F(Rotation, LostNotificationsAreNoGoodNews) {
   EXPECT_EQ(watch_.fd(), -1);
   EXPECT_EQ(watch_.begin().state(), Freshness::kUnknown);
   EXPECT_EQ(watch_.process(), 0u);
+}
+
+TEST_F(Rotation, ANotificationThatFindsNoMemoryIsLostAndThrowsNothing) {
+  auto ticket = watch_.begin();
+  ticket.bind(1);
+  list_.out_of_memory = true;
+  unsigned changed = 0;
+  EXPECT_NO_THROW(changed = watch_.process());
+  EXPECT_EQ(changed, 1u);
+  EXPECT_EQ(ticket.state(), Freshness::kUnknown);
+  EXPECT_EQ(watch_.fd(), -1);
 }
 
 TEST_F(Rotation, TicketsThatAreGoneAreForgotten) {

@@ -269,7 +269,7 @@ std::expected<TlsContext, Error> make_context(const TlsOptions& options) {
   SSL_CTX* ctx = context.ctx.get();
   if (ctx == nullptr) return usage(fmt::format("OpenSSL does not start: {}", last_reason()));
   SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
-  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_CLEANSE_PLAINTEXT);
   SSL_CTX_set_num_tickets(ctx, 0);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_read_ahead(ctx, 0);

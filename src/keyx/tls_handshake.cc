@@ -106,6 +106,7 @@ Error tls_error(SSL* ssl, int result, int sys_errno, const std::string& doing) {
 }
 
 std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl) {
+  const BoundedReads bound(ssl);
   ERR_clear_error();
   errno = 0;
   const int done = SSL_do_handshake(ssl);

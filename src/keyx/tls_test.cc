@@ -274,6 +274,23 @@ TEST_F(Tls, AnEndOfFileInTheHandshakeIsAClosedPeer) {
   EXPECT_EQ(result.error().code, ErrorCode::kPeerClosed);
 }
 
+TEST_F(Tls, WhoeverSendsWithoutEndInTheHandshakeEndsNoStepLate) {
+  // Anybody on the way can: these records are in clear, and OpenSSL skips them one after the other.
+  auto [near, far] = test::tcp_pair();
+  Side client(test::first_use_context(false), std::move(near));
+  ASSERT_EQ(*handshake(*client.context, client.ssl.get()), Step::kWantRead);
+  const Bytes hello_request{22, 3, 3, 0, 4, 0, 0, 0, 0};
+  Bytes many;
+  for (unsigned i = 0; i < 5000; ++i)
+    many.insert(many.end(), hello_request.begin(), hello_request.end());
+  ASSERT_EQ(send(far.get(), many.data(), many.size(), 0), static_cast<ssize_t>(many.size()));
+  ASSERT_TRUE(test::wait_readable(client.fd.get()));
+  const auto step = handshake(*client.context, client.ssl.get());
+  ASSERT_TRUE(step) << step.error().message;
+  EXPECT_EQ(*step, Step::kWantRead);
+  EXPECT_GT(test::unread(client.fd.get()), 0);
+}
+
 TEST_F(Tls, SettingsThatDoNotFitTogetherAreUsageErrors) {
   const TlsOptions table[] = {
       {},

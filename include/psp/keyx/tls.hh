@@ -24,6 +24,32 @@ struct SslCtxDeleter {
 using SslPtr = std::unique_ptr<SSL, SslDeleter>;
 using SslCtxPtr = std::unique_ptr<SSL_CTX, SslCtxDeleter>;
 
+// BoundedReads is how often `ssl` (null: none) may read from its socket while this lives. OpenSSL
+// goes round inside a call for as long as records come that hold no data (KeyUpdates, tickets,
+// HelloRequests), and a peer can send those without end: every call that may read stands in one.
+// When the reads are used up OpenSSL says SSL_ERROR_WANT_READ, though the socket may have more.
+// The SSL keeps its BIO for reading meanwhile; its modes and callbacks are as before afterwards.
+class BoundedReads {
+ public:
+  explicit BoundedReads(SSL* ssl);
+  ~BoundedReads();
+  BoundedReads(const BoundedReads&) = delete;
+  BoundedReads& operator=(const BoundedReads&) = delete;
+  // used_up tells whether a read was refused.
+  bool used_up() const { return used_up_; }
+
+ private:
+  static constexpr unsigned kReads = 128;  // a record takes two: 1 MiB of full records
+  static long on_bio(BIO* bio, int what, const char* octets, std::size_t size, int argi, long argl,
+                     int result, std::size_t* processed);
+
+  BIO* bio_;
+  BIO_callback_fn_ex theirs_ = nullptr;
+  char* their_arg_ = nullptr;
+  unsigned left_ = kReads;
+  bool used_up_ = false;
+};
+
 // TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file;
 // certificates.
 struct TlsOptions {
@@ -57,8 +83,9 @@ std::expected<TlsContext, Error> make_context(const TlsOptions& options);
 std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
                                              const std::string& peer_name);
 
-// handshake goes on with the handshake: kDone, kWantRead or kWantWrite.
-// Errors: kAuthentication, kPeerClosed, kIo, kProtocol.
+// handshake goes on with the handshake: kDone, kWantRead or kWantWrite. However much the peer
+// sends, it comes back: with kWantRead, though the socket may be readable still. Errors:
+// kAuthentication, kPeerClosed, kIo, kProtocol.
 std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl);
 
 // peer_fingerprint is the SHA-256 of the peer's certificate as "AB:CD:...", empty if it sent none.

@@ -127,8 +127,10 @@ int Deadline::left() const {
 
 bool Deadline::wait(int fd, short events) const {
   for (;;) {
+    const int ms = left();
+    if (ms == 0) return false;  // also where there is always something: a peer that never stops
     pollfd p{fd, events, 0};
-    const int n = poll(&p, 1, left());
+    const int n = poll(&p, 1, ms);
     if (n > 0) return true;
     if (n == 0 || errno != EINTR) return false;
   }

@@ -24,7 +24,7 @@ class Deadline {
       : end_(std::chrono::steady_clock::now() + from_now) {}
   // left is in milliseconds, 0 when time is up; as poll() wants it.
   int left() const;
-  // wait waits for `events` on `fd`; false: time is up.
+  // wait waits for `events` on `fd`; false: time is up, even if they are there.
   bool wait(int fd, short events) const;
 
  private:

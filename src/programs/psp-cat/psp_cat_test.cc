@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -278,6 +279,50 @@ TEST_F(PspCat, ASilentPeerIsGivenUp) {
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("gave up after 0.2 s"));
   close(fd);
+}
+
+// Flood is a listener that answers its one connection with the same octets without end.
+class Flood {
+ public:
+  explicit Flood(std::string octets) : octets_(std::move(octets)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 1), 0);
+    EXPECT_EQ(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this] {
+      const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      while (send(fd, octets_.data(), octets_.size(), MSG_NOSIGNAL) > 0) {
+      }
+      close(fd);
+    });
+  }
+  ~Flood() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+  }
+  Flood(const Flood&) = delete;
+  Flood& operator=(const Flood&) = delete;
+  const std::string& port() const { return port_; }
+
+ private:
+  std::string octets_, port_;
+  int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::thread thread_;
+};
+
+TEST_F(PspCat, APeerThatNeverStopsIsGivenUpAsASilentOneIs) {
+  // HelloRequests, which OpenSSL skips in every handshake: they come faster than it can.
+  std::string many;
+  for (unsigned i = 0; i < 8192; ++i) many.append("\x16\x03\x03\0\4\0\0\0\0", 9);
+  const Flood flood(many);
+  Cat cat(tls({"127.0.0.1", flood.port(), "--timeout", "0.2"}), null_, null_);
+  EXPECT_EQ(cat.status(), 1);
+  EXPECT_THAT(cat.said(), HasSubstr("gave up after 0.2 s"));
 }
 
 TEST_F(PspCat, APeerThatSpeaksSomethingElseIsSaidSo) {

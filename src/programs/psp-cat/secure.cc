@@ -76,8 +76,8 @@ std::unique_ptr<keyx::Upgrade> make_upgrade(SSL* ssl, int fd, keyx::PspOps& ops,
                         : keyx::make_clear_upgrade(fd, ops, policy);
 }
 
-std::vector<std::uint8_t> take_early(keyx::Upgrade& upgrade) {
-  std::vector<std::uint8_t> early(upgrade.pending());
+crypto::WipedVector take_early(keyx::Upgrade& upgrade) {
+  crypto::WipedVector early(upgrade.pending());
   upgrade.read(early);
   return early;
 }

@@ -281,7 +281,7 @@ void Session::start_relay() {
   } else {
     relay_ = std::make_unique<TlsRelay>(clear_, peer_, std::move(ssl_), early_);
   }
-  early_ = {};
+  early_ = crypto::WipedVector();
   for (Side* side : {&clear_, &peer_})
     worker_.watch(side->fd.get(), kRelayEvents, *side, std::exchange(side->watched, true));
   spdlog::debug("{}: {}", who(), protection_);
@@ -336,12 +336,13 @@ void Session::part() {
 }
 
 void Session::read_away() {
+  // A peer that never stops must not keep the worker: a share, then it is the turn of others.
+  constexpr unsigned kReads = 16;
   char sink[4096];
-  ssize_t n = 0;
-  do {
+  ssize_t n = 1;
+  for (unsigned i = 0; i < kReads && n > 0; ++i)
     n = recv(peer_.fd.get(), sink, sizeof sink, MSG_DONTWAIT);
-  } while (n > 0);
-  if (n < 0 && errno == EAGAIN) return wait_for(peer_, EPOLLIN);
+  if (n > 0 || (n < 0 && errno == EAGAIN)) return wait_for(peer_, EPOLLIN);
   close_both(false);
 }
 

@@ -117,7 +117,7 @@ class Session {
   keyx::SslPtr ssl_;
   std::shared_ptr<keyx::PspOps> ops_;
   std::unique_ptr<keyx::Upgrade> upgrade_;
-  std::vector<std::uint8_t> early_;
+  crypto::WipedVector early_;
 
   // While it carries data.
   keyx::RotationWatch::Ticket ticket_;
