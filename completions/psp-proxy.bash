@@ -12,8 +12,8 @@ _psp_proxy() {
       compopt -o filenames 2>/dev/null
       mapfile -t COMPREPLY < <(compgen -f -- "$word")
       ;;
-    --listen | --listen-psp | --to | --peer-name | --max-connections | --timeout | --retire-idle | --drain | \
-      --threads | --stats-interval | --socket) COMPREPLY=() ;;
+    --listen | --listen-psp | --to | --peer-name | --max-connections | --half-open | --half-open-source | --timeout | \
+      --retire-idle | --drain | --threads | --stats-interval | --socket) COMPREPLY=() ;;
     *)
       mapfile -t COMPREPLY < <(compgen -W "$(command "${COMP_WORDS[0]}" --help 2>/dev/null |
         grep -oE -e '--[a-z][a-z-]+' | sort -u)" -- "$word")

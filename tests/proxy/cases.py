@@ -399,6 +399,20 @@ class Limits(Case):
         self.assertTrue(eventually(lambda: client.stats()["active"] == 1))
         self.both_ends(server)
 
+    def test_silent_strangers_keep_nobody_out(self):
+        end = self.listen()
+        server = self.server_side("--half-open", "20:30:40", "--half-open-source", "10", "--max-connections", "10")
+        self.client_side()
+        with LAB.inside("a"):
+            strangers = [socket.create_connection((ADDRESS["b"], self.peer_port)) for _ in range(200)]
+        for stranger in strangers:
+            self.addCleanup(stranger.close)
+        self.assertTrue(eventually(lambda: server.stats()["refused"]["half-open"] >= 190), server.log)
+        for _ in range(5):  # from the same address, at the first try
+            self.both_ends(end)
+        self.assertTrue(server.says("too many connections that do not get through the handshake"), server.log)
+        self.assertLess(server.log.count("\n"), 20, "not a line for each")
+
     def test_nobody_answers(self):
         client = self.client_side()
         self.expect_refused(client, "unreachable", f"cannot connect to {ADDRESS['b']}:{self.peer_port}")

@@ -38,7 +38,7 @@ Exit status: 0 ok, 1 failure, 2 usage.)";
 
 // Raw is what CLI11 fills in before it makes sense.
 struct Raw {
-  std::string listen, listen_psp, to, policy = "required", versions;
+  std::string listen, listen_psp, to, policy = "required", versions, half_open;
   double timeout_s = 10, retire_idle_s = 300, drain_s = 30, stats_interval_s = 0;
   bool first_use = false;
 };
@@ -69,6 +69,16 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--max-connections", options.max_connections,
                  "More than so many at once are refused (1000)")
       ->check(CLI::Range(1U, 1'000'000U));
+  app.add_option(
+         "--half-open", raw.half_open,
+         "START:RATE:FULL (512:30:1024), with --listen-psp: how many more may be on the way "
+         "through the handshake; from START on each new one costs the oldest that is silent, "
+         "in RATE percent of the cases and from FULL on always")
+      ->needs("--listen-psp");
+  app.add_option("--half-open-source", options.half_open.each,
+                 "Of those, at most so many from one address (IPv6: from one /64) (256)")
+      ->check(CLI::Range(1U, 1'000'000U))
+      ->needs("--listen-psp");
   app.add_option("--timeout", raw.timeout_s,
                  "Seconds to connect and to agree on keys, all together (10)")
       ->check(CLI::Range(0.001, 86400.0));
@@ -135,6 +145,11 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
       return std::unexpected(fmt::format("--version: \"{}\" names no PSP version; versions are {}",
                                          raw.versions, kVersionWords));
     options.versions = *versions;
+  }
+  if (!raw.half_open.empty()) {
+    const auto limits = parse_start_rate_full(raw.half_open, options.half_open);
+    if (!limits) return std::unexpected("--half-open: " + limits.error());
+    options.half_open = *limits;
   }
   if (options.socket.empty()) options.socket = default_socket();
   options.timeout = to_ms(raw.timeout_s);

@@ -58,7 +58,8 @@ std::expected<void, std::string> Proxy::find_descriptors() {
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = options_.max_connections * kDescriptorsEach + kDescriptorsMore;
+  const rlim_t wanted = options_.max_connections * kDescriptorsEach + kDescriptorsMore +
+                        (options_.serve ? options_.half_open.full : 0);
   if (limit.rlim_max >= wanted) return {};
   return std::unexpected(
       fmt::format("--max-connections {} needs {} file descriptors, and the limit is {}: raise it "
@@ -92,6 +93,9 @@ void Proxy::declare() {
       loop_.on_signal(SIGUSR1, [this] { std::fputs((stats() + "\n").c_str(), stderr); }));
   sources_.push_back(loop_.every(1s, [this] {
     if (credentials_.look()) reload(false);
+  }));
+  sources_.push_back(loop_.every(1s, [this] {
+    if (const auto news = shared_.half_open.news()) spdlog::warn("{}", *news);
   }));
   sources_.push_back(loop_.every(30s, [this] { refresh_target(); }));
   if (options_.stats_interval.count() > 0)
