@@ -267,6 +267,7 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
   // start; a listener whose client hangs up in front of the exchange fails.
   Cat listener(tls({"-l", "0"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins
   close(fd);
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("closed the connection"));
@@ -275,8 +276,32 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
 TEST_F(PspCat, ASilentPeerIsGivenUp) {
   Cat listener(tls({"-l", "0", "--timeout", "0.2"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins, and nothing more
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("gave up after 0.2 s"));
+  close(fd);
+}
+
+TEST_F(PspCat, StrangersWhoSayNothingDoNotTakeThePlaceOfThePeer) {
+  Cat listener(tls({"-l", "0", "--timeout", "20"}), null_, null_);
+  const std::string port = listener.port();
+  close(connect_to(port));  // as a port scanner does
+  std::vector<int> strangers;
+  for (int i = 0; i < 100; ++i) strangers.push_back(connect_to(port));
+  Cat client(tls({"127.0.0.1", port}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
+  for (int fd : strangers) close(fd);
+}
+
+TEST_F(PspCat, AStrangerWhoSaysNothingForTooLongIsHungUpOn) {
+  Cat listener(tls({"-l", "0", "--timeout", "0.1"}), null_, null_);
+  const int fd = connect_to(listener.port());
+  char octet = 0;
+  EXPECT_EQ(recv(fd, &octet, 1, 0), 0);
+  Cat client(tls({"127.0.0.1", listener.port(), "--timeout", "20"}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
   close(fd);
 }
 

@@ -35,9 +35,9 @@ std::expected<HalfOpenLimits, std::string> parse_start_rate_full(std::string_vie
   const auto full = rate ? take_number(rest, 0) : std::nullopt;
   if (!full) return std::unexpected(fmt::format("\"{}\" is not START:RATE:FULL", text));
   if (*start < 1 || *start > *full || *full > kMost || *rate < 1 || *rate > 100)
-    return std::unexpected(fmt::format(
-        "\"{}\": START is from 1 to FULL, RATE from 1 to 100 percent, FULL at most {}", text,
-        kMost));
+    return std::unexpected(
+        fmt::format("\"{}\": START is from 1 to FULL, RATE from 1 to 100 percent, FULL at most {}",
+                    text, kMost));
   limits.start = *start;
   limits.rate = *rate;
   limits.full = *full;
@@ -146,9 +146,10 @@ std::optional<std::string> HalfOpen::news() {
   const auto dropped = dropped_ - std::exchange(dropped_told_, dropped_);
   dropping_ = false;
   quiet_ = 0;
-  return fmt::format("no connection was dropped before the handshake for {} s; before that {} "
-                     "were, and {} more were refused without a line here",
-                     kQuietSeconds, dropped, std::exchange(unlogged_, 0));
+  return fmt::format(
+      "no connection was dropped before the handshake for {} s; before that {} "
+      "were, and {} more were refused without a line here",
+      kQuietSeconds, dropped, std::exchange(unlogged_, 0));
 }
 
 }  // namespace psp::proxy

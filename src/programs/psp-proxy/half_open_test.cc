@@ -49,7 +49,8 @@ struct Caller {
 TEST(HalfOpen, TheOldestThatIsSilentGoesFirst) {
   HalfOpen half_open(kNoSourceLimit);
   std::vector<Caller> callers;
-  for (int i = 1; i <= 4; ++i) callers.emplace_back(half_open, "2001:db8:0:" + std::to_string(i) + "::1");
+  for (int i = 1; i <= 4; ++i)
+    callers.emplace_back(half_open, "2001:db8:0:" + std::to_string(i) + "::1");
   callers[0].place->spoke();
   const Caller fifth(half_open, "2001:db8:0:5::1");
   ASSERT_NE(fifth.place, nullptr);
@@ -67,7 +68,8 @@ TEST(HalfOpen, WhereAllHaveSpokenTheNewOneIsTurnedAway) {
   }
   EXPECT_EQ(Caller(half_open, "2001:db8:1::1").place, nullptr);
   callers.pop_back();
-  EXPECT_NE(Caller(half_open, "2001:db8:1::1").place, nullptr) << "a place that is given up is free";
+  EXPECT_NE(Caller(half_open, "2001:db8:1::1").place, nullptr)
+      << "a place that is given up is free";
 }
 
 TEST(HalfOpen, OneSourceTakesNoPlaceFromAnother) {
@@ -133,8 +135,9 @@ TEST(HalfOpen, LimitsAreReadAsSshdReadsThem) {
   EXPECT_EQ(limits->start, 10u);
   EXPECT_EQ(limits->rate, 30u);
   EXPECT_EQ(limits->full, 100u);
-  for (const char* text : {"", "10", "10:30", "10:30:100:1", "10:30:9", "0:30:9", "1:0:9", "1:101:9",
-                           "1:1:2000000", "-1:30:100", "a:b:c", "10:30:", "10:30:4294967297"})
+  for (const char* text :
+       {"", "10", "10:30", "10:30:100:1", "10:30:9", "0:30:9", "1:0:9", "1:101:9", "1:1:2000000",
+        "-1:30:100", "a:b:c", "10:30:", "10:30:4294967297"})
     EXPECT_FALSE(parse_start_rate_full(text, {}).has_value()) << text;
 }
 
