@@ -57,7 +57,8 @@ struct Raw {
   std::string versions;
   std::string protocol;
   double timeout_s = 10;
-  bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false;
+  bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false,
+       mutual = false;
 };
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
@@ -80,8 +81,9 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
       ->excludes(recv_only);
   app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
   app.add_option("--key", options.tls.key_file, "Its key, PEM");
-  app.add_option("--ca", options.tls.ca_file, "Whom to believe, PEM");
-  app.add_flag("--mutual", options.tls.mutual, "Listener: demand a certificate");
+  app.add_option("--ca", options.tls.ca_file,
+                 "Whom to believe, PEM. Listener: demand a certificate of the peer");
+  app.add_flag("--mutual", raw.mutual, "Listener: fail unless --ca is given");
   app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key: hex, base64 or raw");
   app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
   app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors");
@@ -123,7 +125,12 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   auto& tls = options.tls;
   tls.server = options.listen;
   const bool credentials = !tls.cert_file.empty() || !tls.key_file.empty() ||
-                           !tls.ca_file.empty() || tls.mutual || !tls.psk_file.empty();
+                           !tls.ca_file.empty() || !tls.psk_file.empty();
+  if (raw.mutual && !options.listen)
+    return std::unexpected(std::string("--mutual is for a listener (-l)"));
+  if (raw.mutual && tls.ca_file.empty())
+    return std::unexpected(
+        std::string("--mutual needs --ca with the authority of the peers' certificates"));
   if (credentials && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
   tls.first_use = !credentials;

@@ -170,6 +170,7 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
       {"--psk-file", "/nonexistent", "host", "1"},
       {"--insecure-first-use", "--psk-file", "/nonexistent", "host", "1"},
       {"-l", "1", "--mutual"},
+      {"host", "1", "--ca", "/nonexistent", "--mutual"},
   };
   for (const Args& args : table) {
     Cat cat(args, null_, null_);

@@ -121,7 +121,6 @@ std::expected<void, std::string> refine_addresses(Options& options, const Raw& r
 std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
   auto& tls = options.tls;
   tls.server = options.serve;
-  tls.mutual = options.serve && !tls.ca_file.empty();
   const bool certificates = !tls.cert_file.empty() || !tls.key_file.empty() || !tls.ca_file.empty();
   if ((certificates || !tls.psk_file.empty()) && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
@@ -130,6 +129,11 @@ std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
     return std::unexpected(std::string("--peer-name needs --ca: who vouches for the name?"));
   if (!options.serve && options.peer_names.size() > 1)
     return std::unexpected(std::string("--peer-name: with --listen there is one peer, give one"));
+  for (const std::string& name : options.peer_names)
+    if (const auto fits = keyx::check_peer_name(name); !fits)
+      // As the log says it of a peer.
+      return std::unexpected(
+          fmt::format("--peer-name {} is refused (peer-name): {}", name, fits.error()));
   if (!options.serve && options.peer_names.empty()) options.peer_names = {options.to.host};
   return {};
 }

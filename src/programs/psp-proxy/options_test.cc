@@ -49,7 +49,7 @@ TEST(ProxyOptions, AServerWithAnAuthorityDemandsCertificates) {
   EXPECT_TRUE(options.serve);
   EXPECT_EQ(options.listen.host, "");
   EXPECT_EQ(options.to.host, "::1");
-  EXPECT_TRUE(options.tls.server && options.tls.mutual);
+  EXPECT_TRUE(options.tls.server);
   EXPECT_FALSE(options.tls.first_use);
   EXPECT_EQ(options.peer_names, (std::vector<std::string>{"x", "y"}));
 }
@@ -66,6 +66,10 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
       "give one");
   expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--insecure-first-use"},
                  "does not go with credentials");
+  for (const char* name : {".example", "*.example", ""})
+    expect_refused({"--listen-psp", ":1", "--to", "a:1", "--cert", "c", "--key", "k", "--ca", "c",
+                    "--peer-name", name},
+                   "is refused (peer-name): ");
   expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
   expect_refused({"--listen", ":1", "--to", "a:1", "--version", "none"}, "names no PSP version");
 }

@@ -72,7 +72,7 @@ void Proxy::warn_of_weak_settings() const {
     spdlog::warn(
         "NOT authenticated: anybody may be at the other end. Give --cert, --key and --ca, or "
         "--psk-file (see psp-proxy --help)");
-  else if (options_.serve && !options_.tls.mutual && options_.tls.psk_file.empty())
+  else if (options_.serve && options_.tls.ca_file.empty() && options_.tls.psk_file.empty())
     spdlog::warn("any client is let in: --ca would demand certificates");
   const auto outside = [](const Address& address) { return !address.loopback(); };
   for (const UniqueFd& fd : shared_.listeners) {

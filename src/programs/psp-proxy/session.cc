@@ -27,14 +27,6 @@ double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
 
-// is_for tells whether a certificate is for `name`, a host name or an address. No wild cards: the
-// list of those who may come in is to be read as it stands.
-bool is_for(X509* certificate, const std::string& name) {
-  return X509_check_host(certificate, name.c_str(), name.size(), X509_CHECK_FLAG_NO_WILDCARDS,
-                         nullptr) == 1 ||
-         X509_check_ip_asc(certificate, name.c_str(), 0) == 1;
-}
-
 // subject is what a certificate says of its owner, printable.
 std::string subject(X509* certificate) {
   char text[256];
@@ -229,7 +221,7 @@ bool Session::peer_allowed() {
     peer_name_ = subject(certificate);
   if (names.empty()) return true;
   const auto named = std::ranges::find_if(names, [&](const std::string& name) {
-    return certificate != nullptr && is_for(certificate, name);
+    return certificate != nullptr && keyx::certificate_names(certificate, name);
   });
   if (named == names.end()) {
     refuse(Refusal::kPeerName,

@@ -9,9 +9,9 @@
 
 #include <expected>
 #include <optional>
-#include <utility>
 #include <string>
 #include <sys/types.h>
+#include <utility>
 
 #include <psp/base/unique_fd.hh>
 
