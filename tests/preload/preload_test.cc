@@ -121,6 +121,16 @@ INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
                                          "overrun_unheard", "ordinary"),
                          [](const auto& parameter) { return std::string(parameter.param); });
 
+TEST_F(Preload, APointerToNowhereIsTheKernelsToRefuse) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  const Ended without = run({PSP_HANDWRITTEN, "bad_pointers"}, "");
+  const Ended with = run({PSP_HANDWRITTEN, "bad_pointers"});
+  EXPECT_EQ(without.status, 0);
+  EXPECT_EQ(with.status, 0);
+  EXPECT_NE(without.output.find("write 0: -1 EFAULT\n"), std::string::npos) << without.output;
+  EXPECT_EQ(with.output, without.output);
+}
+
 TEST_F(Preload, ContinuesADumpAsItIsRead) {
   ASSERT_NO_FATAL_FAILURE(start(2000));
   expect_ok({PSP_HANDWRITTEN, "long_dump"}, "2000 devices\nok\n");
