@@ -592,6 +592,7 @@ static void bad_pointers(void) {
       tell("recvmsg", n, recvmsg(fd, bad[j], MSG_DONTWAIT));
       tell("recvmsg of none", n, recvmsg(fd, &nowhere, MSG_DONTWAIT));
       tell("recvmmsg", n, recvmmsg(fd, bad[j], 2, MSG_DONTWAIT, NULL));
+      if (i > 1) continue; /* for TCP it depends on whether a BPF program of the host looks first */
       tell("setsockopt", n, setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, bad[j], 4));
     }
   }

@@ -166,6 +166,15 @@ TEST_F(Preload, BoundsWhatWaitsForProgramsThatNeverRead) {
 
 TEST_F(Preload, HasTheKernelAnswerWhilePspdIsAway) { expect_ok({PSP_HANDWRITTEN, "absent"}); }
 
+TEST_F(Preload, TrustsNoPspdWhereUsersAreNotKnown) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  if (WEXITSTATUS(run({"unshare", "--user", "true"}, "").status) != 0)
+    GTEST_SKIP() << "needs user namespaces";
+  // There pspd's user, whoever it is, and the program's own have one and the same number.
+  expect_ok({"unshare", "--user", PSP_HANDWRITTEN, "absent"});
+  expect_ok({"unshare", "--user", "--map-root-user", PSP_HANDWRITTEN, "lookup"});
+}
+
 TEST_F(Preload, SurvivesARestartOfPspd) {
   ASSERT_NO_FATAL_FAILURE(start());
   Child child({PSP_HANDWRITTEN, "restart"});
