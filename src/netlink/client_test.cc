@@ -375,6 +375,7 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
     daemon.inspector.info = {.version = "0.1.0",
                              .crypto_backend = "ipsec-mb",
                              .pid = 77,
+                             .instance = 0x123456789abcdef,
                              .devices = {{.id = 1,
                                           .ifname = "eth0",
                                           .tap = "psp0",
@@ -415,6 +416,7 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   EXPECT_EQ(info->version, "0.1.0");
   EXPECT_EQ(info->crypto_backend, "ipsec-mb");
   EXPECT_EQ(info->pid, 77u);
+  EXPECT_EQ(info->instance, 0x123456789abcdefu);
   ASSERT_EQ(info->devices.size(), 2u);
   EXPECT_EQ(info->devices[0].tap, "psp0");
   EXPECT_EQ(info->devices[0].mtu, 1500u);

@@ -3,8 +3,6 @@
  * System calls directly: in libpsp-genl.so, read and the like are the program's, and none of this
  * may be a point of cancellation.
  */
-#include <psp/netlink/trusted_peer.h>
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,6 +10,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <psp/netlink/trusted_peer.h>
 
 enum { kOverflowUid = 65534 }; /* the kernel's default */
 

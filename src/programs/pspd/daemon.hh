@@ -92,6 +92,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   const crypto::Backend* backend_ = nullptr;
   EventLoop loop_;
   datapath::Secrets secrets_;
+  std::uint64_t instance_ = 0;  // random: by it clients know one run of pspd from another
   device::IvAllocator ivs_;
   datapath::HostDeviceOptions device_options_;
   std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
