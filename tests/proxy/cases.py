@@ -343,6 +343,14 @@ class Peers(Case):
         self.client_side(credentials=["--peer-name", "db.example", *identity("mallory")])
         self.expect_refused(server, "peer-name", "mallory.example")
 
+    def test_a_version_that_does_not_encrypt_is_warned_of(self):
+        end = self.listen()
+        proxies = self.server_side("--version", "2"), self.client_side("--version", "2")
+        self.both_ends(end)
+        for proxy in proxies:
+            self.assertIn("hdr0-aes-gmac-128 would NOT encrypt", proxy.log)
+            self.assertTrue(proxy.says("psp hdr0-aes-gmac-128 does NOT encrypt: others can read the data"), proxy.log)
+
     def test_nobody_is_asked_without_credentials(self):
         end = self.listen()
         self.server_side(credentials=[])

@@ -43,7 +43,7 @@ Exit status: 0 ok, 1 failure, 2 usage, 3 no pspd, 4 no PSP on one end, 5 permiss
 
 // to_versions reads a list of at least one version.
 std::expected<VersionSet, std::string> to_versions(const std::string& text) {
-  const auto versions = parse_versions(text);
+  const auto versions = parse_versions_to_use(text);
   if (!versions)
     return std::unexpected(fmt::format("--version: there is no PSP version \"{}\"; versions are {}",
                                        versions.error(), kVersionWords));
@@ -133,6 +133,9 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
         std::string("--mutual needs --ca with the authority of the peers' certificates"));
   if (credentials && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
+  if (options.protocol == keyx::Protocol::kKernelSelftest && (credentials || raw.first_use))
+    return std::unexpected(
+        std::string("kernel-selftest sends keys in clear and uses no credentials: give none"));
   tls.first_use = !credentials;
   return {};
 }

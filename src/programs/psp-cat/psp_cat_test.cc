@@ -170,6 +170,10 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
       {"--psk-file", "/nonexistent", "host", "1"},
       {"--insecure-first-use", "--psk-file", "/nonexistent", "host", "1"},
       {"-l", "1", "--mutual"},
+      {"--protocol", "kernel-selftest", "--version", "0", "--psk-file", "/dev/null", "host", "1"},
+      {"--protocol", "kernel-selftest", "--version", "0", "--ca", "/dev/null", "host", "1"},
+      {"--protocol", "kernel-selftest", "--version", "0", "--cert", "a", "--key", "b", "-l", "1"},
+      {"--protocol", "kernel-selftest", "--version", "0", "--insecure-first-use", "host", "1"},
       {"host", "1", "--ca", "/nonexistent", "--mutual"},
   };
   for (const Args& args : table) {
@@ -178,6 +182,16 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
     EXPECT_THAT(cat.said(), ::testing::StartsWith("psp-cat: error: "));
     EXPECT_EQ(std::count(cat.said().begin(), cat.said().end(), '\n'), 1) << cat.said();
   }
+}
+
+TEST_F(PspCat, VersionsThatDoNotEncryptAreNamedAndWarnedOfAtTheStart) {
+  const std::string warning = "warning: hdr0-aes-gmac-128, hdr0-aes-gmac-256 would NOT encrypt";
+  Cat named(tls({"127.0.0.1", "1", "-q", "--version", "2,3,1"}), null_, null_);
+  EXPECT_EQ(named.status(), 1);
+  EXPECT_THAT(named.said(), HasSubstr(warning));
+  Cat all(tls({"127.0.0.1", "1", "--version", "all"}), null_, null_);
+  EXPECT_EQ(all.status(), 1);
+  EXPECT_THAT(all.said(), Not(HasSubstr("NOT encrypt"))) << "all are those that encrypt";
 }
 
 TEST_F(PspCat, HelpTeachesByExample) {

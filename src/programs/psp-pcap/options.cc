@@ -143,7 +143,8 @@ std::expected<void, std::string> refine_encrypt(Options& options, const Raw& raw
     options.cookie = *cookie;
   }
   const bool by_hand = options.spi || options.version || !raw.mode.empty() || raw.crypt_offset ||
-                       options.cookie || options.source_port;
+                       options.cookie || options.source_port || raw.hop_limit || raw.dscp ||
+                       !raw.source.empty() || raw.ecn != "copy";
   if (!options.configuration.empty()) {
     if (by_hand) return Refusal("with --cfg it is the file that says how to encrypt");
     return {};
@@ -174,6 +175,10 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (!options.sa_key.empty() && (!options.spi || !options.version))
     return Refusal("--sa-key: say for which --spi and --version");
   if (options.command == Command::kEncrypt) return refine_encrypt(options, raw);
+  if (options.sa_key.empty() && (options.spi || options.version))
+    return Refusal("--spi and --version are those of --sa-key, and there is none");
+  if (options.command == Command::kExplain && raw.progress)
+    return Refusal("explain has a line for each packet, and no --progress");
   return {};
 }
 

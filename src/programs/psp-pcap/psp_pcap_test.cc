@@ -506,6 +506,12 @@ TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
   EXPECT_EQ(encrypt(file, {"--crypt-offset", "64"}).status, 2);
   EXPECT_EQ(encrypt(file, {"--dscp", "3"}).status, 2);  // there is no tunnel
   EXPECT_EQ(encrypt(file, {"--backend", "none"}).status, 2);
+  // What would go unused.
+  const std::string in = write("in", file);
+  for (const char* command : {"check", "explain"})
+    EXPECT_EQ(run({command, "-r", in, "--spi", "1a", "--version", "1"}).status, 2);
+  EXPECT_EQ(run({"explain", "-r", in, "--progress"}).status, 2);
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", path("out"), "--cfg", in, "--dscp", "3"}).status, 2);
   EXPECT_EQ(encrypt(octets_of(100), {}).status, 3);
   EXPECT_EQ(encrypt({}, {}).status, 3);
   EXPECT_EQ(run({"check", "-r", path("missing")}).status, 3);

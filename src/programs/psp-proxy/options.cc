@@ -122,6 +122,8 @@ std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
   auto& tls = options.tls;
   tls.server = options.serve;
   const bool certificates = !tls.cert_file.empty() || !tls.key_file.empty() || !tls.ca_file.empty();
+  if (certificates && !tls.psk_file.empty())
+    return std::unexpected(std::string("choose one: certificates or --psk-file"));
   if ((certificates || !tls.psk_file.empty()) && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
   tls.first_use = !certificates && tls.psk_file.empty();
@@ -144,7 +146,7 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (auto done = refine_tls(options, raw); !done) return done;
   options.allow_tls = raw.policy == "preferred";
   if (!raw.versions.empty()) {
-    const auto versions = parse_versions(raw.versions);
+    const auto versions = parse_versions_to_use(raw.versions);
     if (!versions || versions->bits == 0)
       return std::unexpected(fmt::format("--version: \"{}\" names no PSP version; versions are {}",
                                          raw.versions, kVersionWords));

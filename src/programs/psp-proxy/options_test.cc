@@ -66,12 +66,21 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
       "give one");
   expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--insecure-first-use"},
                  "does not go with credentials");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--psk-file", "p"}, "choose one");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--half-open", "1:1:1"}, "--listen-psp");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--half-open-source", "1"}, "--listen-psp");
+  expect_refused({"--listen-psp", ":1", "--to", "a:1", "--half-open", "9:1:1"}, "--half-open: ");
   for (const char* name : {".example", "*.example", ""})
     expect_refused({"--listen-psp", ":1", "--to", "a:1", "--cert", "c", "--key", "k", "--ca", "c",
                     "--peer-name", name},
                    "is refused (peer-name): ");
   expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
   expect_refused({"--listen", ":1", "--to", "a:1", "--version", "none"}, "names no PSP version");
+}
+
+TEST(ProxyOptions, AllVersionsAreThoseThatEncrypt) {
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--version", "all"}).versions.bits, 0b0011);
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--version", "1,3"}).versions.bits, 0b1010);
 }
 
 TEST(ProxyOptions, TheCompletionForZshKnowsEachOption) {

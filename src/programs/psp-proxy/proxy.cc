@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
+#include <psp/wire/version_text.hh>
+
 #include "socket.hh"
 
 namespace psp::proxy {
@@ -74,6 +76,8 @@ void Proxy::warn_of_weak_settings() const {
         "--psk-file (see psp-proxy --help)");
   else if (options_.serve && options_.tls.ca_file.empty() && options_.tls.psk_file.empty())
     spdlog::warn("any client is let in: --ca would demand certificates");
+  if (const std::string named = readable(options_.versions); !named.empty())
+    spdlog::warn("{} would NOT encrypt: with it others can read all that goes to the peer", named);
   const auto outside = [](const Address& address) { return !address.loopback(); };
   for (const UniqueFd& fd : shared_.listeners) {
     const Address here = local_address(fd.get());

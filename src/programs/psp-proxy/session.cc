@@ -273,6 +273,8 @@ void Session::upgraded() {
   if (psp_) {
     worker_.counters_.upgraded.add();
     protection_ = fmt::format("psp {}", psp::name(outcome.version));
+    if (!encrypts(outcome.version))
+      spdlog::warn("{}: {} does NOT encrypt: others can read the data", who(), protection_);
     ticket_.bind(outcome.dev_id);
     ages_ = ticket_.state() != keyx::Freshness::kFresh;
   } else {
