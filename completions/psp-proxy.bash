@@ -7,7 +7,7 @@ _psp_proxy() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
   case $before in
     --policy) mapfile -t COMPREPLY < <(compgen -W 'required preferred' -- "$word") ;;
-    --version) mapfile -t COMPREPLY < <(compgen -W 'hdr0-aes-gcm-128 hdr0-aes-gcm-256' -- "$word") ;;
+    --psp-version) mapfile -t COMPREPLY < <(compgen -W 'hdr0-aes-gcm-128 hdr0-aes-gcm-256' -- "$word") ;;
     --cert | --key | --ca | --psk-file | --stats-socket)
       compopt -o filenames 2>/dev/null
       mapfile -t COMPREPLY < <(compgen -f -- "$word")

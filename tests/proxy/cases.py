@@ -345,7 +345,7 @@ class Peers(Case):
 
     def test_a_version_that_does_not_encrypt_is_warned_of(self):
         end = self.listen()
-        proxies = self.server_side("--version", "2"), self.client_side("--version", "2")
+        proxies = self.server_side("--psp-version", "2"), self.client_side("--psp-version", "2")
         self.both_ends(end)
         for proxy in proxies:
             self.assertIn("hdr0-aes-gmac-128 would NOT encrypt", proxy.log)

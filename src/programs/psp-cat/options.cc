@@ -34,7 +34,7 @@ Examples:
   psp-cat host 7000 --psk-file key < file             (make it: openssl rand -hex 32 > key)
   psp-cat -l 7000 --cert me.pem --key me.key        with certificates
   psp-cat host 7000 --ca authority.pem < file
-  psp-cat host 7000 --version hdr0-aes-gcm-128      ask for one PSP version
+  psp-cat host 7000 --psp-version hdr0-aes-gcm-128  ask for one PSP version
 
 Without --psk-file or certificates the connection is encrypted but NOT authenticated: compare the
 fingerprints that both ends print. Both hosts run pspd with receive enabled ("pspctl doctor" checks).
@@ -45,9 +45,10 @@ Exit status: 0 ok, 1 failure, 2 usage, 3 no pspd, 4 no PSP on one end, 5 permiss
 std::expected<VersionSet, std::string> to_versions(const std::string& text) {
   const auto versions = parse_versions_to_use(text);
   if (!versions)
-    return std::unexpected(fmt::format("--version: there is no PSP version \"{}\"; versions are {}",
-                                       versions.error(), kVersionWords));
-  if (versions->bits == 0) return std::unexpected(std::string("--version: give at least one"));
+    return std::unexpected(
+        fmt::format("--psp-version: there is no PSP version \"{}\"; versions are {}",
+                    versions.error(), kVersionWords));
+  if (versions->bits == 0) return std::unexpected(std::string("--psp-version: give at least one"));
   return *versions;
 }
 
@@ -63,12 +64,12 @@ struct Raw {
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
-  app.set_version_flag("-V,--release", "psp-cat of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", "psp-cat of softpsp " PSP_RELEASE);
   app.add_flag("-l,--listen", options.listen, "Wait for one connection");
   app.add_option("target", raw.target, "[HOST] PORT")->expected(1, 2)->type_name("");
   auto* v4 = app.add_flag("-4", raw.ipv4, "IPv4 only");
   app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
-  app.add_option("--version", raw.versions,
+  app.add_option("--psp-version", raw.versions,
                  "Only these PSP versions, with commas (default 1,0: those that encrypt)");
   app.add_option("--protocol", raw.protocol,
                  "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)");
@@ -120,7 +121,8 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
     if (options.allow_tls)
       return std::unexpected(std::string("--protocol: only softpsp can stay on TLS"));
     if (std::popcount(options.versions.bits) != 1)
-      return std::unexpected(raw.protocol + " does not agree on a version: give one by --version");
+      return std::unexpected(raw.protocol +
+                             " does not agree on a version: give one by --psp-version");
   }
   auto& tls = options.tls;
   tls.server = options.listen;
@@ -149,6 +151,11 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   declare(app, options, raw);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForVersion& asked) {
+    if (argc == 2) return std::unexpected(app.exit(asked));
+    // Whoever means a version of PSP must not end up with a success that has sent nothing.
+    say_always("error: --version stands alone; a version of PSP is chosen by --psp-version");
+    return std::unexpected(kExitUsage);
   } catch (const CLI::Success& asked) {
     return std::unexpected(app.exit(asked));
   } catch (const CLI::ParseError& error) {

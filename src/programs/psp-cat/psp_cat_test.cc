@@ -159,21 +159,24 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
       {"-l", "a", "b", "c"},
       {"host", "1", "--no-such-option"},
       {"-4", "-6", "host", "1"},
-      {"--version", "7", "host", "1"},
+      {"--psp-version", "7", "host", "1"},
+      {"--version", "0", "host", "1"},
       {"--protocol", "ike", "host", "1"},
       {"--protocol", "fizz-v0", "host", "1"},
-      {"--protocol", "fizz-v0", "--version", "0", "--allow-tls", "host", "1"},
-      {"--version", "aes-gcm-512", "host", "1"},
+      {"--protocol", "fizz-v0", "--psp-version", "0", "--allow-tls", "host", "1"},
+      {"--psp-version", "aes-gcm-512", "host", "1"},
       {"--timeout", "0", "host", "1"},
       {"--send-only", "--recv-only", "host", "1"},
       {"--cert", "a.pem", "host", "1"},
       {"--psk-file", "/nonexistent", "host", "1"},
       {"--insecure-first-use", "--psk-file", "/nonexistent", "host", "1"},
       {"-l", "1", "--mutual"},
-      {"--protocol", "kernel-selftest", "--version", "0", "--psk-file", "/dev/null", "host", "1"},
-      {"--protocol", "kernel-selftest", "--version", "0", "--ca", "/dev/null", "host", "1"},
-      {"--protocol", "kernel-selftest", "--version", "0", "--cert", "a", "--key", "b", "-l", "1"},
-      {"--protocol", "kernel-selftest", "--version", "0", "--insecure-first-use", "host", "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--psk-file", "/dev/null", "host",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--ca", "/dev/null", "host", "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--cert", "a", "--key", "b", "-l",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--insecure-first-use", "host", "1"},
       {"host", "1", "--ca", "/nonexistent", "--mutual"},
   };
   for (const Args& args : table) {
@@ -186,12 +189,20 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
 
 TEST_F(PspCat, VersionsThatDoNotEncryptAreNamedAndWarnedOfAtTheStart) {
   const std::string warning = "warning: hdr0-aes-gmac-128, hdr0-aes-gmac-256 would NOT encrypt";
-  Cat named(tls({"127.0.0.1", "1", "-q", "--version", "2,3,1"}), null_, null_);
+  Cat named(tls({"127.0.0.1", "1", "-q", "--psp-version", "2,3,1"}), null_, null_);
   EXPECT_EQ(named.status(), 1);
   EXPECT_THAT(named.said(), HasSubstr(warning));
-  Cat all(tls({"127.0.0.1", "1", "--version", "all"}), null_, null_);
+  Cat all(tls({"127.0.0.1", "1", "--psp-version", "all"}), null_, null_);
   EXPECT_EQ(all.status(), 1);
   EXPECT_THAT(all.said(), Not(HasSubstr("NOT encrypt"))) << "all are those that encrypt";
+}
+
+TEST_F(PspCat, VersionIsThatOfTheProgram) {
+  const int out = open(file("version").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  Cat cat({"--version"}, null_, out);
+  EXPECT_EQ(cat.status(), 0);
+  close(out);
+  EXPECT_THAT(content(file("version")), ::testing::StartsWith("psp-cat of softpsp "));
 }
 
 TEST_F(PspCat, HelpTeachesByExample) {

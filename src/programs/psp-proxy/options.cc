@@ -45,7 +45,7 @@ struct Raw {
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
-  app.set_version_flag("-V,--release", "psp-proxy of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", "psp-proxy of softpsp " PSP_RELEASE);
   auto* listen = app.add_option("--listen", raw.listen, "Take programs' connections, in clear");
   app.add_option("--listen-psp", raw.listen_psp, "Take peers' connections, by PSP")
       ->excludes(listen);
@@ -55,7 +55,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
          "required: PSP or no connection (default). preferred: TLS where a host has no PSP, "
          "if both ends prefer")
       ->check(CLI::IsMember({"required", "preferred"}));
-  app.add_option("--version", raw.versions,
+  app.add_option("--psp-version", raw.versions,
                  "Only these PSP versions, with commas (default 1,0: those that encrypt)");
   app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
   app.add_option("--key", options.tls.key_file, "Its key, PEM");
@@ -148,8 +148,9 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (!raw.versions.empty()) {
     const auto versions = parse_versions_to_use(raw.versions);
     if (!versions || versions->bits == 0)
-      return std::unexpected(fmt::format("--version: \"{}\" names no PSP version; versions are {}",
-                                         raw.versions, kVersionWords));
+      return std::unexpected(
+          fmt::format("--psp-version: \"{}\" names no PSP version; versions are {}", raw.versions,
+                      kVersionWords));
     options.versions = *versions;
   }
   if (!raw.half_open.empty()) {
@@ -181,6 +182,10 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   declare(app, options, raw);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForVersion& asked) {
+    if (argc == 2) return std::unexpected(app.exit(asked));
+    return std::unexpected(
+        usage_error("--version stands alone; a version of PSP is chosen by --psp-version"));
   } catch (const CLI::Success& asked) {
     return std::unexpected(app.exit(asked));
   } catch (const CLI::ParseError& error) {

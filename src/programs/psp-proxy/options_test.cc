@@ -75,12 +75,22 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
                     "--peer-name", name},
                    "is refused (peer-name): ");
   expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
-  expect_refused({"--listen", ":1", "--to", "a:1", "--version", "none"}, "names no PSP version");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--psp-version", "none"},
+                 "names no PSP version");
+}
+
+TEST(ProxyOptions, VersionIsThatOfTheProgram) {
+  testing::internal::CaptureStdout();
+  const auto asked = parse_words({"--version"});
+  EXPECT_THAT(testing::internal::GetCapturedStdout(), testing::StartsWith("psp-proxy of softpsp "));
+  ASSERT_FALSE(asked.has_value());
+  EXPECT_EQ(asked.error(), 0);
+  expect_refused({"--listen", ":1", "--to", "a:1", "--version", "0"}, "by --psp-version");
 }
 
 TEST(ProxyOptions, AllVersionsAreThoseThatEncrypt) {
-  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--version", "all"}).versions.bits, 0b0011);
-  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--version", "1,3"}).versions.bits, 0b1010);
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--psp-version", "all"}).versions.bits, 0b0011);
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--psp-version", "1,3"}).versions.bits, 0b1010);
 }
 
 TEST(ProxyOptions, TheCompletionForZshKnowsEachOption) {
