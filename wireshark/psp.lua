@@ -218,7 +218,7 @@ self_test()
 local key_log = {}
 
 local function key_log_reset(path)
-  key_log = {path = path, offset = 0, number = 0, sa = {}, device = {[0] = {}, [1] = {}},
+  key_log = {path = path, offset = 0, number = 0, marks = "", sa = {}, device = {[0] = {}, [1] = {}},
              contexts = {}, context_count = 0, opened = {}, opened_octets = 0}
 end
 key_log_reset("")
@@ -258,7 +258,7 @@ local function key_log_line(line, number)
     list, size = key_log.device[tonumber(index)], 32
   end
   if #key ~= 2 * size then return "the key is not " .. 2 * size .. " hex digits" end
-  local entry = {key = from_hex(key), source = label .. ", line " .. number}
+  local entry = {key = from_hex(key), derives = label == "PSP_DEVICE_KEY", source = label .. ", line " .. number}
   if destination ~= "" and destination ~= "-" then
     entry.destination = parse_address(destination)
     if not entry.destination then return "the destination is no IP address" end
@@ -266,13 +266,27 @@ local function key_log_line(line, number)
   list[#list + 1] = entry
 end
 
--- key_log_read takes in what the file has got since the last time: a live capture's log grows.
+-- key_log_marks returns the first and the last octets of the `offset` that were taken in.
+local function key_log_marks(file, offset)
+  local size = math.min(offset, 1024)
+  file:seek("set", 0)
+  local first = file:read(size) or ""
+  file:seek("set", offset - size)
+  return first .. (file:read(size) or "")
+end
+
+-- key_log_read takes in what the file has got since the last time: a live capture's log grows. A log
+-- that does not begin or go on as it did is another one. Returns whether there was anything new.
 local function key_log_read()
-  if key_log.path == "" then return end
+  if key_log.path == "" then return false end
   local file = io.open(key_log.path, "rb")
   local size = file and file:seek("end")
+  if size and (size < key_log.offset or key_log_marks(file, key_log.offset) ~= key_log.marks) then
+    key_log_reset(key_log.path)
+  end
   key_log.problem = not size and "cannot be read" or key_log.wrong
-  if size and size ~= key_log.size then
+  local new = size and size ~= key_log.size
+  if new then
     key_log.size = size
     file:seek("set", key_log.offset)
     local text, at = file:read("*a") or "", 1
@@ -289,16 +303,20 @@ local function key_log_read()
       at = stop + 1
     end
   end
+  if new then key_log.marks = key_log_marks(file, key_log.offset) end
   if file then file:close() end
+  return new
 end
 
--- context_of returns the ready tables of a key. They are kept, but not without bound.
-local function context_of(key)
-  local context = key_log.contexts[key]
+-- context_of returns the ready tables of an SA's key. They are kept, but not without bound: whoever
+-- sends packets can invent any number of SPIs.
+local function context_of(entry, version, spi)
+  local name = entry.derives and entry.key .. version .. string.format("%08x", spi) or entry.key
+  local context = key_log.contexts[name]
   if not context then
     if key_log.context_count >= 4096 then key_log.contexts, key_log.context_count = {}, 0 end
-    context = gcm_context(key)
-    key_log.contexts[key], key_log.context_count = context, key_log.context_count + 1
+    context = gcm_context(entry.derives and derive_key(entry.key, version, spi) or entry.key)
+    key_log.contexts[name], key_log.context_count = context, key_log.context_count + 1
   end
   return context
 end
@@ -306,50 +324,40 @@ end
 -- candidates returns the log's keys for an SA: its own lines, or else those of its device key.
 local function candidates(version, spi, destination)
   local found = {}
-  local function take(list, derived)
+  local function take(list)
     for _, entry in ipairs(list or {}) do
-      if not entry.destination or entry.destination == destination then
-        if derived then
-          local name = version .. ":" .. spi
-          entry.derived = entry.derived or {}
-          entry.derived[name] = entry.derived[name] or derive_key(entry.key, version, spi)
-          found[#found + 1] = {key = entry.derived[name], source = entry.source}
-        else
-          found[#found + 1] = entry
-        end
-      end
+      if not entry.destination or entry.destination == destination then found[#found + 1] = entry end
     end
   end
-  take(key_log.sa[version .. string.format("%08x", spi)], false)
-  if #found == 0 then take(key_log.device[rshift(spi, 31)], true) end
+  take(key_log.sa[version .. string.format("%08x", spi)])
+  if #found == 0 then take(key_log.device[rshift(spi, 31)]) end
   return found
 end
 
-local kCacheOctets = 64 * 1024 * 1024
+local kCacheOctets, kCacheEntry = 64 * 1024 * 1024, 256
 
 -- open_packet returns "good", payload and source of the key; "bad" when no key fits; "none" without a key.
 -- Wireshark dissects a packet again and again, so what was found is kept.
 local function open_packet(frame, version, spi, destination, header, clear, sealed, icv)
   local name = frame .. ":" .. header .. icv
-  local known = key_log.opened[name]
-  if known then return known[1], known[2], known[3] end
-  local keys = candidates(version, spi, destination)
-  if #keys == 0 then
-    key_log_read()
-    keys = candidates(version, spi, destination)
-    if #keys == 0 then return "none" end
-  end
-  local result = {"bad"}
-  for _, entry in ipairs(keys) do
-    local plain = gcm_open(context_of(entry.key), header:sub(5, 16), header .. clear, sealed, icv)
-    if plain then
-      result = {"good", plain, entry.source}
-      break
+  local function try()
+    local keys = candidates(version, spi, destination)
+    for _, entry in ipairs(keys) do
+      local context = context_of(entry, version, spi)
+      local plain = gcm_open(context, header:sub(5, 16), header .. clear, sealed, icv)
+      if plain then return {"good", plain, entry.source} end
     end
+    return {#keys == 0 and "none" or "bad"}
   end
-  key_log.opened_octets = key_log.opened_octets + #name + #sealed
+  local result = key_log.opened[name]
+  if result and (result[1] == "good" or not key_log_read()) then return result[1], result[2], result[3] end
+  result = try()
+  if result[1] ~= "good" and key_log_read() then result = try() end
+  if result[1] == "none" then return "none" end
+  local octets = #name + #sealed + kCacheEntry
+  key_log.opened_octets = key_log.opened_octets + octets
   if key_log.opened_octets > kCacheOctets then
-    key_log.opened, key_log.opened_octets = {}, #name + #sealed
+    key_log.opened, key_log.opened_octets = {}, octets
   end
   key_log.opened[name] = result
   return result[1], result[2], result[3]

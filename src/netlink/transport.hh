@@ -52,7 +52,4 @@ class Transport {
 // client_error makes an error of our own.
 std::unexpected<ClientError> client_error(int sys_errno, std::string text);
 
-// trusted_peer: a daemon that gets keys must run as root or as the caller.
-constexpr bool trusted_peer(uid_t peer, uid_t self) { return peer == 0 || peer == self; }
-
 }  // namespace psp::netlink

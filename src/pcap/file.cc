@@ -31,6 +31,19 @@ ssize_t read_again(int fd, void* to, std::size_t size) {
   return got;
 }
 
+// keep_secret makes a file that was there before ours alone, and empty.
+std::expected<void, std::string> keep_secret(int fd, const std::string& path) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return failed(path, "look at");
+  if (!S_ISREG(status.st_mode)) return {};
+  if (status.st_uid != ::geteuid())
+    return std::unexpected(
+        fmt::format("{}: belongs to user {}, who could read it", path, status.st_uid));
+  if (::fchmod(fd, 0600) != 0) return failed(path, "keep others from reading");
+  if (::ftruncate(fd, 0) != 0) return failed(path, "write");
+  return {};
+}
+
 }  // namespace
 
 Reader::Reader(UniqueFd fd, std::string path, std::uint64_t size)
@@ -91,12 +104,12 @@ std::expected<Writer, std::string> Writer::open(const std::string& path, int inp
   if (input >= 0 && ::fstat(input, &in) == 0 && ::stat(path.c_str(), &out) == 0 &&
       in.st_dev == out.st_dev && in.st_ino == out.st_ino && S_ISREG(in.st_mode))
     return std::unexpected(fmt::format("{}: this is the file to be read", path));
-  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, secret ? 0600 : 0666));
+  // A link in a directory of others could lead a secret anywhere.
+  UniqueFd fd(secret ? ::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600)
+                     : ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (!fd) return failed(path, "write");
-  // Also a file that was there before.
-  if (secret && ::fstat(fd.get(), &out) == 0 && S_ISREG(out.st_mode) &&
-      ::fchmod(fd.get(), 0600) != 0)
-    return failed(path, "keep others from reading");
+  if (secret)
+    if (const auto kept = keep_secret(fd.get(), path); !kept) return std::unexpected(kept.error());
   return Writer(std::move(fd), path);
 }
 

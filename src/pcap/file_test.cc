@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <psp/pcap/file.hh>
 
@@ -84,6 +85,19 @@ TEST_F(FileTest, DoesNotWriteOverWhatItReads) {
   const auto reader = Reader::open(path);
   EXPECT_THAT(Writer::open(path, reader->fd()).error(), HasSubstr("to be read"));
   EXPECT_EQ(std::filesystem::file_size(path), 24u);
+}
+
+TEST_F(FileTest, ASecretGoesIntoNoFileThatOthersNamedOrOwn) {
+  const std::string path = write(octets_of(50)), link = directory_ / "link";
+  std::filesystem::create_symlink(path, link);
+  EXPECT_FALSE(Writer::open(link, -1, true));
+  EXPECT_EQ(std::filesystem::file_size(path), 50u);
+  auto writer = Writer::open(path, -1, true);
+  ASSERT_TRUE(writer) << writer.error();
+  EXPECT_EQ(std::filesystem::file_size(path), 0u);
+  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+  if (::chown(path.c_str(), 65534, 65534) != 0) return;  // not root: no other owner to be had
+  EXPECT_THAT(Writer::open(path, -1, true).error(), HasSubstr("belongs to user 65534"));
 }
 
 TEST_F(FileTest, ReportsAFullDisk) {

@@ -56,9 +56,10 @@ struct TlsOptions {
   bool server = false;
   std::string cert_file = {};  // PEM chain; a server with certificates needs it
   std::string key_file = {};   // PEM
-  std::string ca_file = {};    // PEM; whom we believe: a client with certificates needs it
-  bool mutual = false;         // server: demand a certificate that ca_file vouches for
-  std::string psk_file = {};   // hex, base64 or at least 16 raw octets
+  // PEM; whom we believe: a client with certificates needs it, and a server that has it demands a
+  // certificate of every peer.
+  std::string ca_file = {};
+  std::string psk_file = {};  // hex, base64 or at least 16 raw octets
   // first_use makes a certificate that lives as long as the context and believes every peer. Such a
   // connection is encrypted, but NOT authenticated unless somebody compares the fingerprints.
   bool first_use = false;
@@ -78,8 +79,18 @@ struct TlsContext {
 // Errors: kUsage, with the file and what is wrong with it.
 std::expected<TlsContext, Error> make_context(const TlsOptions& options);
 
+// check_peer_name is an error text, the end of a sentence, unless `name` is the name of one host:
+// OpenSSL takes a leading dot for every name of a domain.
+std::expected<void, std::string> check_peer_name(const std::string& name);
+
+// certificate_names tells whether the subjectAltName of a certificate has exactly `name`, a host
+// name or an address. Wild cards do not count, nor does the subject.
+bool certificate_names(X509* certificate, const std::string& name);
+
 // make_connection puts TLS on the connected socket `fd`, which stays the caller's. A client with
-// certificates will accept only one for `peer_name` (a host name or an address).
+// certificates will accept only one whose subjectAltName has `peer_name` (a host name or an
+// address). As RFC 9525 has it, "*" there stands for one whole label, the leftmost, and the subject
+// for nothing.
 std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
                                              const std::string& peer_name);
 

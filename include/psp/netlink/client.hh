@@ -115,6 +115,9 @@ struct DaemonInfo {
   std::string version;  // of pspd
   std::string crypto_backend;
   std::uint32_t pid = 0;
+  // Another number for each start of pspd, which a pid is not: in a container it is always 1. 0: it
+  // does not say.
+  std::uint64_t instance = 0;
   struct Device {
     std::uint32_t id = 0;
     std::string ifname;

@@ -160,17 +160,25 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
       {"-l", "a", "b", "c"},
       {"host", "1", "--no-such-option"},
       {"-4", "-6", "host", "1"},
-      {"--version", "7", "host", "1"},
+      {"--psp-version", "7", "host", "1"},
+      {"--version", "0", "host", "1"},
       {"--protocol", "ike", "host", "1"},
       {"--protocol", "fizz-v0", "host", "1"},
-      {"--protocol", "fizz-v0", "--version", "0", "--allow-tls", "host", "1"},
-      {"--version", "aes-gcm-512", "host", "1"},
+      {"--protocol", "fizz-v0", "--psp-version", "0", "--allow-tls", "host", "1"},
+      {"--psp-version", "aes-gcm-512", "host", "1"},
       {"--timeout", "0", "host", "1"},
       {"--send-only", "--recv-only", "host", "1"},
       {"--cert", "a.pem", "host", "1"},
       {"--psk-file", "/nonexistent", "host", "1"},
       {"--insecure-first-use", "--psk-file", "/nonexistent", "host", "1"},
       {"-l", "1", "--mutual"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--psk-file", "/dev/null", "host",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--ca", "/dev/null", "host", "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--cert", "a", "--key", "b", "-l",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--insecure-first-use", "host", "1"},
+      {"host", "1", "--ca", "/nonexistent", "--mutual"},
   };
   for (const Args& args : table) {
     Cat cat(args, null_, null_);
@@ -178,6 +186,24 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
     EXPECT_THAT(cat.said(), ::testing::StartsWith("psp-cat: error: "));
     EXPECT_EQ(std::count(cat.said().begin(), cat.said().end(), '\n'), 1) << cat.said();
   }
+}
+
+TEST_F(PspCat, VersionsThatDoNotEncryptAreNamedAndWarnedOfAtTheStart) {
+  const std::string warning = "warning: hdr0-aes-gmac-128, hdr0-aes-gmac-256 would NOT encrypt";
+  Cat named(tls({"127.0.0.1", "1", "-q", "--psp-version", "2,3,1"}), null_, null_);
+  EXPECT_EQ(named.status(), 1);
+  EXPECT_THAT(named.said(), HasSubstr(warning));
+  Cat all(tls({"127.0.0.1", "1", "--psp-version", "all"}), null_, null_);
+  EXPECT_EQ(all.status(), 1);
+  EXPECT_THAT(all.said(), Not(HasSubstr("NOT encrypt"))) << "all are those that encrypt";
+}
+
+TEST_F(PspCat, VersionIsThatOfTheProgram) {
+  const int out = open(file("version").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  Cat cat({"--version"}, null_, out);
+  EXPECT_EQ(cat.status(), 0);
+  close(out);
+  EXPECT_THAT(content(file("version")), ::testing::StartsWith("psp-cat of softpsp "));
 }
 
 TEST_F(PspCat, HelpTeachesByExample) {
@@ -268,6 +294,7 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
   // start; a listener whose client hangs up in front of the exchange fails.
   Cat listener(tls({"-l", "0"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins
   close(fd);
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("closed the connection"));
@@ -276,6 +303,7 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
 TEST_F(PspCat, ASilentPeerIsGivenUp) {
   Cat listener(tls({"-l", "0", "--timeout", "0.2"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins, and nothing more
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("gave up after 0.2 s"));
   close(fd);
@@ -323,6 +351,29 @@ TEST_F(PspCat, APeerThatNeverStopsIsGivenUpAsASilentOneIs) {
   Cat cat(tls({"127.0.0.1", flood.port(), "--timeout", "0.2"}), null_, null_);
   EXPECT_EQ(cat.status(), 1);
   EXPECT_THAT(cat.said(), HasSubstr("gave up after 0.2 s"));
+}
+
+TEST_F(PspCat, StrangersWhoSayNothingDoNotTakeThePlaceOfThePeer) {
+  Cat listener(tls({"-l", "0", "--timeout", "20"}), null_, null_);
+  const std::string port = listener.port();
+  close(connect_to(port));  // as a port scanner does
+  std::vector<int> strangers;
+  for (int i = 0; i < 100; ++i) strangers.push_back(connect_to(port));
+  Cat client(tls({"127.0.0.1", port}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
+  for (int fd : strangers) close(fd);
+}
+
+TEST_F(PspCat, AStrangerWhoSaysNothingForTooLongIsHungUpOn) {
+  Cat listener(tls({"-l", "0", "--timeout", "0.1"}), null_, null_);
+  const int fd = connect_to(listener.port());
+  char octet = 0;
+  EXPECT_EQ(recv(fd, &octet, 1, 0), 0);
+  Cat client(tls({"127.0.0.1", listener.port(), "--timeout", "20"}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
+  close(fd);
 }
 
 TEST_F(PspCat, APeerThatSpeaksSomethingElseIsSaidSo) {

@@ -91,7 +91,7 @@ void tell_who(const keyx::TlsContext& context, SSL* ssl, const Report& report) {
     say_always("  this end:  SHA256 " + context.own_fingerprint);
     say_always("  other end: " + (peer.empty() ? "none shown" : "SHA256 " + peer));
   } else if (!keyx::peer_authenticated(context, ssl)) {
-    report.notice("the other end was not asked who it is (--mutual would)");
+    report.notice("the other end was not asked who it is (--ca would)");
   }
 }
 

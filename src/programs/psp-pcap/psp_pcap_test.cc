@@ -110,7 +110,7 @@ class EncryptTest : public ToolTest {
                                        path("psp"),
                                        "--spi",
                                        "1a345678",
-                                       "--version",
+                                       "--psp-version",
                                        "0",
                                        "--sa-key",
                                        write_text("key", kSaKey)};
@@ -503,9 +503,16 @@ TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
   EXPECT_EQ(run({}).status, 2);
   EXPECT_EQ(run({"encrypt"}).status, 2);
   EXPECT_EQ(run({"--help"}).status, 0);
+  EXPECT_THAT(run({"--version"}).out, HasSubstr("psp-pcap of softpsp "));
   EXPECT_EQ(encrypt(file, {"--crypt-offset", "64"}).status, 2);
   EXPECT_EQ(encrypt(file, {"--dscp", "3"}).status, 2);  // there is no tunnel
   EXPECT_EQ(encrypt(file, {"--backend", "none"}).status, 2);
+  // What would go unused.
+  const std::string in = write("in", file);
+  for (const char* command : {"check", "explain"})
+    EXPECT_EQ(run({command, "-r", in, "--spi", "1a", "--psp-version", "1"}).status, 2);
+  EXPECT_EQ(run({"explain", "-r", in, "--progress"}).status, 2);
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", path("out"), "--cfg", in, "--dscp", "3"}).status, 2);
   EXPECT_EQ(encrypt(octets_of(100), {}).status, 3);
   EXPECT_EQ(encrypt({}, {}).status, 3);
   EXPECT_EQ(run({"check", "-r", path("missing")}).status, 3);
@@ -526,12 +533,12 @@ TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
 TEST_F(BadInputTest, DoesNotDestroyWhatItReads) {
   const auto file = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
   const auto in = write("same", file);
-  const auto result = run({"encrypt", "-r", in, "-w", in, "--spi", "1", "--version", "0",
+  const auto result = run({"encrypt", "-r", in, "-w", in, "--spi", "1", "--psp-version", "0",
                            "--sa-key", write_text("key", kSaKey)});
   EXPECT_EQ(result.status, 3);
   EXPECT_EQ(read_file(in), file);
-  EXPECT_EQ(run({"encrypt", "-r", in, "-w", "/dev/full", "--spi", "1", "--version", "0", "--sa-key",
-                 path("key")})
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", "/dev/full", "--spi", "1", "--psp-version", "0",
+                 "--sa-key", path("key")})
                 .status,
             3);
 }
@@ -559,12 +566,13 @@ TEST_F(BadInputTest, NeedsNoMoreMemoryForALargeFile) {
     stream.write(reinterpret_cast<const char*>(record.made.data()),
                  static_cast<std::streamsize>(record.made.size()));
   stream.close();
-  const auto encrypted = run({"encrypt", "-r", path("large"), "-w", path("psp"), "--spi",
-                              "1a345678", "--version", "0", "--sa-key", write_text("key", kSaKey)});
+  const auto encrypted =
+      run({"encrypt", "-r", path("large"), "-w", path("psp"), "--spi", "1a345678", "--psp-version",
+           "0", "--sa-key", write_text("key", kSaKey)});
   EXPECT_EQ(encrypted.status, 0) << encrypted.err;
   EXPECT_LT(encrypted.peak_kib, 64 * 1024);
-  const auto checked = run(
-      {"check", "-r", path("psp"), "--spi", "1a345678", "--version", "0", "--sa-key", path("key")});
+  const auto checked = run({"check", "-r", path("psp"), "--spi", "1a345678", "--psp-version", "0",
+                            "--sa-key", path("key")});
   EXPECT_EQ(checked.status, 0) << checked.err;
   EXPECT_LT(checked.peak_kib, 64 * 1024);
 }

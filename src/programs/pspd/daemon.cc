@@ -59,7 +59,9 @@ std::optional<bool> read_link_event(int fd) {
 }  // namespace
 
 Daemon::Daemon(const Options& options)
-    : options_(options), secrets_(datapath::Secrets::random()), ivs_(picoseconds) {}
+    : options_(options), secrets_(datapath::Secrets::random()), ivs_(picoseconds) {
+  crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&instance_), sizeof instance_});
+}
 
 Daemon::~Daemon() = default;
 
@@ -266,6 +268,7 @@ DaemonInfo Daemon::daemon_info() {
   info.version = PSP_PROGRAM_VERSION;
   info.crypto_backend = backend_->description();
   info.pid = static_cast<std::uint32_t>(::getpid());
+  info.instance = instance_;
   const datapath::DropCounts shared = programs_->drops();
   for (const auto& device : devices_) {
     DaemonInfo::Device& one = info.devices.emplace_back();
