@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The search goes from one likely second header to the next, so it costs little where there is none.
+// The search goes from one likely second header to the next, so it costs little where there is
+// none.
 #include <cstring>
 
 #include <psp/pcap/joined.hh>
@@ -10,12 +11,12 @@
 namespace psp::pcap {
 namespace {
 
-constexpr std::size_t kFixed = 3;                // Next Header, Hdr Ext Len, Crypt Offset
+constexpr std::size_t kFixed = 3;  // Next Header, Hdr Ext Len, Crypt Offset
 constexpr std::size_t kFlagsAt = 3;
-constexpr std::uint8_t kSampling = 0xc0;         // S and D may differ from datagram to datagram
-constexpr std::size_t kSpiAt = 4, kIvAt = 8;     // of the IV its high half
-constexpr unsigned kEnough = 2;                  // marks of some 30 bits each
-constexpr std::size_t kSkipped = 3;  // headers in a row that may be damaged, and one
+constexpr std::uint8_t kSampling = 0xc0;      // S and D may differ from datagram to datagram
+constexpr std::size_t kSpiAt = 4, kIvAt = 8;  // of the IV its high half
+constexpr unsigned kEnough = 2;               // marks of some 30 bits each
+constexpr std::size_t kSkipped = 3;           // headers in a row that may be damaged, and one
 
 // marks is how much the header at `p` is like the first: 0 if it is none of the kind, 3 at most.
 unsigned marks(const std::uint8_t* first, const std::uint8_t* p) {

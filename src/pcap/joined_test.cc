@@ -70,8 +70,8 @@ TEST(JoinedStride, IsNotMisledByADamagedHeader) {
 
 TEST(JoinedStride, TakesConnectionsThatTakeTurns) {
   EXPECT_EQ(joined_stride(payload({{100, 1}, {100, 2}})), 100u) << "alike by their IVs";
-  EXPECT_EQ(joined_stride(payload({{100, 1, 1}, {100, 2, 9ull << 60}, {100, 1, 2},
-                                   {100, 2, 9ull << 60 | 1}})),
+  EXPECT_EQ(joined_stride(payload(
+                {{100, 1, 1}, {100, 2, 9ull << 60}, {100, 1, 2}, {100, 2, 9ull << 60 | 1}})),
             100u);
 }
 

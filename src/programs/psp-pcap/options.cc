@@ -23,7 +23,9 @@ constexpr const char* kDescription = R"(psp-pcap: captures of PSP traffic.
   psp-pcap check     verify a capture: ICV, IVs, reserved bits, lengths, checksums, by flow
   psp-pcap explain   what softpsp would do with each packet, and why
 
-Reads pcap and pcapng, and writes what it read.)";
+Reads pcap and pcapng, also compressed by gzip, and writes what it read, not compressed. check, explain
+and decrypt look into the tunnels of mirror ports (GRE, ERSPAN, VXLAN, Geneve), and take apart packets
+that hold several datagrams, as captures on hosts with offloads do.)";
 
 constexpr const char* kExamples = R"(
 Examples:
@@ -33,7 +35,8 @@ Examples:
   psp-pcap check --key-log keys.log -r psp.pcapng
   psp-pcap explain --json -r psp.pcap | jq 'select(.verdict == "drop")'
 Exit status: 0 ok, 1 packets were broken or check found something, 2 usage, 3 a file cannot be read or
-written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed.)";
+written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed,
+6 packets were not understood, or check or decrypt found no PSP packet at all.)";
 
 using Refusal = std::unexpected<std::string>;
 
