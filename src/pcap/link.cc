@@ -182,6 +182,7 @@ Found Walk::bare(std::size_t at) {
 }
 
 Found Walk::ip(std::size_t at, std::uint8_t family) {
+  if (!has(at, 0)) return cut();  // a tunnel's header may claim any length
   link_.ip_at = at;
   link_.family = family;
   if (in_head_) link_.head_family = family;

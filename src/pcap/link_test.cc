@@ -161,6 +161,15 @@ TEST(FindIp, NeverLooksBeyondTheFrame) {
     }
 }
 
+TEST(FindIp, BelievesNoTunnelHeaderThatIsLongerThanTheFrame) {
+  for (const Octets& outer :
+       {ip(47, {0xb0, 0, 0x08, 0x00}), ip(17, udp(6081, {0x3f, 0, 0x08, 0x00, 0, 0, 5, 0}))}) {
+    const auto found = find_ip(kLinkRaw, outer, Reach::kTunnels);
+    ASSERT_FALSE(found);
+    EXPECT_EQ(found.error().why, "cut short inside a link or tunnel header");
+  }
+}
+
 TEST(FindIp, SaysThatItDoesNotKnowWhatIsInATunnel) {
   const auto why = [](const Octets& outer) {
     const auto found = find_ip(kLinkRaw, outer, Reach::kTunnels);

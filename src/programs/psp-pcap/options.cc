@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <fmt/format.h>
+#include <iostream>
 #include <unistd.h>
 
 #include <psp/pcap/keys.hh>
@@ -201,7 +202,10 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {
-    return std::unexpected(app.exit(asked));
+    const int status = app.exit(asked);
+    if (std::cout.flush()) return std::unexpected(status);
+    say("error: standard output: cannot write");
+    return std::unexpected(kExitFile);
   } catch (const CLI::ParseError& error) {
     say(fmt::format("error: {}; see psp-pcap --help", error.what()));
     return std::unexpected(kExitUsage);

@@ -719,7 +719,7 @@ TEST_F(OutputTest, EndsQuietlyWhenNobodyReadsOn) {
 }
 
 TEST_F(OutputTest, SaysWhenItCouldNotWrite) {
-  for (const std::string command : {"explain", "check", "check --json"}) {
+  for (const std::string command : {"explain", "check", "check --json", "--help", "-V"}) {
     EXPECT_EQ(shell(fmt::format("{} {} -r {} >/dev/full 2>{}", PSP_PCAP, command,
                                 write("in", pcap_of(train())), path("log"))),
               3)
