@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <fmt/format.h>
+#include <iostream>
 #include <unistd.h>
 
 #include <psp/pcap/keys.hh>
@@ -23,7 +24,9 @@ constexpr const char* kDescription = R"(psp-pcap: captures of PSP traffic.
   psp-pcap check     verify a capture: ICV, IVs, reserved bits, lengths, checksums, by flow
   psp-pcap explain   what softpsp would do with each packet, and why
 
-Reads pcap and pcapng, and writes what it read.)";
+Reads pcap and pcapng, also compressed by gzip, and writes what it read, not compressed. check, explain
+and decrypt look into the tunnels of mirror ports (GRE, ERSPAN, VXLAN, Geneve), and take apart packets
+that hold several datagrams, as captures on hosts with offloads do.)";
 
 constexpr const char* kExamples = R"(
 Examples:
@@ -33,7 +36,8 @@ Examples:
   psp-pcap check --key-log keys.log -r psp.pcapng
   psp-pcap explain --json -r psp.pcap | jq 'select(.verdict == "drop")'
 Exit status: 0 ok, 1 packets were broken or check found something, 2 usage, 3 a file cannot be read or
-written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed.)";
+written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed,
+6 packets were not understood, or check or decrypt found no PSP packet at all.)";
 
 using Refusal = std::unexpected<std::string>;
 
@@ -204,7 +208,10 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {
-    return std::unexpected(app.exit(asked));
+    const int status = app.exit(asked);
+    if (std::cout.flush()) return std::unexpected(status);
+    say("error: standard output: cannot write");
+    return std::unexpected(kExitFile);
   } catch (const CLI::ParseError& error) {
     say(fmt::format("error: {}; see psp-pcap --help", error.what()));
     return std::unexpected(kExitUsage);
