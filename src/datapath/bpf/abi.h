@@ -167,9 +167,12 @@ struct psp_guard_entry {
   psp_u32 program; /* id of its psp_egress, which nobody else's program has */
 };
 
-/* The entry of psp_guard for the netdev 0 of the namespace 0, which there is not: its epoch says
- * whose programs these are, and with it whether that pspd lives (see host_lock.hh). */
-#define PSP_OWNER 0u
+/*
+ * The entry of psp_guard for this netdev of the namespace 0, which there is not: its epoch says
+ * whose programs these are, and with it whether that pspd lives (see host_lock.hh). A psp_guard
+ * without it is of a version that says so in another way: hands off.
+ */
+#define PSP_OWNER 1u
 
 /*
  * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that
