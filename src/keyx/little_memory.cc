@@ -22,5 +22,10 @@ void* operator new(std::size_t size) {
   if (out == nullptr) throw std::bad_alloc();
   return out;
 }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  if (memory_left == 0) return nullptr;
+  if (memory_left > 0) --memory_left;
+  return std::malloc(size != 0 ? size : 1);
+}
 void operator delete(void* octets) noexcept { std::free(octets); }
 void operator delete(void* octets, std::size_t) noexcept { std::free(octets); }

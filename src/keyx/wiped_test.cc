@@ -18,6 +18,9 @@ namespace {
 using test::Bytes;
 using test::Side;
 
+// As the programs do it, before OpenSSL has any memory.
+const bool wiping = wipe_what_openssl_frees();
+
 constexpr std::size_t kSize = 32;
 constexpr std::uint8_t kMask = 0xa5;
 using Masked = std::array<std::uint8_t, kSize>;
@@ -227,6 +230,7 @@ void on_key_log(const SSL*, const char* line) {
 
 TEST(WipedTls, NoSecretOfTlsIsLeftWhenTheSslIsFreed) {
   // Who has recorded the handshake reads KEY with them.
+  ASSERT_TRUE(wiping);
   auto context = make_context({.server = false, .first_use = true});
   SSL_CTX_set_keylog_callback(context->ctx.get(), on_key_log);
   test::first_use_context(true);

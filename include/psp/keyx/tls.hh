@@ -50,6 +50,12 @@ class BoundedReads {
   bool used_up_ = false;
 };
 
+// wipe_what_openssl_frees makes OpenSSL wipe all memory of this process that it gives back: of
+// itself it frees an SSL with the traffic secrets and the exporter secret in it, and with those
+// whoever has recorded the connection reads its KEY messages. For programs, at the beginning of
+// main; false: OpenSSL has memory already.
+bool wipe_what_openssl_frees();
+
 // TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file;
 // certificates.
 struct TlsOptions {

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <sys/prctl.h>
 
+#include <psp/keyx/tls.hh>
 #include <psp/wire/version_text.hh>
 
 #include "dial.hh"
@@ -42,6 +43,8 @@ std::expected<void, Failure> run(const Options& options, const Report& report, S
 
 int main(int argc, char** argv) {
   using namespace psp::cat;
+  if (!psp::keyx::wipe_what_openssl_frees())
+    say_always("warning: OpenSSL leaves keys of TLS in the memory of this process");
   // A reader or peer that goes away is an error code, not the end of the process; and keys pass
   // through this memory, so no core dumps.
   std::signal(SIGPIPE, SIG_IGN);
