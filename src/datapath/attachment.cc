@@ -95,13 +95,13 @@ bool Attachment::refresh() {
   return true;
 }
 
-bool Attachment::failed() const {
-  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); });
-}
-
-bool Attachment::has_strangers() const {
+std::optional<std::string> Attachment::failed() const {
   const InNetns inside(netns_);
-  return !inside.entered() || tap_.has_strangers();
+  const auto queues = inside.entered() ? tap_queues(tap_.ifindex()) : std::nullopt;
+  if (!queues || std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); }))
+    return tap_.name() + " has gone";
+  if (*queues != tap_.queues()) return "somebody else has attached to " + tap_.name();
+  return std::nullopt;
 }
 
 std::optional<std::string> Attachment::heal(std::chrono::steady_clock::time_point now) {
