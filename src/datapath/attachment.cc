@@ -108,7 +108,8 @@ std::optional<std::string> Attachment::heal(std::chrono::steady_clock::time_poin
   const InNetns inside(netns_);
   if (!inside.entered() || now < heal_after_) return std::nullopt;
   if (programs_->attached()) {
-    heal_pause_ = kFirstPause;
+    // Somebody who insists may come again at once: only what lasts longer than the pause is peace.
+    if (now >= heal_after_ + heal_pause_) heal_pause_ = kFirstPause;
     if (!std::exchange(broken_, false)) return std::nullopt;
     return fmt::format("{}: pspd's programs are in place again", netdev_.name);
   }
