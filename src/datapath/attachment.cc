@@ -95,20 +95,21 @@ bool Attachment::refresh() {
   return true;
 }
 
-bool Attachment::failed() const {
-  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); });
-}
-
-bool Attachment::has_strangers() const {
+std::optional<std::string> Attachment::failed() const {
   const InNetns inside(netns_);
-  return !inside.entered() || tap_.has_strangers();
+  const auto queues = inside.entered() ? tap_queues(tap_.ifindex()) : std::nullopt;
+  if (!queues || std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); }))
+    return tap_.name() + " has gone";
+  if (*queues != tap_.queues()) return "somebody else has attached to " + tap_.name();
+  return std::nullopt;
 }
 
 std::optional<std::string> Attachment::heal(std::chrono::steady_clock::time_point now) {
   const InNetns inside(netns_);
   if (!inside.entered() || now < heal_after_) return std::nullopt;
   if (programs_->attached()) {
-    heal_pause_ = kFirstPause;
+    // Somebody who insists may come again at once: only what lasts longer than the pause is peace.
+    if (now >= heal_after_ + heal_pause_) heal_pause_ = kFirstPause;
     if (!std::exchange(broken_, false)) return std::nullopt;
     return fmt::format("{}: pspd's programs are in place again", netdev_.name);
   }

@@ -60,13 +60,12 @@ class Attachment {
 
   // refresh takes over a new name, MTU or address. False: the netdev has gone.
   bool refresh();
-  // failed: the TAP has gone. Nothing is sealed or opened any more.
-  bool failed() const;
+  // failed says why nothing can be sealed or opened any more: the TAP has gone, or somebody else
+  // has attached to it, as whoever has CAP_NET_ADMIN there can, and is given packets to be sealed.
+  std::optional<std::string> failed() const;
   // heal puts the programs back if somebody took them off or came before them, with pauses that
   // double while somebody insists. A sentence for the log if things have changed.
   std::optional<std::string> heal(std::chrono::steady_clock::time_point now);
-  // has_strangers: has somebody else attached to the TAP?
-  bool has_strangers() const;
 
   [[nodiscard]] bool set_versions(VersionSet versions);
   [[nodiscard]] bool set_rotation(std::uint32_t rotation);

@@ -8,7 +8,9 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -96,6 +98,15 @@ std::vector<unsigned> programs_of(pid_t pid);
 bool program_exists(unsigned id);
 bool any_exists(const std::vector<unsigned>& programs);
 std::size_t descriptors_of(pid_t pid);
+
+// maps_of are the BPF maps that a process holds; entries_of counts the keys of its hash maps, by
+// the name of the maps.
+std::set<unsigned> maps_of(pid_t pid);
+bool map_exists(unsigned id);
+std::map<std::string, std::size_t> entries_of(pid_t pid);
+
+// pspd_path is the program that Pspd starts.
+std::string pspd_path();
 
 // feature and set_feature are ethtool(8)'s, by its names.
 bool feature(const Netns& netns, const std::string& device, const std::string& name);

@@ -180,9 +180,9 @@ void Daemon::check_devices() {
     if (!device->main().refresh()) gone.push_back(device->id());
   for (const std::uint16_t id : gone) retire(id);
   for (const auto& device : devices_) {
-    if (device->main().failed()) {
-      spdlog::error("{} has gone: connections through {} are blocked; stopping",
-                    device->tap().name(), device->netdev().name);
+    if (const auto why = device->main().failed()) {
+      spdlog::error("{}: connections through {} are blocked; stopping", *why,
+                    device->netdev().name);
       return loop_.stop(1);
     }
     heal(device->main());

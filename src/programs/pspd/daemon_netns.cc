@@ -125,12 +125,13 @@ void Daemon::check_associated() {
   std::vector<NetdevKey> gone;
   for (const auto& device : devices_)
     for (const auto& [key, attachment] : device->associated()) {
-      if (attachment->refresh() && !attachment->failed()) {
+      const auto why = attachment->refresh() ? attachment->failed() : "it has gone";
+      if (!why) {
         heal(*attachment);
         continue;
       }
-      spdlog::warn("{}, associated with {}, or its TAP has gone", attachment->netdev().name,
-                   device->netdev().name);
+      spdlog::warn("{}, associated with {}: {}", attachment->netdev().name, device->netdev().name,
+                   *why);
       gone.push_back(key);
     }
   for (const NetdevKey key : gone) core_->netdev_gone(key);
