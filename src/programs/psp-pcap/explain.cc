@@ -129,7 +129,7 @@ Explanation Explainer::explain_psp(const Frame& frame, const Opener::Opened& ope
   if (frame.psp.header.drop_after_sampling) return drop(Drop::SAMPLED);
   if (!tcp)
     return drop(Drop::BAD_INNER, "authentic, but softpsp devices carry TCP in transport mode only");
-  const auto l4 = clear_.span().first(opened.size).subspan(frame.ip.header_length);
+  const auto l4 = clear().subspan(frame.ip.header_length);
   if (!is_segment(wire::kProtocolTcp, l4)) return drop(Drop::BAD_INNER);
   Explanation explanation{.verdict = Verdict::kDeliver, .why = "ICV matches"};
   ask_sockets(explanation, PSP_RX_PSP_MATCH);
