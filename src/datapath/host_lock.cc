@@ -38,12 +38,28 @@ std::uint64_t position_of(device::NetdevKey netdev) {
   return kNetdevs | ((netdev.netns << 31 | netdev.ifindex) % kNetdevs);
 }
 
-// try_lock gives the locked file, or the errno: EAGAIN if somebody else has the lock.
+// is_locked: has a pspd the lock? Its locks are for writing. One for reading is anybody's who may
+// read the file, and says nothing. Yes where the kernel does not tell.
+bool is_locked(int file, std::uint64_t position) {
+  flock lock = range(position, F_RDLCK);
+  return ::fcntl(file, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+// try_lock gives the locked file, or the errno: EBUSY if a pspd has the lock, EAGAIN if somebody
+// else keeps it from being taken.
 std::expected<UniqueFd, int> try_lock(std::uint64_t position) {
   UniqueFd file = lock_file(O_RDWR);
   flock lock = range(position, F_WRLCK);
-  if (!file || ::fcntl(file.get(), F_OFD_SETLK, &lock) != 0) return std::unexpected(errno);
-  return file;
+  if (!file) return std::unexpected(errno);
+  if (::fcntl(file.get(), F_OFD_SETLK, &lock) == 0) return file;
+  if (errno != EAGAIN && errno != EACCES) return std::unexpected(errno);
+  return std::unexpected(is_locked(file.get(), position) ? EBUSY : EAGAIN);
+}
+
+std::string why(int error) {
+  if (error != EAGAIN) return std::strerror(error);
+  return "a program that is no pspd has locked cgroup.procs at the root of the cgroup-v2 tree for "
+         "reading (see /proc/locks): end it";
 }
 
 }  // namespace
@@ -60,23 +76,22 @@ std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch) {
   if (file) return std::move(*file);
   return std::unexpected(fmt::format(
       "cannot take a lock in the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN): {}",
-      std::strerror(file.error())));
+      why(file.error())));
 }
 
 bool lives(std::uint64_t epoch) {
   const UniqueFd file = lock_file(O_RDONLY);
-  flock lock = range(position_of(epoch), F_RDLCK);
-  return !file || ::fcntl(file.get(), F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+  return !file || is_locked(file.get(), position_of(epoch));
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,
                                                  const std::string& name) {
   auto file = try_lock(position_of(netdev));
   if (file) return std::move(*file);
-  if (file.error() == EAGAIN || file.error() == EACCES)
+  if (file.error() == EBUSY)
     return std::unexpected(fmt::format("{} already has a pspd: stop that one first", name));
   return std::unexpected(
-      fmt::format("{} cannot be locked for this pspd: {}", name, std::strerror(file.error())));
+      fmt::format("{} cannot be locked for this pspd: {}", name, why(file.error())));
 }
 
 }  // namespace psp::datapath

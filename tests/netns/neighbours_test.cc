@@ -229,6 +229,28 @@ TEST_P(Neighbours, WithoutPrivilegesCannotTakeTheLocksThatSayWhoLives) {
   EXPECT_EQ(lock(own.get(), F_WRLCK), EAGAIN) << "these are not the locks of the living";
 }
 
+// Who may read the file can lock it for reading. That is nobody's life, and the one who is in the
+// way of a start is named as what it is.
+TEST_P(Neighbours, WhoLockForReadingAreNotTakenForALivingDaemon) {
+  const UniqueFd root = root_cgroup();
+  UniqueFd file(::openat(root.get(), "cgroup.procs", O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(lock(file.get(), F_RDLCK), EAGAIN) << "of the whole file, and pspd has locks there";
+  lab_->kill(From::kA);
+  lab_->stop(From::kB);
+  if (lock(file.get(), F_RDLCK) != 0) GTEST_SKIP() << "this host has another pspd";
+  Netns& host = lab_->ns(From::kA);
+  Pspd next(host, {"--dev", "eth1", "--socket", "@other"});
+  EXPECT_FALSE(next.wait_ready());
+  EXPECT_EQ(next.wait(), 1);
+  EXPECT_EQ(count(next.log(), "a program that is no pspd has locked cgroup.procs"), 1u)
+      << next.log();
+  EXPECT_EQ(socket_error(connection_.a.get(), 0ms), 0);
+  host.sh(pspd_path() + " --cleanup");
+  EXPECT_EQ(socket_error(connection_.a.get()), ECONNABORTED);
+  file.reset();
+  lab_->start(From::kA);
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Neighbours, testing::Values(Kind::kIpv4, Kind::kIpv6),
                          [](const auto& one) { return kind_name(one.param); });
 
