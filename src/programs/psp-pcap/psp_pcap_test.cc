@@ -534,10 +534,11 @@ TEST_F(JoinedTest, IsNotWhatTheIcvSaysIsOneDatagram) {
     header.resize(i < 3 ? 36 : 16);
     repeated.insert(repeated.end(), header.begin(), header.end());
   }
-  ASSERT_EQ(run({"encrypt", "-r", write("clear", pcap_of({ethernet(ip_packet(4, 6, repeated))})),
-                 "-w", path("psp"), "--spi", "1a345678", "--version", "2", "--sa-key", path("key")})
-                .status,
-            0);
+  ASSERT_EQ(
+      run({"encrypt", "-r", write("clear", pcap_of({ethernet(ip_packet(4, 6, repeated))})), "-w",
+           path("psp"), "--spi", "1a345678", "--psp-version", "2", "--sa-key", path("key")})
+          .status,
+      0);
   const auto result = run({"check", "--json", "-r", path("psp"), "--key-log",
                            write_text("log", "PSP_SA 2 1a345678 " + kSaKey + "\n")});
   const auto report = nlohmann::json::parse(result.out);

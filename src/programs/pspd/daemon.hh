@@ -98,7 +98,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   const crypto::Backend* backend_ = nullptr;
   EventLoop loop_;
   datapath::Secrets secrets_;
-  UniqueFd alive_;  // the lock that says so
+  UniqueFd alive_;              // the lock that says so
   std::uint64_t instance_ = 0;  // random: by it clients know one run of pspd from another
   device::IvAllocator ivs_;
   datapath::HostDeviceOptions device_options_;
