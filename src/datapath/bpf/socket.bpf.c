@@ -447,10 +447,19 @@ static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock
   if (noted) noted->over = over;
 }
 
-/* psp_resets: does TCP end the connection for this segment? Only with the next number. */
-static __always_inline bool psp_resets(const struct bpf_sock* sk,
-                                       const struct psp_segment* segment) {
-  return segment->rst && segment->seq == BPF_CORE_READ(psp_kernel_tcp(sk), rcv_nxt);
+/*
+ * psp_resets: does TCP end the connection for this segment? Only with the next number; what comes
+ * before it may still wait for the socket's lock, so the peer's own reset need only be in the
+ * window (if TCP asks back, the answer is the socket's, and the connection is not over).
+ */
+static __always_inline bool psp_resets(const struct bpf_sock* sk, const struct psp_segment* segment,
+                                       bool verified) {
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  __u32 next = BPF_CORE_READ(tcp, rcv_nxt);
+
+  if (!segment->rst) return false;
+  return segment->seq == next || (verified && !psp_before(segment->seq, next) &&
+                                  !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
 }
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
@@ -472,7 +481,8 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
       if (event == PSP_RX_PSP_MATCH) psp_note_psp(sock, skb, &segment);
       if (state == PSP_STATE_RX && (event == PSP_RX_CLEAR_DATA || event == PSP_RX_CLEAR_FIN))
         return psp_note_clear(sock, sk, &segment);
-      if (state >= PSP_STATE_TX && psp_resets(sk, &segment)) psp_note_over(skb, sock, true);
+      if (state >= PSP_STATE_TX && psp_resets(sk, &segment, verified))
+        psp_note_over(skb, sock, true);
       return true;
     default:
       return false;
