@@ -63,10 +63,13 @@ std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch) {
       std::strerror(file.error())));
 }
 
-bool lives(std::uint64_t epoch) {
+std::expected<bool, std::string> lives(std::uint64_t epoch) {
   const UniqueFd file = lock_file(O_RDONLY);
   flock lock = range(position_of(epoch), F_RDLCK);
-  return !file || ::fcntl(file.get(), F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+  if (!file || ::fcntl(file.get(), F_OFD_GETLK, &lock) != 0)
+    return std::unexpected(
+        fmt::format("it cannot be told whether another pspd lives: {}", std::strerror(errno)));
+  return lock.l_type != F_UNLCK;
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,

@@ -191,6 +191,8 @@ class ControlSocket::Hub {
   Hub& operator=(const Hub&) = delete;
 
   static std::shared_ptr<Hub> of(EventLoop& loop, netlink::Server& server);
+  // complete: it knows where it is; else it could not tell root of this namespace from others.
+  bool complete() const { return home_netns_ != 0 && delivery_.complete(); }
 
   // welcome takes an accepted connection, or returns it if there is nothing to be done with it now.
   UniqueFd welcome(UniqueFd fd);
@@ -610,9 +612,14 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
         errno == EADDRINUSE
             ? fmt::format("another pspd listens at {}: stop it, or choose another --socket", text)
             : fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
-  if (!abstract) ::chmod(text.c_str(), 0666);
+  auto hub = Hub::of(loop, server);
+  if ((!abstract && ::chmod(text.c_str(), 0666) != 0) || !hub->complete()) {
+    const int error = errno;
+    if (!abstract) ::unlink(text.c_str());
+    return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(error)));
+  }
   return std::unique_ptr<ControlSocket>(
-      new ControlSocket(Hub::of(loop, server), std::move(fd), abstract ? std::string() : text));
+      new ControlSocket(std::move(hub), std::move(fd), abstract ? std::string() : text));
 }
 
 // accept takes connections as they come.
