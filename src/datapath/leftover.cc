@@ -266,13 +266,14 @@ std::expected<void, std::string> remove_from_cgroup(const Leftover& leftover) {
 
 namespace {
 
-// note_over notes, for whoever comes next, that a socket was aborted and its application told: a
-// socket that its application keeps is in no listing any more.
-Done note_over(int noted_map, std::uint64_t cookie) {
+// note_over notes, for whoever comes next, that a socket is aborted and its application told: one
+// that its application keeps is in no listing any more. Before it is, or a crash would lose it:
+// until then the listings have it.
+Done note_over(int noted_map, std::uint64_t cookie, bool over) {
   psp_noted_entry entry{};
   if (noted_map < 0) return {};
   if (bpf_map_lookup_elem(noted_map, &cookie, &entry) == 0) {
-    entry.over = 1;
+    entry.over = over;
     if (bpf_map_update_elem(noted_map, &cookie, &entry, BPF_EXIST) == 0) return {};
   }
   if (errno == ENOENT) return {};  // never had a Tx key, or has ended
@@ -292,17 +293,15 @@ std::expected<void, std::string> end_here(const SecuredMaps& maps, Ended& ended)
     // What the kernel answers to each may be lost; the listing has the last word.
     auto gone = std::exchange(asked, {});
     for (const SecuredSocket& socket : *sockets) gone.erase(socket.cookie());
-    for (const std::uint64_t cookie : gone)
-      if (Done noted = note_over(maps.noted, cookie); !noted) return noted;
     ended.aborted.merge(gone);
-    if (sockets->empty() || round == kRounds) {
-      ended.left += sockets->size();
-      return {};
-    }
+    const bool last = sockets->empty() || round == kRounds;
     for (const SecuredSocket& socket : *sockets) {
-      (void)destroy_socket(socket);
+      if (Done noted = note_over(maps.noted, socket.cookie(), !last); !noted) return noted;
+      if (!last) (void)destroy_socket(socket);
       asked.insert(socket.cookie());
     }
+    ended.left += last ? sockets->size() : 0;
+    if (last) return {};
   }
 }
 
