@@ -28,8 +28,9 @@ std::expected<std::unique_ptr<Attachment>, std::string> Attachment::open(
   for (unsigned number = 0; number < attachment->tap_.queues(); number++) {
     WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx};
     if (!options.cpus.empty()) worker.cpu = options.cpus[number % options.cpus.size()];
-    attachment->workers_.push_back(
-        std::make_unique<Worker>(attachment->tap_.fd(number), driver.make_engine(), worker));
+    auto started = Worker::start(attachment->tap_.fd(number), driver.make_engine(), worker);
+    if (!started) return std::unexpected(fmt::format("{}: {}", netdev.name, started.error()));
+    attachment->workers_.push_back(std::move(*started));
   }
   return attachment;
 }
@@ -44,20 +45,22 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
                                                    std::uint32_t rotation) {
   const InNetns inside(netns_);
   if (!inside.entered()) return std::unexpected(netdev_.name + ": its namespace cannot be entered");
-  const std::uint32_t restore = read_restore(netdev_);
+  const auto restore = read_restore(netdev_);
+  if (!restore) return std::unexpected(restore.error());
   Secrets own = secrets;
   own.mark = Secrets::random().mark;  // root of that namespace can learn it
   auto programs = NetdevPrograms::load(own, shared, netdev_, tap_.ifindex(), dev_id);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
   if (!programs_->set_versions(versions) || !programs_->set_rotation(rotation) ||
-      !programs_->set_restore(restore))
+      !programs_->set_restore(*restore))
     return std::unexpected(netdev_.name + ": the netdev programs cannot be configured");
+  placed_ = true;
   if (auto attached = programs_->attach(); !attached) return attached;
   if (!programs_->notice().empty()) notices_.push_back(programs_->notice());
   if (auto up = tap_.bring_up(); !up)
     return std::unexpected(fmt::format("{}: {}", netdev_.name, up.error().text));
-  tune();
+  if (auto tuned = tune(); !tuned) return tuned;
   // Last: now sockets may send.
   shared_ = &shared;
   if (shared.remember(netdev_.netns) && shared.guard(netdev_.key(), dev_id, programs_->egress_id()))
@@ -65,22 +68,28 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   return std::unexpected(netdev_.name + ": there are too many netdevs with a PSP device");
 }
 
-void Attachment::tune() {
-  auto was = set_feature(netdev_.name, kUdpGroForwarding, true);
-  if (!was)
-    notices_.push_back(was.error() + ": received packets may come one by one, which is slow");
-  else if (!*was && !programs_->set_restore(programs_->restore() | PSP_RESTORE_UDP_GRO_FORWARDING))
-    notices_.push_back(netdev_.name + ": rx-udp-gro-forwarding will stay on after a crash");
+// tune notes first what is to be put back.
+std::expected<void, std::string> Attachment::tune() {
+  const auto slow = [this](const std::string& why) {
+    notices_.push_back(why + ": received packets may come one by one, which is slow");
+    return std::expected<void, std::string>{};
+  };
+  const auto was = has_feature(netdev_.name, kUdpGroForwarding);
+  if (!was) return slow(was.error());
+  if (*was) return {};
+  const std::uint32_t restore = programs_->restore();
+  if (!programs_->set_restore(restore | PSP_RESTORE_UDP_GRO_FORWARDING))
+    return std::unexpected(netdev_.name + ": cannot note which of its settings to put back");
+  const auto done = set_feature(netdev_.name, kUdpGroForwarding, true);
+  return done ? std::expected<void, std::string>{} : slow(done.error());
 }
 
-void Attachment::detach() {
-  if (!programs_) return;
+std::expected<void, std::string> Attachment::detach() {
+  if (!placed_) return {};
   const InNetns inside(netns_);
-  if (!inside.entered()) return;
+  if (!inside.entered()) return std::unexpected(netdev_.name + ": its namespace cannot be entered");
   if (shared_ != nullptr) shared_->unguard(netdev_.key());
-  if (programs_->restore() & PSP_RESTORE_UDP_GRO_FORWARDING)
-    (void)set_feature(netdev_.name, kUdpGroForwarding, false);
-  (void)programs_->detach();  // what stays is inert: its sockets are gone
+  return restore_netdev(netdev_, programs_->restore());
 }
 
 bool Attachment::refresh() {

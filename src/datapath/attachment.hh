@@ -55,8 +55,8 @@ class Attachment {
                                                        std::uint16_t dev_id, VersionSet versions,
                                                        std::uint32_t rotation);
 
-  // detach takes the programs off the netdev and puts its settings back.
-  void detach();
+  // detach takes the programs off the netdev and puts its settings back. Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> detach();
 
   // refresh takes over a new name, MTU or address. False: the netdev has gone.
   bool refresh();
@@ -80,7 +80,7 @@ class Attachment {
  private:
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
-  void tune();
+  [[nodiscard]] std::expected<void, std::string> tune();
 
   const Netns& netns_;
   Netdev netdev_;
@@ -89,6 +89,7 @@ class Attachment {
   std::vector<std::unique_ptr<Worker>> workers_;
   const SocketPrograms* shared_ = nullptr;
   std::optional<NetdevPrograms> programs_;
+  bool placed_ = false;  // some may be at the netdev, in the place of an earlier pspd's
   std::vector<std::string> notices_;
 
   static constexpr std::chrono::milliseconds kFirstPause{100};

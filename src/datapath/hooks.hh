@@ -11,8 +11,11 @@
 #include <cstdint>
 #include <expected>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "objects.hh"
 
 namespace psp::datapath {
 
@@ -27,31 +30,40 @@ struct Door {
   std::string name;      // of the program: earlier ones of that name are replaced
 };
 
-// has_tcx: does this kernel have tcx?
-bool has_tcx(std::uint32_t ifindex);
+// has_tcx: does this kernel have tcx? Errors: a sentence.
+[[nodiscard]] std::expected<bool, std::string> has_tcx(std::uint32_t ifindex);
 
 // make_clsact makes the clsact qdisc of a netdev. True if it was not there before. Errors: a
 // sentence, also if an ingress qdisc is in its place.
-std::expected<bool, std::string> make_clsact(std::uint32_t ifindex, const std::string& netdev);
+[[nodiscard]] std::expected<bool, std::string> make_clsact(std::uint32_t ifindex,
+                                                           const std::string& netdev);
 
 // put makes the program the first at its door; earlier ones of ours are replaced without a gap.
 // Without `clsact` at tcx only. Errors: a sentence.
-std::expected<void, std::string> put(const Door& door, const std::string& netdev, bool clsact);
+[[nodiscard]] std::expected<void, std::string> put(const Door& door, const std::string& netdev,
+                                                   bool clsact);
 
-// stands: is the program the first at its door?
-bool stands(const Door& door, bool clsact);
+// stands: is the program the first at its door? Errors: a sentence.
+[[nodiscard]] std::expected<bool, std::string> stands(const Door& door, bool clsact);
 
-// programs_at are the ids of programs of ours, of any pspd, at one side of a netdev.
-std::vector<std::uint32_t> programs_at(std::uint32_t ifindex, Side side, const std::string& name);
+// OurPlace is a side of a netdev and the name of the program that pspds have there.
+struct OurPlace {
+  Side side = Side::kIngress;
+  std::string name;
+};
 
-// take_off takes all programs of that name off, and reports whether all went. Those of others stay.
-bool take_off(std::uint32_t ifindex, Side side, const std::string& name);
+// netdev_places are those of a netdev with a PSP device.
+std::span<const OurPlace> netdev_places();
 
-// remove_clsact removes the qdisc if no filter of anybody is left in it.
-void remove_clsact(std::uint32_t ifindex);
+// programs_at are the programs of ours, of any pspd, at one side of a netdev. Errors: a sentence.
+[[nodiscard]] std::expected<Fds, std::string> programs_at(std::uint32_t ifindex,
+                                                          const OurPlace& place);
 
-// program_name is the name of a program, empty if it cannot be told; program_id is its id, or 0.
-std::string program_name(int program);
-std::uint32_t program_id(int program);
+// take_off takes all programs of those names off, and then the clsact if that is asked for and no
+// filter of anybody is left in it. Those at tcx go last: they know of the clsact (PSP_RESTORE_*).
+// Those of others stay. Errors: a sentence.
+[[nodiscard]] std::expected<void, std::string> take_off(std::uint32_t ifindex,
+                                                        std::span<const OurPlace> places,
+                                                        bool clsact);
 
 }  // namespace psp::datapath

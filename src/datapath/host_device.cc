@@ -6,6 +6,15 @@
 #include <utility>
 
 namespace psp::datapath {
+namespace {
+
+// undo detaches what could not be started. What to add to the reason.
+std::string undo(Attachment& attachment) {
+  const auto done = attachment.detach();
+  return done ? "" : "; and what is in place already stays: " + done.error();
+}
+
+}  // namespace
 
 HostDevice::HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options)
     : context_(context), options_(options), software_(options.driver) {}
@@ -18,10 +27,8 @@ std::expected<std::unique_ptr<HostDevice>, std::string> HostDevice::attach(
                                device->software_.join(netdev.netns), options);
   if (!main) return std::unexpected(main.error());
   device->main_ = std::move(*main);
-  if (auto started = device->start(); !started) {
-    device->detach();
-    return std::unexpected(started.error());
-  }
+  if (auto started = device->start(); !started)
+    return std::unexpected(started.error() + undo(*device->main_));
   return device;
 }
 
@@ -61,17 +68,17 @@ std::expected<std::unique_ptr<Attachment>, std::string> HostDevice::attach_there
   auto started =
       (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
   if (started) return attachment;
-  (*attachment)->detach();
-  return std::unexpected(started.error());
+  return std::unexpected(started.error() + undo(**attachment));
 }
 
-void HostDevice::disassociate(device::NetdevKey netdev) {
+std::expected<void, std::string> HostDevice::disassociate(device::NetdevKey netdev) {
   const auto found = associated_.find(netdev);
-  if (found == associated_.end()) return;
-  found->second->detach();
+  if (found == associated_.end()) return {};
+  auto detached = found->second->detach();
   const DropCounts last = found->second->drops();
   for (std::size_t i = 0; i < last.size(); i++) drops_before_[i] += last[i];
   associated_.erase(found);
+  return detached;
 }
 
 template <typename Call>

@@ -50,12 +50,13 @@ class HostDevice final : private device::Driver {
   HostDevice& operator=(const HostDevice&) = delete;
 
   // detach takes the programs off the main netdev and puts its settings back.
-  void detach() { main_->detach(); }
+  [[nodiscard]] std::expected<void, std::string> detach() { return main_->detach(); }
 
   // associate lets the sockets of another netdev, in a namespace of the table, use this device.
   std::expected<void, std::string> associate(const Netdev& netdev, UniqueFd lock);
   // disassociate ends that: programs and TAP go from the netdev, its secured sockets are blocked.
-  void disassociate(device::NetdevKey netdev);
+  // Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> disassociate(device::NetdevKey netdev);
 
   std::uint16_t id() const { return id_; }
   Attachment& main() { return *main_; }

@@ -79,9 +79,12 @@ std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch) {
       why(file.error())));
 }
 
-bool lives(std::uint64_t epoch) {
+std::expected<bool, std::string> lives(std::uint64_t epoch) {
   const UniqueFd file = lock_file(O_RDONLY);
-  return !file || is_locked(file.get(), position_of(epoch));
+  if (!file)
+    return std::unexpected(
+        fmt::format("it cannot be told whether another pspd lives: {}", std::strerror(errno)));
+  return is_locked(file.get(), position_of(epoch));
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,

@@ -27,7 +27,7 @@ UniqueFd root_cgroup();
 std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch);
 
 // lives tells whether a pspd of that epoch does. It says yes where the kernel does not tell.
-bool lives(std::uint64_t epoch);
+[[nodiscard]] std::expected<bool, std::string> lives(std::uint64_t epoch);
 
 // lock_netdev makes this process the only pspd of a netdev for as long as it keeps the descriptor.
 // `name` is for the error: a sentence.

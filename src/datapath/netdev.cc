@@ -175,36 +175,60 @@ std::optional<unsigned> tap_queues(std::uint32_t ifindex) {
   return *attached + *detached;
 }
 
-std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
-                                             bool on) {
-  const UniqueFd fd = ioctl_socket();
-  ifreq request = request_for(netdev);
-  std::uint32_t count = 0;
-  const auto index = feature_index(fd.get(), request, feature, count);
-  if (!index) return std::unexpected(fmt::format("{} has no feature {}", netdev, feature));
-  const std::uint32_t word = *index / 32, bit = 1u << *index % 32;
-  const std::size_t words = (count + 31) / 32;
+namespace {
 
+// Feature is where a feature stands among the device's.
+struct Feature {
+  UniqueFd fd;
+  ifreq request{};
+  std::size_t word = 0, words = 0;
+  std::uint32_t bit = 0;
+};
+
+std::expected<Feature, std::string> find_feature(const std::string& netdev,
+                                                 const std::string& feature) {
+  Feature found{ioctl_socket(), request_for(netdev)};
+  std::uint32_t count = 0;
+  const auto index = feature_index(found.fd.get(), found.request, feature, count);
+  if (!index) return std::unexpected(fmt::format("{} has no feature {}", netdev, feature));
+  found.word = *index / 32;
+  found.words = (count + 31) / 32;
+  found.bit = 1u << *index % 32;
+  return found;
+}
+
+}  // namespace
+
+std::expected<bool, std::string> has_feature(const std::string& netdev,
+                                             const std::string& feature) {
+  auto where = find_feature(netdev, feature);
+  if (!where) return std::unexpected(where.error());
   std::vector<std::uint8_t> get(sizeof(ethtool_gfeatures) +
-                                words * sizeof(ethtool_get_features_block));
+                                where->words * sizeof(ethtool_get_features_block));
   auto* have = reinterpret_cast<ethtool_gfeatures*>(get.data());
   have->cmd = ETHTOOL_GFEATURES;
-  have->size = static_cast<std::uint32_t>(words);
-  request.ifr_data = reinterpret_cast<char*>(have);
-  if (::ioctl(fd.get(), SIOCETHTOOL, &request) < 0) return failed(netdev, "read its features");
-  const bool was = have->features[word].active & bit;
-  if (was == on) return was;
+  have->size = static_cast<std::uint32_t>(where->words);
+  where->request.ifr_data = reinterpret_cast<char*>(have);
+  if (::ioctl(where->fd.get(), SIOCETHTOOL, &where->request) < 0)
+    return failed(netdev, "read its features");
+  return (have->features[where->word].active & where->bit) != 0;
+}
 
+std::expected<void, std::string> set_feature(const std::string& netdev, const std::string& feature,
+                                             bool on) {
+  auto where = find_feature(netdev, feature);
+  if (!where) return std::unexpected(where.error());
   std::vector<std::uint8_t> set(sizeof(ethtool_sfeatures) +
-                                words * sizeof(ethtool_set_features_block));
+                                where->words * sizeof(ethtool_set_features_block));
   auto* want = reinterpret_cast<ethtool_sfeatures*>(set.data());
   want->cmd = ETHTOOL_SFEATURES;
-  want->size = static_cast<std::uint32_t>(words);
-  want->features[word].valid = bit;
-  want->features[word].requested = on ? bit : 0;
-  request.ifr_data = reinterpret_cast<char*>(want);
-  if (::ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return failed(netdev, "change its features");
-  return was;
+  want->size = static_cast<std::uint32_t>(where->words);
+  want->features[where->word].valid = where->bit;
+  want->features[where->word].requested = on ? where->bit : 0;
+  where->request.ifr_data = reinterpret_cast<char*>(want);
+  if (::ioctl(where->fd.get(), SIOCETHTOOL, &where->request) != 0)
+    return failed(netdev, "change its features");
+  return {};
 }
 
 namespace {
@@ -217,7 +241,8 @@ struct Filter {
 // dump_tc asks for all filters at `parent`, or all qdiscs, of a device; `visit(message, tc)` sees
 // each. False if the kernel does not say.
 template <typename Visit>
-bool dump_tc(std::uint16_t type, std::uint32_t ifindex, std::uint32_t parent, Visit visit) {
+[[nodiscard]] bool dump_tc(std::uint16_t type, std::uint32_t ifindex, std::uint32_t parent,
+                           Visit visit) {
   const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
       mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
   if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return false;
@@ -244,14 +269,20 @@ bool dump_tc(std::uint16_t type, std::uint32_t ifindex, std::uint32_t parent, Vi
   return true;
 }
 
-// filters_at lists the filters at one side of the clsact. Nothing if the kernel does not say.
-std::optional<std::vector<Filter>> filters_at(std::uint32_t ifindex, std::uint32_t parent) {
+std::unexpected<std::string> untold(const char* what) {
+  return std::unexpected(
+      fmt::format("the kernel does not tell which {} there are: {}", what, std::strerror(errno)));
+}
+
+// filters_at lists the filters at one side of the clsact.
+std::expected<std::vector<Filter>, std::string> filters_at(std::uint32_t ifindex,
+                                                           std::uint32_t parent) {
   std::vector<Filter> filters;
   const auto note = [&filters](const nlmsghdr*, const tcmsg* filter) {
     if (filter->tcm_handle != 0)  // 0: the classifier itself
       filters.push_back({TC_H_MAJ(filter->tcm_info) >> 16, filter->tcm_handle});
   };
-  if (!dump_tc(RTM_GETTFILTER, ifindex, parent, note)) return std::nullopt;
+  if (!dump_tc(RTM_GETTFILTER, ifindex, parent, note)) return untold("tc filters");
   return filters;
 }
 
@@ -260,21 +291,24 @@ constexpr std::uint32_t kEgress = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS);
 
 }  // namespace
 
-bool is_first_filter(std::uint32_t ifindex, bool ingress, std::uint32_t priority,
-                     std::uint32_t handle) {
+std::expected<bool, std::string> is_first_filter(std::uint32_t ifindex, bool ingress,
+                                                 std::uint32_t priority, std::uint32_t handle) {
   const auto filters = filters_at(ifindex, ingress ? kIngress : kEgress);
-  return filters && !filters->empty() && filters->front().priority == priority &&
+  if (!filters) return std::unexpected(filters.error());
+  return !filters->empty() && filters->front().priority == priority &&
          filters->front().handle == handle;
 }
 
-bool has_filters(std::uint32_t ifindex) {
-  return std::ranges::any_of(std::array{kIngress, kEgress}, [&](std::uint32_t side) {
+std::expected<bool, std::string> has_filters(std::uint32_t ifindex) {
+  for (const std::uint32_t side : {kIngress, kEgress}) {
     const auto filters = filters_at(ifindex, side);
-    return !filters || !filters->empty();
-  });
+    if (!filters) return std::unexpected(filters.error());
+    if (!filters->empty()) return true;
+  }
+  return false;
 }
 
-bool has_clsact(std::uint32_t ifindex) {
+std::expected<bool, std::string> has_clsact(std::uint32_t ifindex) {
   bool found = false;
   const auto look = [&](const nlmsghdr* message, const tcmsg* qdisc) {
     if (qdisc->tcm_ifindex != static_cast<int>(ifindex)) return;  // all devices' are listed
@@ -283,7 +317,8 @@ bool has_clsact(std::uint32_t ifindex) {
                std::string_view(mnl_attr_get_str(attribute)) == "clsact";
     });
   };
-  return dump_tc(RTM_GETQDISC, ifindex, 0, look) && found;
+  if (!dump_tc(RTM_GETQDISC, ifindex, 0, look)) return untold("qdiscs");
+  return found;
 }
 
 }  // namespace psp::datapath

@@ -37,21 +37,25 @@ std::optional<unsigned> tap_queues(std::uint32_t ifindex);
 // otherwise cuts UDP apart that no local socket has asked for.
 inline constexpr const char* kUdpGroForwarding = "rx-udp-gro-forwarding";
 
-// set_feature switches an ethtool feature, for example kUdpGroForwarding. Returns what it was
-// before. Errors: a sentence, also if the device does not have the feature or will not change it.
-std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
-                                             bool on);
+// has_feature tells whether an ethtool feature is on, for example kUdpGroForwarding; set_feature
+// switches it. Errors: a sentence, also if the device does not have the feature or will not change
+// it.
+[[nodiscard]] std::expected<bool, std::string> has_feature(const std::string& netdev,
+                                                           const std::string& feature);
+[[nodiscard]] std::expected<void, std::string> set_feature(const std::string& netdev,
+                                                           const std::string& feature, bool on);
 
 // is_first_filter tells whether the filter with that priority and handle is the first to see a
 // packet at one side of the clsact: one in front could end the walk.
-bool is_first_filter(std::uint32_t ifindex, bool ingress, std::uint32_t priority,
-                     std::uint32_t handle);
+// Errors, here and below: a sentence.
+[[nodiscard]] std::expected<bool, std::string> is_first_filter(std::uint32_t ifindex, bool ingress,
+                                                               std::uint32_t priority,
+                                                               std::uint32_t handle);
 
-// has_filters tells whether any tc filter of anybody hangs at the device's clsact. Yes if the
-// kernel does not say.
-bool has_filters(std::uint32_t ifindex);
+// has_filters tells whether any tc filter of anybody hangs at the device's clsact.
+[[nodiscard]] std::expected<bool, std::string> has_filters(std::uint32_t ifindex);
 
 // has_clsact tells whether the device has a clsact qdisc, and not an ingress qdisc in its place.
-bool has_clsact(std::uint32_t ifindex);
+[[nodiscard]] std::expected<bool, std::string> has_clsact(std::uint32_t ifindex);
 
 }  // namespace psp::datapath

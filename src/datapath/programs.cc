@@ -87,6 +87,29 @@ bool understood(int fd, const bpf_map* ours) {
   return {};
 }
 
+// check_names: have the programs and maps their names in the kernel? libbpf does without when its
+// question whether the kernel knows names fails, and the next pspd finds them by nothing else.
+[[nodiscard]] std::expected<void, std::string> check_names(bpf_object* object) {
+  const auto unlike = [](const char* name) {
+    return std::unexpected(fmt::format("the kernel does not know {} by its name", name));
+  };
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, object) {
+    const auto info = program_info(bpf_program__fd(program));
+    if (!info) return std::unexpected(info.error());
+    if (std::strcmp(info->name, bpf_program__name(program)) != 0)
+      return unlike(bpf_program__name(program));
+  }
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object) {
+    if (bpf_map__is_internal(map)) continue;
+    const auto info = map_info(bpf_map__fd(map));
+    if (!info) return std::unexpected(info.error());
+    if (std::strcmp(info->name, bpf_map__name(map)) != 0) return unlike(bpf_map__name(map));
+  }
+  return {};
+}
+
 }  // namespace
 
 Secrets Secrets::random() {
@@ -161,10 +184,11 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
         "CONFIG_BPF_SYSCALL, "
         "CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
         error);
+  if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   return SocketPrograms(std::move(impl));
 }
 
-std::expected<void, std::string> SocketPrograms::attach() {
+std::expected<void, std::string> SocketPrograms::attach(std::span<const std::uint64_t> namespaces) {
   impl_->cgroup = root_cgroup();
   if (!impl_->cgroup)
     return failed("cannot reach the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN)",
@@ -173,25 +197,28 @@ std::expected<void, std::string> SocketPrograms::attach() {
   if (!put_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), psp_netdev_key{0, PSP_OWNER, 0},
                    owner))
     return failed("cannot note whose the socket programs are", errno);
+  for (const std::uint64_t netns : namespaces)
+    if (!remember(netns)) return failed("cannot note where sockets may be secured", errno);
   for (const auto& [name, type] : kCgroupPrograms) {
     const int fd = program(name);
-    if (bpf_prog_attach(fd, impl_->cgroup.get(), type, BPF_F_ALLOW_MULTI) != 0) {
-      const int error = errno;
-      detach();
+    if (bpf_prog_attach(fd, impl_->cgroup.get(), type, BPF_F_ALLOW_MULTI) != 0)
       return failed(
           fmt::format("cannot attach {} to the root cgroup (is a program attached there that "
                       "allows no other?)",
                       name),
-          error);
-    }
+          errno);
     impl_->attached.emplace_back(fd, type);
   }
   return {};
 }
 
-void SocketPrograms::detach() {
-  for (const auto& [fd, type] : impl_->attached) bpf_prog_detach2(fd, impl_->cgroup.get(), type);
-  impl_->attached.clear();
+std::expected<void, std::string> SocketPrograms::detach() {
+  for (; !impl_->attached.empty(); impl_->attached.pop_back()) {
+    const auto& [fd, type] = impl_->attached.back();
+    if (bpf_prog_detach2(fd, impl_->cgroup.get(), type) != 0)
+      return failed("the socket programs cannot be taken off the root cgroup", errno);
+  }
+  return {};
 }
 
 bool SocketPrograms::inherited() const { return impl_->inherited; }
@@ -243,30 +270,51 @@ struct NetdevPrograms::Impl {
     return put_element(bpf_map__fd(skeleton->maps.psp_config), kConfigKey, config);
   }
 
-  static Door door(std::uint32_t ifindex, Side side, const bpf_program* program) {
-    const int fd = bpf_program__fd(program);
-    return {ifindex, side, fd, program_id(fd), bpf_program__name(program)};
-  }
-  void make_doors(std::uint32_t ifindex, std::uint32_t tap) {
+  [[nodiscard]] std::expected<void, std::string> make_doors(std::uint32_t ifindex,
+                                                            std::uint32_t tap) {
     const auto& programs = skeleton->progs;
+    const auto door = [](std::uint32_t where, Side side, const bpf_program* program) {
+      return Door{where, side, bpf_program__fd(program), 0, bpf_program__name(program)};
+    };
     doors = {door(tap, Side::kIngress, programs.psp_tap_ingress),
              door(tap, Side::kEgress, programs.psp_tap_egress),
              door(ifindex, Side::kEgress, programs.psp_egress),
              door(ifindex, Side::kIngress, programs.psp_ingress)};
+    for (Door& one : doors) {
+      const auto info = program_info(one.program);
+      if (!info) return std::unexpected(info.error());
+      one.id = info->id;
+    }
+    return {};
   }
   const Door& egress() const { return doors[2]; }
-  const Door& ingress() const { return doors[3]; }
 
-  // need_clsact makes a clsact. False if there can be none and tcx has to do.
-  std::expected<bool, std::string> need_clsact(std::uint32_t ifindex) {
+  // note_clsact notes that a clsact of the netdev is ours, or that there is none of ours.
+  [[nodiscard]] std::expected<void, std::string> note_clsact(bool ours) {
+    const std::uint32_t others = config.restore & ~PSP_RESTORE_CLSACT;
+    config.restore = others | (ours ? PSP_RESTORE_CLSACT : 0);
+    if (store()) return {};
+    return failed(fmt::format("{}: cannot note whose its clsact is", name), errno);
+  }
+
+  // need_clsact makes a clsact. False if there can be none and tcx has to do. That it is ours is
+  // noted before there is one, or a crash would leave one that is nobody's.
+  [[nodiscard]] std::expected<bool, std::string> need_clsact(std::uint32_t ifindex) {
+    const bool noted = ifindex == egress().ifindex;
+    const auto there = has_clsact(ifindex);
+    if (!there) return std::unexpected(fmt::format("{}: {}", name, there.error()));
+    if (*there) return true;
+    if (noted)
+      if (auto done = note_clsact(true); !done) return std::unexpected(done.error());
     const auto made = make_clsact(ifindex, name);
-    if (!made && !has_tcx(ifindex)) return std::unexpected(made.error());
-    if (!made) notice = made.error();
-    if (!made || !*made || ifindex != egress().ifindex) return made.has_value();
-    config.restore |= PSP_RESTORE_CLSACT;
-    if (!store())
-      return failed(fmt::format("{}: cannot note that its clsact is ours", name), errno);
-    return true;
+    if (made && *made) return true;
+    if (noted)
+      if (auto done = note_clsact(false); !done) return std::unexpected(done.error());
+    if (made) return true;  // somebody was faster
+    const auto tcx = has_tcx(ifindex);
+    if (!tcx || !*tcx) return std::unexpected(made.error());
+    notice = made.error();
+    return false;
   }
 };
 
@@ -299,37 +347,36 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
   if (const int error = netdev_bpf__load(impl->skeleton); error != 0)
     return failed(fmt::format("{}: the kernel does not take the netdev programs", netdev.name),
                   error);
+  if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   std::memcpy(impl->config.mac, netdev.mac.data(), sizeof impl->config.mac);
   if (!impl->store())
     return failed(fmt::format("{}: cannot configure the netdev programs", netdev.name), errno);
-  impl->make_doors(netdev.ifindex, tap_ifindex);
+  if (auto made = impl->make_doors(netdev.ifindex, tap_ifindex); !made)
+    return std::unexpected(made.error());
   return NetdevPrograms(std::move(impl));
 }
 
 std::expected<void, std::string> NetdevPrograms::attach() {
   impl_->notice.clear();
   for (const Door& door : impl_->doors) {
+    // At tcx first: what is there tells the next pspd of the clsact.
+    if (auto done = put(door, impl_->name, false); !done) return done;
     const auto clsact = impl_->need_clsact(door.ifindex);
     if (!clsact) return std::unexpected(clsact.error());
     if (auto done = put(door, impl_->name, *clsact); !done) return done;
-    if (!stands(door, *clsact))
+    const auto first = stands(door, *clsact);
+    if (!first) return std::unexpected(fmt::format("{}: {}", impl_->name, first.error()));
+    if (!*first)
       return std::unexpected(
           fmt::format("{}: somebody else's program comes before {}", impl_->name, door.name));
   }
   return {};
 }
 
-bool NetdevPrograms::detach() {
-  const Door &egress = impl_->egress(), &ingress = impl_->ingress();
-  bool all = take_off(egress.ifindex, egress.side, egress.name);
-  all &= take_off(ingress.ifindex, ingress.side, ingress.name);
-  if (impl_->config.restore & PSP_RESTORE_CLSACT) remove_clsact(egress.ifindex);
-  return all;
-}
-
 bool NetdevPrograms::attached() const {
-  return std::ranges::all_of(
-      impl_->doors, [this](const Door& door) { return stands(door, impl_->notice.empty()); });
+  return std::ranges::all_of(impl_->doors, [this](const Door& door) {
+    return stands(door, impl_->notice.empty()).value_or(false);
+  });
 }
 
 std::uint32_t NetdevPrograms::egress_id() const { return impl_->egress().id; }

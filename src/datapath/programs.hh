@@ -13,6 +13,7 @@
 #include <linux/bpf.h>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -60,8 +61,12 @@ class SocketPrograms {
   SocketPrograms& operator=(SocketPrograms&&) noexcept;
   ~SocketPrograms();  // does not detach
 
-  [[nodiscard]] std::expected<void, std::string> attach();
-  void detach();
+  // attach notes first, for the next pspd, in which namespaces there may be secured sockets, then
+  // attaches them to the cgroup root; those of an earlier pspd stay. Errors: a sentence; detach
+  // then cleans up.
+  [[nodiscard]] std::expected<void, std::string> attach(std::span<const std::uint64_t> namespaces);
+  // detach takes them off the cgroup root. Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> detach();
   // inherited: the maps are an earlier pspd's.
   bool inherited() const;
 
@@ -102,11 +107,8 @@ class NetdevPrograms {
 
   // attach puts the programs at the doors of the TAP, then at those of the netdev, first in line;
   // those of an earlier pspd are replaced without a gap. What is there already stays. Errors: a
-  // sentence; detach then cleans up.
+  // sentence; restore_netdev then cleans up.
   [[nodiscard]] std::expected<void, std::string> attach();
-  // detach takes the programs off the netdev, and its clsact if that is ours and nobody else uses
-  // it. Those on the TAP go with it. False: not all went.
-  bool detach();
   // attached checks that all programs stand where they belong, and first in line.
   bool attached() const;
   // egress_id is the id of psp_egress.
@@ -129,12 +131,14 @@ class NetdevPrograms {
   std::unique_ptr<Impl> impl_;
 };
 
-// kCgroupPrograms are the programs at the root of the cgroup tree, with what they are attached as.
+// kCgroupPrograms are the programs at the root of the cgroup tree, with what they are attached as,
+// in the order in which they come; they go the other way. psp_sock_out is there whenever another
+// is: it blocks, and by it the next pspd finds them all.
 inline constexpr std::array<std::pair<const char*, bpf_attach_type>, 5> kCgroupPrograms = {{
+    {"psp_sock_out", BPF_CGROUP_INET_EGRESS},
+    {"psp_sock_in", BPF_CGROUP_INET_INGRESS},
     {"psp_setsockopt", BPF_CGROUP_SETSOCKOPT},
     {"psp_getsockopt", BPF_CGROUP_GETSOCKOPT},
-    {"psp_sock_in", BPF_CGROUP_INET_INGRESS},
-    {"psp_sock_out", BPF_CGROUP_INET_EGRESS},
     {"psp_released", BPF_CGROUP_INET_SOCK_RELEASE},
 }};
 

@@ -646,12 +646,12 @@ class GuardTest : public DeliverTest {
     ASSERT_TRUE(make_clsact(lo_.ifindex, "lo"));
     stand(bystander_);
     peer_ = UniqueFd(::accept(listener_.get(), nullptr, nullptr));
-    const auto attached = shared_->attach();
+    const auto attached = shared_->attach({});
     ASSERT_TRUE(attached) << attached.error();
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
   }
   void TearDown() override {
-    if (shared_) shared_->detach();
+    if (shared_) (void)shared_->detach();
   }
 
   Door door(const char* name) const {
@@ -698,7 +698,7 @@ TEST_P(GuardTest, WhatItSaysHoldsFromTheNextPacketOn) {
 TEST_P(GuardTest, ASocketSendsNothingWhereTheProgramIsNotTheOneThatPspdPutThere) {
   ASSERT_TRUE(guard(bystander_.id));
   EXPECT_TRUE(passes());
-  ASSERT_TRUE(take_off(lo_.ifindex, Side::kEgress, bystander_.name));
+  ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, bystander_.name}}}, false));
   EXPECT_FALSE(passes()) << "taken away: also while pspd has not noticed";
   stand(bystander_);
   EXPECT_TRUE(passes()) << "back";
@@ -711,12 +711,13 @@ TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
   EXPECT_TRUE(passes());
   const Door rival = door("psp_tap_ingress");  // never runs: it comes with packets for nobody here
   stand(rival);
-  EXPECT_FALSE(stands(bystander_, false));
+  EXPECT_FALSE(stands(bystander_, false).value());
   EXPECT_FALSE(passes());
   stand(bystander_);
-  EXPECT_TRUE(stands(bystander_, false)) << "in front again, and nobody's program was removed";
-  EXPECT_FALSE(programs_at(lo_.ifindex, Side::kEgress, rival.name).empty());
-  ASSERT_TRUE(take_off(lo_.ifindex, Side::kEgress, rival.name));
+  EXPECT_TRUE(stands(bystander_, false).value())
+      << "in front again, and nobody's program was removed";
+  EXPECT_FALSE(programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
+  ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false));
   EXPECT_TRUE(passes());
 }
 
@@ -733,8 +734,10 @@ TEST_P(GuardTest, TheProgramOfAnEarlierPspdIsReplaced) {
   std::uint32_t length = sizeof info;
   ASSERT_EQ(bpf_obj_get_info_by_fd(program, &info, &length), 0);
   stand({lo_.ifindex, Side::kEgress, program, info.id, "psp_ingress"});
-  const auto there = programs_at(lo_.ifindex, Side::kEgress, "psp_ingress");
-  EXPECT_TRUE(std::ranges::all_of(there, [&](std::uint32_t id) { return id == info.id; }));
+  const auto there = programs_at(lo_.ifindex, {Side::kEgress, "psp_ingress"});
+  ASSERT_TRUE(there) << there.error();
+  EXPECT_TRUE(std::ranges::all_of(
+      *there, [&](const UniqueFd& one) { return program_info(one.get()).value().id == info.id; }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GuardTest, testing::Values(4u, 6u),

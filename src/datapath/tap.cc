@@ -60,10 +60,16 @@ ifreq request_for(const std::string& name) {
 }
 
 // silence keeps the kernel from sending neighbour discovery of its own into the TAP. Without IPv6
-// in the kernel there is nothing to keep quiet.
-void silence(const std::string& name) {
-  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6") << "1\n";
-  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/addr_gen_mode") << "1\n";
+// in the kernel there is nothing to keep quiet. False if it cannot: psp_tap_egress drops what is
+// sent there, but all the same somebody ought to know.
+[[nodiscard]] bool silence(const std::string& name) {
+  const std::string settings = "/proc/sys/net/ipv6/conf/" + name;
+  if (::access(settings.c_str(), F_OK) != 0 && errno == ENOENT) return true;
+  for (const char* setting : {"/disable_ipv6", "/addr_gen_mode"}) {
+    std::ofstream file(settings + setting);
+    if (!(file << "1\n" << std::flush)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -126,7 +132,10 @@ std::expected<void, TapError> Tap::rename(std::string_view pattern) {
   request.ifr_ifindex = static_cast<int>(ifindex_);
   if (::ioctl(socket.get(), SIOCGIFNAME, &request) != 0) return fail_ioctl("SIOCGIFNAME");
   name_ = request.ifr_name;
-  silence(name_);
+  if (!silence(name_)) {
+    if (!notice_.empty()) notice_ += "; ";
+    notice_ += fmt::format("IPv6 cannot be switched off on {}", name_);
+  }
   return {};
 }
 

@@ -298,9 +298,10 @@ void set_feature(const Netns& netns, const std::string& device, const std::strin
 
 bool take_program_off(const Netns& netns, const std::string& netdev, bool egress) {
   const InNetns inside(netns);
-  return datapath::take_off(::if_nametoindex(netdev.c_str()),
-                            egress ? datapath::Side::kEgress : datapath::Side::kIngress,
-                            egress ? "psp_egress" : "psp_ingress");
+  const std::array<datapath::OurPlace, 1> place = {
+      {{egress ? datapath::Side::kEgress : datapath::Side::kIngress,
+        egress ? "psp_egress" : "psp_ingress"}}};
+  return datapath::take_off(::if_nametoindex(netdev.c_str()), place, false).has_value();
 }
 
 }  // namespace psp::lab

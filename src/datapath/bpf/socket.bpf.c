@@ -586,7 +586,9 @@ int psp_released(struct bpf_sock* sk) {
   struct psp_sock* sock;
   __u64 cookie;
 
-  if (sk->protocol != IPPROTO_TCP) return 1;
+  /* The epoch is never 0. Asking makes the constants a map of this program: they tell whose it is.
+   */
+  if (!psp_epoch || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
   if (!sock || sock->state < PSP_STATE_TX) return 1;
   cookie = bpf_get_socket_cookie(sk);

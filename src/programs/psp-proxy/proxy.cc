@@ -114,6 +114,10 @@ void Proxy::declare() {
 
 int Proxy::run() {
   declare();  // blocks the signals, before there are threads to take them
+  if (!loop_.complete()) {
+    spdlog::error("the event loop is out of descriptors or memory");
+    return 1;
+  }
   for (unsigned i = 0; i < options_.threads; ++i)
     workers_.push_back(std::make_unique<Worker>(shared_));
   for (const auto& worker : workers_) worker->start();

@@ -158,6 +158,8 @@ class ControlSocket::Hub {
   Hub& operator=(const Hub&) = delete;
 
   static std::shared_ptr<Hub> of(EventLoop& loop, netlink::Server& server);
+  // complete: it knows where it is; else it could not tell root of this namespace from others.
+  bool complete() const { return home_netns_ != 0 && delivery_.complete(); }
 
   // welcome takes an accepted connection, or returns it if there is nothing to be done with it now.
   UniqueFd welcome(UniqueFd fd);
@@ -568,8 +570,10 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
         listener.error().taken
             ? fmt::format("another pspd listens at {}: stop it, or choose another --socket", text)
             : listener.error().text);
-  return std::unique_ptr<ControlSocket>(
-      new ControlSocket(Hub::of(loop, server), std::move(*listener)));
+  auto hub = Hub::of(loop, server);
+  if (!hub->complete())
+    return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
+  return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(hub), std::move(*listener)));
 }
 
 // accept takes connections as they come.

@@ -68,13 +68,13 @@ Daemon::~Daemon() = default;
 std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options& options) {
   std::unique_ptr<Daemon> daemon(new Daemon(options));
   if (auto up = daemon->bring_up(); !up) {
-    daemon->shut_down();
+    (void)daemon->shut_down();  // it says itself what stays
     return std::unexpected(up.error());
   }
   return daemon;
 }
 
-void Daemon::watch() {
+std::expected<void, std::string> Daemon::watch() {
   sources_.push_back(loop_.on_signal(SIGTERM, [this] { loop_.stop(0); }));
   sources_.push_back(loop_.on_signal(SIGINT, [this] { loop_.stop(0); }));
   sources_.push_back(loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); }));
@@ -85,15 +85,25 @@ void Daemon::watch() {
   if (options_.rotate_interval.count() > 0)
     sources_.push_back(loop_.every(options_.rotate_interval, [this] { rotate(); }));
 
+  if (auto links = watch_links(); !links) return links;
+  loop_.watchdog();
+  if (loop_.complete()) return {};
+  return std::unexpected("the event loop is out of descriptors or memory");
+}
+
+std::expected<void, std::string> Daemon::watch_links() {
   links_ = UniqueFd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = RTMGRP_LINK | RTMGRP_TC;  // and filters: ours must not be missing for long
   const int on = 1;                             // also of the namespaces with associated netdevs
-  ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
-  if (links_ && ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0)
-    sources_.push_back(loop_.on_readable(links_.get(), [this] { on_links(); }));
-  loop_.watchdog();
+  if (!links_ ||
+      ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0 ||
+      ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return std::unexpected(
+        fmt::format("cannot hear of changes of network devices: {}", std::strerror(errno)));
+  sources_.push_back(loop_.on_readable(links_.get(), [this] { on_links(); }));
+  return {};
 }
 
 int Daemon::run() {

@@ -53,15 +53,17 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   };
   std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
   [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
+  std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
   [[nodiscard]] std::expected<void, std::string> inherit(const Taken& from);
   std::expected<std::uint16_t, std::string> add_device(const datapath::Netdev& netdev,
                                                        UniqueFd lock);
   std::expected<void, std::string> listen_at_home();
   int shut_down();
   std::expected<std::size_t, std::string> end_connections() const;
-  void end_devices(bool clean);
+  [[nodiscard]] bool end_devices(bool clean);
 
-  void watch();
+  [[nodiscard]] std::expected<void, std::string> watch();
+  [[nodiscard]] std::expected<void, std::string> watch_links();
   void on_destroyed();
   void depart(std::uint64_t cookie);
   void resynchronise();

@@ -76,7 +76,9 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     spdlog::error("{}", done.error());
     return fail(EIO);
   }
-  for (const Taken& taken : *earlier) let_go(taken, {{key}}, false);
+  for (const Taken& taken : *earlier)
+    if (const auto gone = let_go(taken, {{key}}, false); !gone)
+      spdlog::error("what an earlier pspd left on {} stays: {}", netdev->name, gone.error());
   listen_in(*netns);
   spdlog::info("{}{}: associated with PSP device {} of {}", netdev->name,
                key.netns == namespaces_->home().cookie() ? "" : " in another namespace", device.id,
@@ -87,7 +89,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
 void Daemon::detach(const device::Device& device, NetdevKey netdev) {
   datapath::HostDevice* host = device_by_id(device.id);
   if (host == nullptr || keep_programs_) return;
-  host->disassociate(netdev);
+  if (const auto done = host->disassociate(netdev); !done) spdlog::error("{}", done.error());
 }
 
 std::expected<void, std::string> Daemon::listen_at_home() {

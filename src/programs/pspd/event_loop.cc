@@ -50,17 +50,15 @@ int on_time(sd_event_source* source, std::uint64_t, void* data) {
   return call_state(data);
 }
 
-// A loop that cannot register an event is out of memory or descriptors at start: nothing to go on
-// with.
-std::unique_ptr<State> checked(std::unique_ptr<State> state, int result) {
-  if (result < 0) std::abort();
-  return state;
-}
-
 }  // namespace
 
-EventLoop::EventLoop() {
-  if (sd_event_new(&event_) < 0) std::abort();
+EventLoop::EventLoop() : complete_(sd_event_new(&event_) >= 0) {}
+
+EventLoop::Source EventLoop::registered(std::unique_ptr<State> state, int result) {
+  if (result >= 0) return Source(std::move(state));
+  if (running_) std::abort();
+  complete_ = false;
+  return Source();
 }
 
 EventLoop::~EventLoop() { sd_event_unref(event_); }
@@ -69,7 +67,7 @@ EventLoop::Source EventLoop::on_readable(int fd, std::function<void()> call) {
   auto state = std::make_unique<State>();
   state->call = std::move(call);
   const int result = sd_event_add_io(event_, &state->source, fd, EPOLLIN, on_io, state.get());
-  return Source(checked(std::move(state), result));
+  return registered(std::move(state), result);
 }
 
 EventLoop::Source EventLoop::every(std::chrono::milliseconds period, std::function<void()> call) {
@@ -80,7 +78,7 @@ EventLoop::Source EventLoop::every(std::chrono::milliseconds period, std::functi
   const std::uint64_t accuracy_us = std::max<std::uint64_t>(state->period_us / 4, 1);
   const int result = sd_event_add_time_relative(
       event_, &state->source, CLOCK_MONOTONIC, state->period_us, accuracy_us, on_time, state.get());
-  return Source(checked(std::move(state), result));
+  return registered(std::move(state), result);
 }
 
 EventLoop::Source EventLoop::on_signal(int signal, std::function<void()> call) {
@@ -92,18 +90,23 @@ EventLoop::Source EventLoop::on_signal(int signal, std::function<void()> call) {
   state->call = std::move(call);
   const int result =
       sd_event_add_signal(event_, &state->source, signal, on_signal_event, state.get());
-  return Source(checked(std::move(state), result));
+  return registered(std::move(state), result);
 }
 
 EventLoop::Source EventLoop::later(std::function<void()> call) {
   auto state = std::make_unique<State>();
   state->call = std::move(call);
   const int result = sd_event_add_defer(event_, &state->source, on_defer, state.get());
-  return Source(checked(std::move(state), result));
+  return registered(std::move(state), result);
 }
 
-int EventLoop::run() { return sd_event_loop(event_); }
+int EventLoop::run() {
+  running_ = true;
+  return sd_event_loop(event_);
+}
 void EventLoop::stop(int code) { sd_event_exit(event_, code); }
-void EventLoop::watchdog() { sd_event_set_watchdog(event_, 1); }
+void EventLoop::watchdog() {
+  if (sd_event_set_watchdog(event_, 1) < 0) complete_ = false;
+}
 
 }  // namespace psp

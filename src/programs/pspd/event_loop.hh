@@ -50,13 +50,20 @@ class EventLoop {
   // later calls back once, after what is at work now. For what must not happen inside a callback.
   [[nodiscard]] Source later(std::function<void()> call);
 
+  // complete: all that was registered before run is; one that is out of descriptors or memory at
+  // start is nothing to go on with. Later that ends the process.
+  bool complete() const { return complete_; }
+
   // run goes on until stop. Returns stop's code. watchdog() feeds systemd's.
   int run();
   void stop(int code);
   void watchdog();
 
  private:
+  Source registered(std::unique_ptr<Source::State> state, int result);
+
   sd_event* event_ = nullptr;
+  bool complete_ = true, running_ = false;
 };
 
 }  // namespace psp

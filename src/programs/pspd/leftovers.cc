@@ -2,7 +2,9 @@
 #include "leftovers.hh"
 
 #include <algorithm>
+#include <cerrno>
 #include <fmt/format.h>
+#include <net/if.h>
 #include <spdlog/spdlog.h>
 
 #include "host_lock.hh"
@@ -29,18 +31,24 @@ std::expected<NetnsTable, std::string> namespaces_of(const Leftover& leftover) {
 }
 
 // remove_from_netdevs takes the programs of one dead pspd off its netdevs but those in `keep`.
-void remove_from_netdevs(const Leftover& leftover, std::span<const device::NetdevKey> keep) {
+[[nodiscard]] std::expected<void, std::string> remove_from_netdevs(
+    const Leftover& leftover, std::span<const device::NetdevKey> keep) {
   const auto namespaces = namespaces_of(leftover);
-  if (!namespaces) return spdlog::error("{}", namespaces.error());
+  if (!namespaces) return std::unexpected(namespaces.error());
   for (const device::NetdevKey key : leftover.netdevs) {
     const datapath::Netns* netns = namespaces->find(key.netns);
     if (key.ifindex == 0 || netns == nullptr || std::ranges::find(keep, key) != keep.end())
       continue;
     const InNetns inside(*netns);
-    const auto netdev =
-        inside.entered() ? datapath::find_netdev(key.ifindex) : std::unexpected(std::string());
-    if (netdev) datapath::remove_from(*netdev, leftover);
+    if (!inside.entered())
+      return std::unexpected("a network namespace with an earlier pspd's netdev cannot be entered");
+    char name[IF_NAMESIZE];
+    if (::if_indextoname(key.ifindex, name) == nullptr && errno == ENXIO) continue;  // it has gone
+    const auto netdev = datapath::find_netdev(key.ifindex);
+    if (!netdev) return std::unexpected(netdev.error());
+    if (auto done = datapath::remove_from(*netdev, leftover); !done) return done;
   }
+  return {};
 }
 
 bool concerns(const Leftover& leftover, std::uint64_t home, std::span<const Netdev> netdevs) {
@@ -56,17 +64,20 @@ std::expected<std::vector<Leftover>, std::string> find_earlier(std::span<const N
   const auto home = datapath::Netns::current();
   if (!home) return std::unexpected(home.error());
   auto earlier = datapath::find_leftovers();
-  std::erase_if(earlier, [&](const Leftover& leftover) {
+  if (!earlier) return earlier;
+  std::erase_if(*earlier, [&](const Leftover& leftover) {
     return !concerns(leftover, home->cookie(), netdevs);
   });
   for (const Netdev& netdev : netdevs) {
     auto here = datapath::find_leftover_at(netdev);
-    if (!here) continue;
-    const auto known = std::ranges::find(earlier, here->assoc_map_id, &Leftover::assoc_map_id);
-    if (known == earlier.end())
-      earlier.push_back(std::move(*here));
+    if (!here) return std::unexpected(here.error());
+    if (!*here) continue;
+    Leftover& found = **here;
+    const auto known = std::ranges::find(*earlier, found.assoc_map_id, &Leftover::assoc_map_id);
+    if (known == earlier->end())
+      earlier->push_back(std::move(found));
     else if (!known->maps.by_tx_spi)
-      known->maps.by_tx_spi = std::move(here->maps.by_tx_spi);
+      known->maps.by_tx_spi = std::move(found.maps.by_tx_spi);
   }
   return earlier;
 }
@@ -74,7 +85,8 @@ std::expected<std::vector<Leftover>, std::string> find_earlier(std::span<const N
 std::expected<Taken, std::string> end_connections(Leftover leftover) {
   const auto namespaces = namespaces_of(leftover);
   if (!namespaces) return std::unexpected(namespaces.error());
-  auto ended = datapath::end_secured_sockets(leftover.maps.assoc.get(), *namespaces);
+  auto ended = datapath::end_secured_sockets({leftover.maps.assoc.get(), leftover.maps.noted.get()},
+                                             *namespaces);
   if (!ended) return std::unexpected(ended.error());
   if (ended->left != 0)
     return std::unexpected(fmt::format(
@@ -98,9 +110,10 @@ bool clean(Leftover leftover) {
   if (taken->unseen != 0)
     spdlog::warn("{} disconnected sockets that it had secured can connect again, in clear",
                  taken->unseen);
-  remove_from_netdevs(taken->leftover, {});
-  datapath::remove_from_cgroup(taken->leftover);
-  return true;
+  auto done = remove_from_netdevs(taken->leftover, {});
+  if (done) done = datapath::remove_from_cgroup(taken->leftover);
+  if (!done) spdlog::error("{}", done.error());
+  return done.has_value();
 }
 
 bool clean_netdev(const std::string& name) {
@@ -127,8 +140,13 @@ bool clean_netdev(const std::string& name) {
 }
 
 bool clean_orphans() {
+  auto orphans = datapath::find_leftovers();
+  if (!orphans) {
+    spdlog::error("{}", orphans.error());
+    return false;
+  }
   bool all = true;
-  for (Leftover& orphan : datapath::find_leftovers()) {
+  for (Leftover& orphan : *orphans) {
     const bool done = clean(std::move(orphan));
     all &= done;
     if (done) spdlog::info("removed the socket programs of a pspd that is no more");
@@ -153,13 +171,15 @@ std::expected<std::vector<Taken>, std::string> take_over(std::span<const Netdev>
   return all;
 }
 
-void let_go(const Taken& taken, std::span<const device::NetdevKey> keep, bool inherited) {
-  remove_from_netdevs(taken.leftover, keep);
+std::expected<void, std::string> let_go(const Taken& taken, std::span<const device::NetdevKey> keep,
+                                        bool inherited) {
+  if (auto done = remove_from_netdevs(taken.leftover, keep); !done) return done;
   if (taken.unseen == 0 || inherited) return datapath::remove_from_cgroup(taken.leftover);
   spdlog::warn(
       "{} disconnected sockets that an earlier pspd of another version secured stay blocked, and "
       "its socket programs in place: 'pspd --cleanup' removes them when their programs have ended",
       taken.unseen);
+  return {};
 }
 
 int clean_up(const Options& options) {

@@ -31,12 +31,15 @@ struct Taken {
 // keys died with them. It finds those of pspds that were at work in this namespace or on one of
 // `netdevs`, which are of it and locked. Their programs stay and block all that is left, so nothing
 // leaves in clear until `let_go`. Errors: a sentence.
-std::expected<std::vector<Taken>, std::string> take_over(std::span<const datapath::Netdev> netdevs);
+[[nodiscard]] std::expected<std::vector<Taken>, std::string> take_over(
+    std::span<const datapath::Netdev> netdevs);
 
 // let_go takes an earlier pspd's programs away, once ours are in place. On netdevs in `keep` ours
 // have replaced them. While sockets are unseen, and ours have not inherited them, its socket
-// programs stay.
-void let_go(const Taken& taken, std::span<const device::NetdevKey> keep, bool inherited);
+// programs stay. Errors: a sentence.
+[[nodiscard]] std::expected<void, std::string> let_go(const Taken& taken,
+                                                      std::span<const device::NetdevKey> keep,
+                                                      bool inherited);
 
 // clean_up removes what a killed pspd left on the devices of `options`. Returns the exit code.
 int clean_up(const Options& options);

@@ -57,7 +57,7 @@ void read_ports(datapath::TxOptions& tx) {
 std::optional<unsigned> not_allowed(std::span<const unsigned> cpus) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  ::sched_getaffinity(0, sizeof allowed, &allowed);
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return std::nullopt;  // not known
   const auto found =
       std::ranges::find_if(cpus, [&](unsigned cpu) { return !CPU_ISSET(cpu, &allowed); });
   return found == cpus.end() ? std::nullopt : std::optional(*found);
@@ -95,8 +95,7 @@ std::expected<void, std::string> Daemon::bring_up() {
   if (auto listening = listen_at_home(); !listening) return listening;
   if (options_.allow_key_export)
     spdlog::warn("--allow-key-export: root can have the keys of the connections that it captures");
-  watch();
-  return {};
+  return watch();
 }
 
 std::expected<void, std::string> Daemon::set_up() {
@@ -151,10 +150,21 @@ std::expected<void, std::string> Daemon::attach_programs(const std::vector<Claim
                                      earlier->empty() ? nullptr : &earlier->front().leftover.maps);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
-  if (auto attached = programs_->attach(); !attached) return attached;
-  for (const Taken& taken : *earlier)
-    let_go(taken, keys, &taken == &earlier->front() && programs_->inherited());
+  if (auto attached = programs_->attach(namespaces_of(*earlier)); !attached) return attached;
+  for (const Taken& taken : *earlier) {
+    const bool inherited = &taken == &earlier->front() && programs_->inherited();
+    if (auto gone = let_go(taken, keys, inherited); !gone) return gone;
+  }
   return programs_->inherited() ? inherit(earlier->front()) : std::expected<void, std::string>{};
+}
+
+// namespaces_of are those where there may be secured sockets of this pspd, or of one that it
+// inherits from.
+std::vector<std::uint64_t> Daemon::namespaces_of(const std::vector<Taken>& earlier) const {
+  std::vector<std::uint64_t> all{namespaces_->home().cookie()};
+  if (programs_->inherited())
+    for (const device::NetdevKey key : earlier.front().leftover.netdevs) all.push_back(key.netns);
+  return all;
 }
 
 // inherit takes over the sockets of an earlier pspd that are still to be seen to end.
@@ -162,7 +172,7 @@ std::expected<void, std::string> Daemon::inherit(const Taken& from) {
   const auto noted = datapath::noted_sockets(programs_->noted_map());
   if (!noted) return std::unexpected(noted.error());
   for (const datapath::Noted& socket : *noted) {
-    if (socket.released || from.aborted.contains(socket.cookie))
+    if (socket.released || socket.over || from.aborted.contains(socket.cookie))
       departed_.push_back({steady_clock::now() + kTimeWait, socket.cookie});
     else
       unseen_.push_back(socket.cookie);
@@ -193,6 +203,9 @@ int Daemon::shut_down() {
   listeners_.clear();
   control_.reset();
   sources_.clear();
+  // RSTs of those that end now, FINs and ACKs of those that did.
+  bool had_connections = !departed_.empty();
+  if (core_) core_->for_each_association([&](const auto&) { had_connections = true; });
   if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
     const auto left = end_connections();
     if (!left || *left != 0) {
@@ -204,33 +217,43 @@ int Daemon::shut_down() {
             *left);
       else
         spdlog::error("{}: pspd's programs stay in place", left.error());
-      end_devices(false);
+      (void)end_devices(false);  // it is an error already
       return 1;
     }
-    std::this_thread::sleep_for(kDrain);
+    if (had_connections) std::this_thread::sleep_for(kDrain);
   }
-  end_devices(true);
-  if (programs_) programs_->detach();
-  return 0;
+  bool clean = end_devices(true);
+  if (!programs_) return clean ? 0 : 1;
+  if (const auto done = programs_->detach(); !done) {
+    spdlog::error("{}", done.error());
+    clean = false;
+  }
+  return clean ? 0 : 1;
 }
 
 // end_connections aborts what is secured. Returns how many sockets could still go on.
 std::expected<std::size_t, std::string> Daemon::end_connections() const {
-  const auto ended = datapath::end_secured_sockets(programs_->assoc_map(), *namespaces_);
+  const auto ended =
+      datapath::end_secured_sockets({programs_->assoc_map(), programs_->noted_map()}, *namespaces_);
   if (!ended) return std::unexpected(ended.error());
   const auto noted = datapath::noted_sockets(programs_->noted_map());
   if (!noted) return std::unexpected(noted.error());
   return ended->left + datapath::count_unseen(*noted, ended->aborted);
 }
 
-// end_devices unregisters all devices while they are there to be asked to let go of others.
-void Daemon::end_devices(bool clean) {
+// end_devices unregisters all devices while they are there to be asked to let go of others. False:
+// something stays.
+bool Daemon::end_devices(bool clean) {
+  bool all = true;
   keep_programs_ = !clean;
   for (auto& device : devices_) {
-    if (clean) device->detach();
+    const auto done = clean ? device->detach() : std::expected<void, std::string>{};
+    if (!done) spdlog::error("{}", done.error());
+    all &= done.has_value();
     core_->remove_device(device->id());
   }
   devices_.clear();
+  return all;
 }
 
 }  // namespace psp
