@@ -193,7 +193,7 @@ struct psp_noted_entry {
   struct psp_tuple tuple; /* without a peer yet: a namespace only, family 0 */
   psp_u32 tx_spi;         /* network order */
   psp_u8 released;        /* its application has closed it: alive only while the kernel lists it */
-  psp_u8 over;            /* its peer has reset the connection, and it has sent nothing since */
+  psp_u8 over; /* its connection has ended in the way of TCP, and it has begun no other */
   psp_u8 reserved[2];
 };
 

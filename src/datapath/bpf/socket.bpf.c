@@ -436,8 +436,8 @@ static __always_inline __u32 psp_rx_verdict(__u32 state, __u32 event) {
 }
 
 /*
- * psp_note_over: the peer resets the connection (`over`), or the socket sends after all. What is
- * over has been told to its application, and need not be blocked when pspd stops.
+ * psp_note_over: the connection ends with a segment of the peer (`over`), or the socket begins
+ * another. What is over has been told to its application, and need not be blocked when pspd stops.
  */
 static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock* sock, bool over) {
   __u64 cookie = bpf_get_socket_cookie(skb);
@@ -448,18 +448,34 @@ static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock
 }
 
 /*
- * psp_resets: does TCP end the connection for this segment? Only with the next number; what comes
- * before it may still wait for the socket's lock, so the peer's own reset need only be in the
- * window (if TCP asks back, the answer is the socket's, and the connection is not over).
+ * psp_resets: does TCP end the connection for this RST? Only with the next number; what comes
+ * before it may still wait for the socket's lock, so the peer's own need only be in the window.
+ * Where nothing has come yet the number says nothing.
  */
 static __always_inline bool psp_resets(const struct bpf_sock* sk, const struct psp_segment* segment,
                                        bool verified) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   __u32 next = BPF_CORE_READ(tcp, rcv_nxt);
 
-  if (!segment->rst) return false;
+  if (sk->state == PSP_TCP_SYN_SENT) return segment->ack;
   return segment->seq == next || (verified && !psp_before(segment->seq, next) &&
                                   !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
+}
+
+/* psp_ends: is this the end of a connection that its application has open? Both have said FIN, or
+   the peer has reset it. */
+static __always_inline bool psp_ends(const struct bpf_sock* sk, const struct psp_segment* segment,
+                                     bool verified) {
+  if (segment->rst) return psp_resets(sk, segment, verified);
+  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING) return true;
+  return segment->fin && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
+}
+
+/* psp_goes_on: does the socket send more than the end of a connection? */
+static __always_inline bool psp_goes_on(struct __sk_buff* skb) {
+  struct psp_segment segment;
+
+  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.payload;
 }
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
@@ -475,14 +491,15 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
   switch (verdict) {
     case PSP_RX_ACCEPT_AT_LATCH:
-      return segment.seq == sock->upgrade_rcv_nxt;
+      if (segment.seq != sock->upgrade_rcv_nxt) return false;
+      if (psp_ends(sk, &segment, verified)) psp_note_over(skb, sock, true);
+      return true;
     case PSP_RX_ACCEPT_PEER:
     case PSP_RX_ACCEPT:
       if (event == PSP_RX_PSP_MATCH) psp_note_psp(sock, skb, &segment);
       if (state == PSP_STATE_RX && (event == PSP_RX_CLEAR_DATA || event == PSP_RX_CLEAR_FIN))
         return psp_note_clear(sock, sk, &segment);
-      if (state >= PSP_STATE_TX && psp_resets(sk, &segment, verified))
-        psp_note_over(skb, sock, true);
+      if (state >= PSP_STATE_TX && psp_ends(sk, &segment, verified)) psp_note_over(skb, sock, true);
       return true;
     default:
       return false;
@@ -569,7 +586,7 @@ int psp_sock_out(struct __sk_buff* skb) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
-  if (sock->over) psp_note_over(skb, sock, false);
+  if (sock->over && psp_goes_on(skb)) psp_note_over(skb, sock, false);
   if (psp_guarded(skb, sock)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;

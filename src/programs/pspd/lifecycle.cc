@@ -42,6 +42,8 @@ using std::chrono::steady_clock;
 
 // What is on its way to the wire when pspd stops: RSTs of the connections that it ends.
 constexpr auto kDrain = 100ms;
+constexpr auto kPause = 50ms;
+constexpr int kPatience = 10;
 
 // read_ports reads net.ipv4.ip_local_port_range, from which source ports are taken.
 void read_ports(datapath::TxOptions& tx) {
@@ -81,7 +83,8 @@ std::expected<void, std::string> Daemon::bring_up() {
   sockets_->set_any_state(options_.compat == device::Compat::kLinux618);
   core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
   core_->set_compat(options_.compat);
-  core_->set_limits({options_.max_connections, options_.max_connections / 2});
+  // Sockets with an Rx key only have no note in the programs' maps.
+  core_->set_limits({std::size_t{2} * options_.max_connections, options_.max_connections / 2});
   server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));
   core_->set_listener(server_.get());
   auto destroyed = datapath::DestroyEvents::open();
@@ -207,7 +210,12 @@ int Daemon::shut_down() {
   bool had_connections = !departed_.empty();
   if (core_) core_->for_each_association([&](const auto&) { had_connections = true; });
   if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
-    const auto left = end_connections();
+    auto left = end_connections();
+    // Programs may be about to close what has ended.
+    for (int i = 0; i < kPatience && left && *left != 0; i++) {
+      std::this_thread::sleep_for(kPause);
+      left = end_connections();
+    }
     if (!left || *left != 0) {
       if (left)
         spdlog::error(
