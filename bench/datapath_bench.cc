@@ -83,7 +83,7 @@ struct Bed {
       : ivs([this] { return clock += 1000; }),
         driver({.backend = crypto::find_backend(backend), .ivs = &ivs}),
         engine(driver.make_engine()) {
-    if (!driver.set_config({}, {VersionSet::all()})) throw std::runtime_error("set_config");
+    driver.enable(VersionSet::all());
     const auto key = driver.rx_spi_alloc(version).value();
     handle = driver.tx_key_add(version, key.spi, key.key.span()).value();
   }

@@ -15,7 +15,7 @@
 
 #include <psp/crypto/seal.hh>
 #include <psp/device/core.hh>
-#include <psp/device/software_driver.hh>
+#include <psp/device/software_device.hh>
 
 namespace {
 
@@ -34,7 +34,7 @@ std::uint64_t standing_clock() { return 1; }
 struct Bed {
   explicit Bed(const crypto::Backend& crypto_backend, std::size_t rx_cache_entries = 256)
       : backend(crypto_backend), driver(options(rx_cache_entries)) {
-    (void)driver.set_config({}, {VersionSet::all()});
+    driver.enable(VersionSet::all());
     engine = driver.make_engine();
   }
   SoftwareDriverOptions options(std::size_t rx_cache_entries) {
@@ -126,8 +126,10 @@ void rotate(benchmark::State& state, const crypto::Backend* backend) {
     state.PauseTiming();
     auto bed = std::make_unique<Bed>(*backend);
     AnySocket sockets;
+    SoftwareDevice device(bed->options(0));
+    device.join(0);
     auto core = std::make_unique<Core>(sockets);
-    const auto id = core->add_device({0, 1}, "bench0", VersionSet::all(), bed->driver).value();
+    const auto id = core->add_device({0, 1}, "bench0", VersionSet::all(), device).value();
     for (std::int64_t fd = 0; fd < state.range(0); ++fd)
       (void)core->rx_assoc({.fd = static_cast<int>(fd),
                             .dev_id = std::nullopt,

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <psp/crypto/aead.hh>
-#include <psp/device/software_driver.hh>
+#include <psp/device/software_device.hh>
 #include <psp/netlink/server.hh>
 #include <psp/netlink/uapi.h>
 
@@ -68,6 +68,7 @@ Octets message(std::uint16_t family, std::uint8_t cmd, const Octets& attributes)
 struct Bed {
   Bed() {
     core.set_listener(&server);
+    driver.join(0);
     (void)core.add_device({0, 1}, "bench0", VersionSet::all(), driver);
     const std::uint8_t name[] = PSPNL_FAMILY_NAME;
     Octets named;
@@ -105,7 +106,7 @@ struct Bed {
   bool done() const { return answers.size() == 2; }
 
   device::IvAllocator ivs{standing_clock};
-  device::SoftwareDriver driver{options(ivs)};
+  device::SoftwareDevice driver{options(ivs)};
   AnySocket sockets;
   device::Core core{sockets};
   netlink::Server server{core, nullptr};

@@ -80,8 +80,8 @@ TEST_P(Corpus, GoesThroughTheEngineOfTheDevice) {
          ASSERT_EQ(out.size(), key.size());
          std::ranges::copy(key, out.begin());
        }});
-  ASSERT_TRUE(driver.key_rotate(1));  // the second place has no live key before
-  ASSERT_TRUE(driver.set_config({}, {VersionSet::all()}));
+  driver.key_rotate(1);  // the second place has no live key before
+  driver.enable(VersionSet::all());
   const auto engine = driver.make_engine();
   std::size_t opened = 0, dropped = 0;
   for (const Case& one : corpus()) {
@@ -131,8 +131,13 @@ TEST_P(Corpus, IsExplainedAsTheDeviceJudgesIt) {
     pcap::Record record;
     record.captured = record.original = static_cast<std::uint32_t>(one.packet.size());
     record.link_type = pcap::kLinkRaw;
-    const auto frame = pcap_tool::look(record, one.packet);
-    const auto explanation = explainer.explain(frame);
+    const auto frame = pcap_tool::look(record, one.packet, pcap::Reach::kTunnels);
+    std::vector<pcap_tool::Explanation> explanations;
+    explainer.explain(frame, [&](const pcap_tool::Frame&, const pcap_tool::Explanation& said) {
+      explanations.push_back(said);
+    });
+    ASSERT_EQ(explanations.size(), 1u) << "nothing here is several datagrams";
+    const auto& explanation = explanations[0];
     if (one.or_ignore && explanation.verdict == Verdict::kPass) continue;
     if (one.kind != Case::Kind::kDrop && frame.psp.header.drop_after_sampling) {
       EXPECT_EQ(explanation.reason, Drop::SAMPLED) << "it opens, and its sender wants no more";

@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
+#include <openssl/x509v3.h>
 #include <stdexcept>
 #include <string>
 
@@ -47,6 +48,9 @@ inline psp::tls::SslPtr new_ssl(SSL_CTX* context, int fd, const std::string& pee
   if (peer.empty()) {
     SSL_set_accept_state(ssl.get());
   } else {
+    // What RFC 9525 wants; of itself OpenSSL also takes the subject and parts of labels.
+    SSL_set_hostflags(ssl.get(),
+                      X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     need(SSL_set1_host(ssl.get(), peer.c_str()) == 1, "not a name for a certificate");
     SSL_set_tlsext_host_name(ssl.get(), peer.c_str());
     SSL_set_connect_state(ssl.get());

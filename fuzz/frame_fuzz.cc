@@ -45,7 +45,7 @@ struct Paths {
         engine(driver.make_engine()),
         tx(*engine, sealed, {}),
         rx(*engine, opened) {
-    if (!driver.set_config({}, {VersionSet::all()})) std::abort();
+    driver.enable(VersionSet::all());
     const auto key = driver.rx_spi_alloc(Version::kAesGcm128).value();
     spi = key.spi;
     handle = driver.tx_key_add(Version::kAesGcm128, spi, key.key.span()).value();

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Capture files from anybody, pcap and pcapng. Cut into two pieces anywhere a file gives the same
-// records; records lie in the file and behind each other; written again it reads as before; and
-// every packet can be sealed, opened, explained without harm, where what was sealed has to come
-// back.
+// records; records lie in the file and behind each other; written again it reads as before; what
+// is around a packet lies in the frame; and every packet can be sealed, opened, taken apart,
+// explained without harm, where what was sealed has to come back, also several joined. A file that
+// gzip made goes through the Reader.
 //
 // Input: 2 octets where to cut the file, then the file.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <vector>
+
+#include <psp/pcap/file.hh>
+#include <psp/pcap/joined.hh>
 
 #include "../src/programs/psp-pcap/explain.hh"
 #include "../src/programs/psp-pcap/frames.hh"
@@ -125,8 +131,36 @@ struct Bench {
   }
 };
 
+// check_frame: what was found of the link layer lies in the frame.
+void check_frame(const Record& record, const Frame& frame) {
+  if (frame.packet.empty()) return;
+  const auto& link = frame.link;
+  check(link.ip_at <= frame.octets.size());
+  check(link.head_at + link.head_size <= link.ip_at);
+  check(link.type_at == pcap::Link::kNoType ||
+        (link.type_at >= link.head_at && link.type_at + 2 <= link.head_at + link.head_size));
+  Octets head(link.head_size + 2);
+  for (const std::uint8_t family : {4, 6})
+    pcap::write_head(head.data(), record.link_type, frame.octets, link, family);
+}
+
+// check_joined: datagrams behind one another are told apart, and the pieces of anything are whole.
+void check_joined(Bench& bench, std::span<const std::uint8_t> sealed, const Frame& frame) {
+  const auto packet = wire::parse_packet(sealed);
+  const auto datagram = sealed.subspan(packet->psp_offset);
+  Octets three;
+  for (int i = 0; i < 3; ++i) three.insert(three.end(), datagram.begin(), datagram.end());
+  const std::size_t stride = pcap::joined_stride(three);
+  check(stride != 0 && stride <= datagram.size());  // less: joined before it was sealed
+  std::size_t parts = 0;
+  bench.explainer.explain(frame, [&](const Frame& one, const Explanation&) {
+    check(one.part == parts && parts < one.parts && one.packet.size() <= frame.octets.size());
+    ++parts;
+  });
+}
+
 void check_packet(Bench& bench, const Frame& frame) {
-  bench.explainer.explain(frame);
+  bench.explainer.explain(frame, [](const Frame&, const Explanation&) {});
   for (Sealer& sealer : bench.sealers) {
     Octets out(frame.octets.size() + Sealer::kMost);
     const auto sealed = sealer.seal(frame, out);
@@ -139,6 +173,7 @@ void check_packet(Bench& bench, const Frame& frame) {
     again.packet = out;
     again.ip = packet->ip;
     again.psp = *packet;
+    check_joined(bench, out, frame);
     Octets clear(out.size());
     const auto opened = bench.opener.open(again, clear);
     check(opened.authentic);
@@ -146,6 +181,20 @@ void check_packet(Bench& bench, const Frame& frame) {
     if (!opened.drop && !wire::is_tunnel(frame.ip.protocol))
       check(opened.size == frame.ip.total_length);
   }
+}
+
+// check_compressed reads a file that gzip made, or that says so.
+void check_compressed(std::span<const std::uint8_t> file) {
+  const UniqueFd fd(::memfd_create("pcap_fuzz", MFD_CLOEXEC));
+  if (!fd || ::write(fd.get(), file.data(), file.size()) < 0) return;
+  auto reader = pcap::Reader::open("/proc/self/fd/" + std::to_string(fd.get()));
+  if (!reader) return;
+  pcap::Batch batch;
+  std::uint64_t number = 0;
+  while (reader->next(batch).value_or(false))
+    for (const Record& record : batch.records)
+      if (record.kind == Record::Kind::kPacket || record.kind == Record::Kind::kBroken)
+        check(record.number == ++number);
 }
 
 }  // namespace
@@ -156,12 +205,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static Bench bench;
   if (size < 2) return 0;
   const std::span<const std::uint8_t> file(data + 2, size - 2);
+  if (file.size() > 2 && file[0] == 0x1f && file[1] == 0x8b) return check_compressed(file), 0;
   const Found found = split(file);
   check_records(file, found);
   check_cut(file, std::min<std::size_t>(data[0] | data[1] << 8, file.size()), found);
   check_rewritten(file, found, false);
   check_rewritten(file, found, true);
   for (const auto& record : found.records)
-    if (record.kind == psp::pcap::Record::Kind::kPacket) check_packet(bench, look(record, file));
+    if (record.kind == psp::pcap::Record::Kind::kPacket)
+      for (const auto reach : {psp::pcap::Reach::kLink, psp::pcap::Reach::kTunnels}) {
+        const Frame frame = look(record, file, reach);
+        check_frame(record, frame);
+        check_packet(bench, frame);
+      }
   return 0;
 }

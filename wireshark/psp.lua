@@ -218,7 +218,7 @@ self_test()
 local key_log = {}
 
 local function key_log_reset(path)
-  key_log = {path = path, offset = 0, number = 0, sa = {}, device = {[0] = {}, [1] = {}},
+  key_log = {path = path, offset = 0, number = 0, marks = "", sa = {}, device = {[0] = {}, [1] = {}},
              contexts = {}, context_count = 0, opened = {}, opened_octets = 0}
 end
 key_log_reset("")
@@ -258,7 +258,7 @@ local function key_log_line(line, number)
     list, size = key_log.device[tonumber(index)], 32
   end
   if #key ~= 2 * size then return "the key is not " .. 2 * size .. " hex digits" end
-  local entry = {key = from_hex(key), source = label .. ", line " .. number}
+  local entry = {key = from_hex(key), derives = label == "PSP_DEVICE_KEY", source = label .. ", line " .. number}
   if destination ~= "" and destination ~= "-" then
     entry.destination = parse_address(destination)
     if not entry.destination then return "the destination is no IP address" end
@@ -266,13 +266,27 @@ local function key_log_line(line, number)
   list[#list + 1] = entry
 end
 
--- key_log_read takes in what the file has got since the last time: a live capture's log grows.
+-- key_log_marks returns the first and the last octets of the `offset` that were taken in.
+local function key_log_marks(file, offset)
+  local size = math.min(offset, 1024)
+  file:seek("set", 0)
+  local first = file:read(size) or ""
+  file:seek("set", offset - size)
+  return first .. (file:read(size) or "")
+end
+
+-- key_log_read takes in what the file has got since the last time: a live capture's log grows. A log
+-- that does not begin or go on as it did is another one. Returns whether there was anything new.
 local function key_log_read()
-  if key_log.path == "" then return end
+  if key_log.path == "" then return false end
   local file = io.open(key_log.path, "rb")
   local size = file and file:seek("end")
+  if size and (size < key_log.offset or key_log_marks(file, key_log.offset) ~= key_log.marks) then
+    key_log_reset(key_log.path)
+  end
   key_log.problem = not size and "cannot be read" or key_log.wrong
-  if size and size ~= key_log.size then
+  local new = size and size ~= key_log.size
+  if new then
     key_log.size = size
     file:seek("set", key_log.offset)
     local text, at = file:read("*a") or "", 1
@@ -289,16 +303,20 @@ local function key_log_read()
       at = stop + 1
     end
   end
+  if new then key_log.marks = key_log_marks(file, key_log.offset) end
   if file then file:close() end
+  return new
 end
 
--- context_of returns the ready tables of a key. They are kept, but not without bound.
-local function context_of(key)
-  local context = key_log.contexts[key]
+-- context_of returns the ready tables of an SA's key. They are kept, but not without bound: whoever
+-- sends packets can invent any number of SPIs.
+local function context_of(entry, version, spi)
+  local name = entry.derives and entry.key .. version .. string.format("%08x", spi) or entry.key
+  local context = key_log.contexts[name]
   if not context then
     if key_log.context_count >= 4096 then key_log.contexts, key_log.context_count = {}, 0 end
-    context = gcm_context(key)
-    key_log.contexts[key], key_log.context_count = context, key_log.context_count + 1
+    context = gcm_context(entry.derives and derive_key(entry.key, version, spi) or entry.key)
+    key_log.contexts[name], key_log.context_count = context, key_log.context_count + 1
   end
   return context
 end
@@ -306,50 +324,40 @@ end
 -- candidates returns the log's keys for an SA: its own lines, or else those of its device key.
 local function candidates(version, spi, destination)
   local found = {}
-  local function take(list, derived)
+  local function take(list)
     for _, entry in ipairs(list or {}) do
-      if not entry.destination or entry.destination == destination then
-        if derived then
-          local name = version .. ":" .. spi
-          entry.derived = entry.derived or {}
-          entry.derived[name] = entry.derived[name] or derive_key(entry.key, version, spi)
-          found[#found + 1] = {key = entry.derived[name], source = entry.source}
-        else
-          found[#found + 1] = entry
-        end
-      end
+      if not entry.destination or entry.destination == destination then found[#found + 1] = entry end
     end
   end
-  take(key_log.sa[version .. string.format("%08x", spi)], false)
-  if #found == 0 then take(key_log.device[rshift(spi, 31)], true) end
+  take(key_log.sa[version .. string.format("%08x", spi)])
+  if #found == 0 then take(key_log.device[rshift(spi, 31)]) end
   return found
 end
 
-local kCacheOctets = 64 * 1024 * 1024
+local kCacheOctets, kCacheEntry = 64 * 1024 * 1024, 256
 
 -- open_packet returns "good", payload and source of the key; "bad" when no key fits; "none" without a key.
 -- Wireshark dissects a packet again and again, so what was found is kept.
 local function open_packet(frame, version, spi, destination, header, clear, sealed, icv)
   local name = frame .. ":" .. header .. icv
-  local known = key_log.opened[name]
-  if known then return known[1], known[2], known[3] end
-  local keys = candidates(version, spi, destination)
-  if #keys == 0 then
-    key_log_read()
-    keys = candidates(version, spi, destination)
-    if #keys == 0 then return "none" end
-  end
-  local result = {"bad"}
-  for _, entry in ipairs(keys) do
-    local plain = gcm_open(context_of(entry.key), header:sub(5, 16), header .. clear, sealed, icv)
-    if plain then
-      result = {"good", plain, entry.source}
-      break
+  local function try()
+    local keys = candidates(version, spi, destination)
+    for _, entry in ipairs(keys) do
+      local context = context_of(entry, version, spi)
+      local plain = gcm_open(context, header:sub(5, 16), header .. clear, sealed, icv)
+      if plain then return {"good", plain, entry.source} end
     end
+    return {#keys == 0 and "none" or "bad"}
   end
-  key_log.opened_octets = key_log.opened_octets + #name + #sealed
+  local result = key_log.opened[name]
+  if result and (result[1] == "good" or not key_log_read()) then return result[1], result[2], result[3] end
+  result = try()
+  if result[1] ~= "good" and key_log_read() then result = try() end
+  if result[1] == "none" then return "none" end
+  local octets = #name + #sealed + kCacheEntry
+  key_log.opened_octets = key_log.opened_octets + octets
   if key_log.opened_octets > kCacheOctets then
-    key_log.opened, key_log.opened_octets = {}, #name + #sealed
+    key_log.opened, key_log.opened_octets = {}, octets
   end
   key_log.opened[name] = result
   return result[1], result[2], result[3]
@@ -394,6 +402,8 @@ local f = {
   icv = ProtoField.bytes("psp.icv", "ICV"),
   status = ProtoField.uint8("psp.icv.status", "ICV status", base.DEC, kStatus),
   key = ProtoField.string("psp.key", "Key from"),
+  datagram = ProtoField.uint16("psp.datagram", "Datagram in this packet", base.DEC),
+  datagrams = ProtoField.uint16("psp.datagrams", "Datagrams in this packet", base.DEC),
 }
 psp.fields = f
 
@@ -416,6 +426,8 @@ local e = {
   malformed = problem("inner_malformed", "The inner packet is malformed or cut short", expert.severity.NOTE),
   reserved = problem("reserved_bits", "Reserved bits are set", expert.severity.WARN),
   gmac = problem("gmac_offset", "Crypt Offset is reserved in GMAC versions: ignored", expert.severity.NOTE),
+  joined = problem("joined", "Several datagrams as one packet: by the offloads of the host that captured them",
+                   expert.severity.NOTE),
   cut = problem("cut", "Cut short by the capture: not opened", expert.severity.NOTE),
   key_log = problem("key_log", "The key log", expert.severity.WARN),
 }
@@ -447,12 +459,18 @@ local function not_psp(tvb)
   return wrong
 end
 
--- header_tree shows the first 16 octets; returns their values. add(expert) makes a remark on the tree.
-local function header_tree(tvb, tree, add)
+-- read_header returns the values in the first 16 octets.
+local function read_header(tvb)
   local h = {next_header = tvb(0, 1):uint(), ext = tvb(1, 1):uint(), spi = tvb(4, 4):uint(),
              offset = band(tvb(2, 1):uint(), 0x3f), flags = tvb(3, 1):uint()}
   h.length, h.version, h.has_vc = 8 * (h.ext + 1), extract(h.flags, 2, 4), band(h.flags, 2) ~= 0
   h.gmac = h.version == 2 or h.version == 3
+  return h
+end
+
+-- header_tree shows the first 16 octets; returns their values. add(expert) makes a remark on the tree.
+local function header_tree(tvb, tree, add)
+  local h = read_header(tvb)
   tree:add(f.next_header, tvb(0, 1))
   tree:add(f.hdr_ext_len, tvb(1, 1))
   tree:add(f.header_length, tvb(1, 1), h.length):set_generated()
@@ -517,15 +535,25 @@ local function sealed_tree(h, tvb, tree, clear, sealed)
   if sealed > 0 then tree:add(f.encrypted, tvb(kBaseHeader + clear, sealed)) end
 end
 
+-- clear_size is how many octets behind the IV are in clear.
+local function clear_size(h, tvb)
+  return h.gmac and tvb:len() - kBaseHeader - kIcv or 4 * h.offset
+end
+
+-- open_datagram is open_packet for the datagram in tvb.
+local function open_datagram(h, tvb, pinfo)
+  local size, clear = tvb:len() - kBaseHeader - kIcv, clear_size(h, tvb)
+  return open_packet(pinfo.number, h.version, h.spi, pinfo.dst, tvb:raw(0, kBaseHeader),
+                     tvb:raw(kBaseHeader, clear), tvb:raw(kBaseHeader + clear, size - clear),
+                     tvb:raw(kBaseHeader + size, kIcv))
+end
+
 -- body shows what is behind the IV: opened if there is a key, or if there is nothing to decrypt.
 local function body(h, tvb, pinfo, root, tree, add)
-  local size = tvb:len() - kBaseHeader - kIcv
-  local clear = h.gmac and size or 4 * h.offset
+  local size, clear = tvb:len() - kBaseHeader - kIcv, clear_size(h, tvb)
   tree:add(f.clear_length, tvb(2, 1), clear):set_generated()
-  local header, icv = tvb:raw(0, kBaseHeader), tvb(kBaseHeader + size, kIcv)
-  local clear_text, sealed = tvb:raw(kBaseHeader, clear), tvb:raw(kBaseHeader + clear, size - clear)
-  local state, plain, source = open_packet(pinfo.number, h.version, h.spi, pinfo.dst, header, clear_text,
-                                           sealed, icv:raw())
+  local clear_text, icv = tvb:raw(kBaseHeader, clear), tvb(kBaseHeader + size, kIcv)
+  local state, plain, source = open_datagram(h, tvb, pinfo)
   local icv_item = tree:add(f.icv, icv)
   local status = icv_item:add(f.status, icv, state == "good" and 1 or state == "bad" and 0 or 2)
   status:set_generated()
@@ -555,26 +583,91 @@ local function summary(tvb)
                        tvb(4, 4):uint(), tostring(tvb(8, 8):bytes()):lower())
 end
 
-function psp.dissector(tvb, pinfo, root)
-  if pinfo.dst_port ~= kPort then return 0 end
-  local wrong = not_psp(tvb)
-  if #wrong > 0 and not psp.prefs.claim_all then return 0 end
-  pinfo.cols.protocol = "PSP"
+-- Datagrams in one packet, told apart as psp-pcap does (src/pcap/joined.cc). Offsets count from 0.
+
+-- marks is how much the header at `at` is like the first: 0 if it is none of the kind, 3 at most.
+local function marks(text, at)
+  if text:sub(at + 1, at + 3) ~= text:sub(1, 3) or
+     band(bxor(text:byte(at + 4), text:byte(4)), 0x3f) ~= 0 then return 0 end
+  return 1 + (text:sub(at + 5, at + 8) == text:sub(5, 8) and 1 or 0) +
+             (text:sub(at + 9, at + 12) == text:sub(9, 12) and 1 or 0)
+end
+
+-- fits: most steps lead to such a header, and the last datagram has the least octets that it must.
+local function fits(text, stride, least)
+  if stride < least or (#text - 1) % stride + 1 < least then return false end
+  local steps, like, all = 0, 0, 0
+  for at = stride, #text - 1, stride do
+    local found = marks(text, at)
+    steps, like, all = steps + 1, like + (found > 0 and 1 or 0), all + found
+  end
+  return 2 * like > steps and all >= 2
+end
+
+-- joined_stride returns the length of the datagrams in tvb; nil if it looks like one.
+local function joined_stride(tvb)
+  local text, least = tvb:raw(), 8 * (tvb(1, 1):uint() + 1) + kIcv
+  local at = text:find(text:sub(1, 3), least + 1, true)
+  while at and at - 1 + least <= #text do
+    for parts = 3, 1, -1 do
+      local stride = (at - 1) / parts
+      if stride == math.floor(stride) and fits(text, stride, least) then return stride end
+    end
+    at = text:find(text:sub(1, 3), at + 1, true)
+  end
+end
+
+-- is_one: the ICV says that tvb is one datagram, whatever it looks like.
+local function is_one(tvb, pinfo, stride)
+  local function opens(range)
+    local h = read_header(range)
+    if kBaseHeader + clear_size(h, range) + kIcv > range:len() then return "bad" end
+    return (open_datagram(h, range, pinfo))
+  end
+  return opens(tvb(0, stride):tvb()) == "bad" and opens(tvb) == "good"
+end
+
+-- datagram shows one datagram: `wrong` is what not_psp says of it, `part` of `parts` which one it is.
+local function datagram(tvb, pinfo, root, wrong, part, parts)
   local tree = root:add(psp, tvb())
   local function add(what, text)
     if text then tree:add_proto_expert_info(what, text) else tree:add_proto_expert_info(what) end
   end
   for _, what in ipairs(wrong) do add(what) end
-  if tvb:len() < kBaseHeader then return tvb:len() end
+  if tvb:len() < kBaseHeader then return end
   pinfo.cols.info = summary(tvb)
   tree:append_text(": " .. summary(tvb))
+  if parts > 1 then
+    tree:add(f.datagram, part):set_generated()
+    tree:add(f.datagrams, parts):set_generated()
+    if part == 1 then add(e.joined) end
+  end
   local h = header_tree(tvb, tree, add)
-  if #wrong > 0 then return tvb:len() end
+  if #wrong > 0 then return end
   local fine = true
   if h.has_vc and h.ext < 2 then fine = false add(e.no_room) end
   if not h.gmac and kBaseHeader + 4 * h.offset + kIcv > tvb:reported_len() then fine = false add(e.offset) end
   if tvb:len() < tvb:reported_len() then fine = false add(e.cut) end
   if fine then body(h, tvb, pinfo, root, tree, add) end
+end
+
+function psp.dissector(tvb, pinfo, root)
+  if pinfo.dst_port ~= kPort then return 0 end
+  local wrong = not_psp(tvb)
+  if #wrong > 0 and not psp.prefs.claim_all then return 0 end
+  pinfo.cols.protocol = "PSP"
+  local whole = #wrong == 0 and tvb:len() == tvb:reported_len()
+  local stride = whole and joined_stride(tvb)
+  if not stride or is_one(tvb, pinfo, stride) then
+    datagram(tvb, pinfo, root, wrong, 1, 1)
+    return tvb:len()
+  end
+  local parts = math.ceil(tvb:len() / stride)
+  for part = 1, parts do
+    local at = (part - 1) * stride
+    local one = tvb(at, math.min(stride, tvb:len() - at)):tvb()
+    datagram(one, pinfo, root, not_psp(one), part, parts)
+  end
   return tvb:len()
 end
 

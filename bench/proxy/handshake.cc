@@ -146,7 +146,6 @@ Options parse(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error));
   }
-  options.tls.mutual = options.tls.server;
   return options;
 }
 

@@ -2,6 +2,8 @@
 /*
  * PSP for C programs: secure a connected TCP socket with two calls.
  *
+ *     int on = 1;                                             // why: see psp_tx_assoc
+ *     setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
  *     struct psp_key rx, tx;
  *     psp_rx_assoc(fd, PSP_VERSION_AES_GCM_128, &rx, &err);   // give rx to the peer, securely
  *     ... exchange rx for the peer's, as tx ...
@@ -68,6 +70,10 @@ int psp_rx_assoc(int fd, uint32_t version, struct psp_key* rx, struct psp_error*
  * psp_tx_assoc installs the peer's Rx key as Tx key. From its success on every octet written is
  * sealed and every octet read was authenticated. -EBUSY while clear data waits in the receive
  * queue: read it and call again.
+ *
+ * Set SO_OOBINLINE before psp_rx_assoc, or at the latest before your key goes out. Without it an
+ * urgent pointer takes an octet out of what recv() gives, and a man in the middle can move that
+ * pointer by a clear segment before psp_tx_assoc. (libpsp-tls does it for you.)
  */
 int psp_tx_assoc(int fd, uint32_t version, const struct psp_key* tx, struct psp_error* err);
 

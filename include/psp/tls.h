@@ -53,7 +53,7 @@ enum psp_upgrade_error_code {
   PSP_UPGRADE_ERROR_IO,             /* the connection broke */
   PSP_UPGRADE_ERROR_PEER_CLOSED,    /* the peer ended it */
   PSP_UPGRADE_ERROR_PROTOCOL,       /* the peer sent what it must not send */
-  PSP_UPGRADE_ERROR_AUTHENTICATION, /* octets were changed on the way */
+  PSP_UPGRADE_ERROR_AUTHENTICATION, /* octets, or addresses, were changed on the way */
   PSP_UPGRADE_ERROR_NO_PSP,         /* there is no version that both can receive */
   PSP_UPGRADE_ERROR_RX_ASSOC,       /* no Rx key */
   PSP_UPGRADE_ERROR_TX_ASSOC,       /* the Tx key was not taken */

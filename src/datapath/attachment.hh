@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attachment: a netdev whose sockets use a PSP device. It has a TAP, tc programs and workers of its
-// own, all in the netdev's network namespace; keys and statistics are the device's. A device has
-// one on its main netdev and one on each that is associated with it.
+// own, all in the netdev's network namespace, whose keys its workers have. A device has one on its
+// main netdev and one on each that is associated with it.
 //
 // Threading: the control thread, outside of all InNetns; the workers have threads of their own.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <memory>
@@ -34,8 +35,8 @@ struct HostDeviceOptions {
 
 class Attachment {
  public:
-  // open makes the TAP and the workers. `lock` is that of the netdev (see lock_netdev). What is
-  // passed by reference outlives the attachment. Errors: a sentence.
+  // open makes the TAP and the workers. `driver` is the namespace's, `lock` that of the netdev (see
+  // lock_netdev). What is passed by reference outlives the attachment. Errors: a sentence.
   static std::expected<std::unique_ptr<Attachment>, std::string> open(
       const Netns& netns, const Netdev& netdev, UniqueFd lock, device::SoftwareDriver& driver,
       const HostDeviceOptions& options);
@@ -46,36 +47,40 @@ class Attachment {
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
 
-  // start puts the programs in place. What a killed pspd left on the netdev is taken over: its
-  // sockets must be gone (see end_secured_sockets). Errors: a sentence; detach then cleans up.
-  std::expected<void, std::string> start(const Secrets& secrets, const SocketPrograms& shared,
-                                         std::uint16_t dev_id, VersionSet versions,
-                                         std::uint32_t rotation);
+  // start puts the programs in place, then brings the TAP up, then lets sockets send. What a killed
+  // pspd left on the netdev is taken over: its sockets must be gone (see end_secured_sockets).
+  // Errors: a sentence; detach then cleans up.
+  [[nodiscard]] std::expected<void, std::string> start(const Secrets& secrets,
+                                                       const SocketPrograms& shared,
+                                                       std::uint16_t dev_id, VersionSet versions,
+                                                       std::uint32_t rotation);
 
-  // detach takes the programs off the netdev and puts its settings back.
-  void detach();
+  // detach takes the programs off the netdev and puts its settings back. Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> detach();
 
   // refresh takes over a new name, MTU or address. False: the netdev has gone.
   bool refresh();
-  // failed: the TAP has gone. Nothing is sealed or opened any more.
-  bool failed() const;
-  // heal puts the programs back if somebody took them off. True if it had to.
-  std::expected<bool, std::string> heal();
+  // failed says why nothing can be sealed or opened any more: the TAP has gone, or somebody else
+  // has attached to it, as whoever has CAP_NET_ADMIN there can, and is given packets to be sealed.
+  std::optional<std::string> failed() const;
+  // heal puts the programs back if somebody took them off or came before them, with pauses that
+  // double while somebody insists. A sentence for the log if things have changed.
+  std::optional<std::string> heal(std::chrono::steady_clock::time_point now);
 
-  void set_versions(VersionSet versions);
-  void set_rotation(std::uint32_t rotation);
+  [[nodiscard]] bool set_versions(VersionSet versions);
+  [[nodiscard]] bool set_rotation(std::uint32_t rotation);
 
   const Netdev& netdev() const { return netdev_; }
   const Tap& tap() const { return tap_; }
   const std::vector<std::string>& notices() const { return notices_; }
   DropCounts drops() const;  // of the programs
   // references is how many of the references to its network namespace are this attachment's.
-  std::size_t references() const { return 1 + tap_.queues(); }
+  std::size_t references() const { return tap_.queues(); }
 
  private:
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
-  void tune();
+  [[nodiscard]] std::expected<void, std::string> tune();
 
   const Netns& netns_;
   Netdev netdev_;
@@ -84,8 +89,14 @@ class Attachment {
   std::vector<std::unique_ptr<Worker>> workers_;
   const SocketPrograms* shared_ = nullptr;
   std::optional<NetdevPrograms> programs_;
-  std::uint16_t dev_id_ = 0;
+  bool placed_ = false;  // some may be at the netdev, in the place of an earlier pspd's
   std::vector<std::string> notices_;
+
+  static constexpr std::chrono::milliseconds kFirstPause{100};
+  static constexpr std::chrono::milliseconds kLongestPause{30'000};
+  bool broken_ = false;
+  std::chrono::steady_clock::time_point heal_after_{};
+  std::chrono::milliseconds heal_pause_ = kFirstPause;
 };
 
 }  // namespace psp::datapath

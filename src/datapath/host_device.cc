@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_device.hh"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <utility>
 
-#include <psp/device/state_table.h>
-
-#include "sock_diag.hh"
-
 namespace psp::datapath {
+namespace {
+
+// undo detaches what could not be started. What to add to the reason.
+std::string undo(Attachment& attachment) {
+  const auto done = attachment.detach();
+  return done ? "" : "; and what is in place already stays: " + done.error();
+}
+
+}  // namespace
 
 HostDevice::HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options)
     : context_(context), options_(options), software_(options.driver) {}
@@ -18,13 +24,11 @@ std::expected<std::unique_ptr<HostDevice>, std::string> HostDevice::attach(
     const HostDeviceOptions& options) {
   std::unique_ptr<HostDevice> device(new HostDevice(context, options));
   auto main = Attachment::open(context.namespaces.home(), netdev, std::move(lock),
-                               device->software_, options);
+                               device->software_.join(netdev.netns), options);
   if (!main) return std::unexpected(main.error());
   device->main_ = std::move(*main);
-  if (auto started = device->start(); !started) {
-    device->detach();
-    return std::unexpected(started.error());
-  }
+  if (auto started = device->start(); !started)
+    return std::unexpected(started.error() + undo(*device->main_));
   return device;
 }
 
@@ -46,25 +50,35 @@ HostDevice::~HostDevice() {
 std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, UniqueFd lock) {
   const Netns* netns = context_.namespaces.find(netdev.netns);
   if (netns == nullptr) return std::unexpected(netdev.name + " is in an unknown namespace");
-  auto attachment = Attachment::open(*netns, netdev, std::move(lock), software_, options_);
-  if (!attachment) return std::unexpected(attachment.error());
-  auto started =
-      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
-  if (!started) {
-    (*attachment)->detach();
-    return started;
+  const bool known = software_.has(netdev.netns);
+  auto attachment = attach_there(*netns, netdev, std::move(lock));
+  if (!attachment) {
+    if (!known) software_.leave(netdev.netns);
+    return std::unexpected(attachment.error());
   }
   associated_.insert_or_assign(netdev.key(), std::move(*attachment));
   return {};
 }
 
-void HostDevice::disassociate(device::NetdevKey netdev) {
+std::expected<std::unique_ptr<Attachment>, std::string> HostDevice::attach_there(
+    const Netns& netns, const Netdev& netdev, UniqueFd lock) {
+  auto attachment =
+      Attachment::open(netns, netdev, std::move(lock), software_.join(netdev.netns), options_);
+  if (!attachment) return attachment;
+  auto started =
+      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
+  if (started) return attachment;
+  return std::unexpected(started.error() + undo(**attachment));
+}
+
+std::expected<void, std::string> HostDevice::disassociate(device::NetdevKey netdev) {
   const auto found = associated_.find(netdev);
-  if (found == associated_.end()) return;
-  found->second->detach();
+  if (found == associated_.end()) return {};
+  auto detached = found->second->detach();
   const DropCounts last = found->second->drops();
   for (std::size_t i = 0; i < last.size(); i++) drops_before_[i] += last[i];
   associated_.erase(found);
+  return detached;
 }
 
 template <typename Call>
@@ -78,16 +92,24 @@ device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
   auto done = software_.set_config(current, next);
   if (!done) return done;
   versions_ = next.versions_ena;
-  for_each_attachment([&](Attachment& attachment) { attachment.set_versions(versions_); });
-  return done;
+  bool all = true;
+  for_each_attachment([&](Attachment& attachment) { all &= attachment.set_versions(versions_); });
+  return all ? done : device::fail(EIO);
 }
 
 device::Result<std::uint8_t> HostDevice::key_rotate(std::uint8_t proposed) {
   auto done = software_.key_rotate(proposed);
   if (!done) return done;
   rotation_++;
-  for_each_attachment([&](Attachment& attachment) { attachment.set_rotation(rotation_); });
+  // An element of an array always has its place: this does not fail.
+  for_each_attachment([&](Attachment& attachment) { (void)attachment.set_rotation(rotation_); });
   return done;
+}
+
+void HostDevice::netns_unused(std::uint64_t netns) {
+  // Workers are never left without their driver, whatever the core believes.
+  const auto there = [netns](const auto& entry) { return entry.first.netns == netns; };
+  if (std::ranges::none_of(associated_, there)) software_.leave(netns);
 }
 
 DropCounts HostDevice::drops() const {
@@ -98,45 +120,6 @@ DropCounts HostDevice::drops() const {
     for (std::size_t i = 0; i < drops.size(); i++) drops[i] += programs[i];
   });
   return drops;
-}
-
-namespace {
-
-// end_here ends the secured sockets of the current namespace.
-std::expected<std::size_t, std::string> end_here(int assoc_map) {
-  // Again until none is left: a listing can miss sockets while others come and go.
-  constexpr int kRounds = 10;
-  std::size_t left = 0;
-  for (int round = 0; round < kRounds; round++) {
-    auto sockets = secured_sockets(assoc_map);
-    if (!sockets) return std::unexpected(sockets.error());
-    std::erase_if(*sockets, [](const auto& socket) { return socket.assoc.state < PSP_STATE_TX; });
-    left = sockets->size();
-    if (left == 0) break;
-    for (const SecuredSocket& socket : *sockets) (void)destroy_socket(socket);
-  }
-  return left;
-}
-
-}  // namespace
-
-std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map,
-                                                            const NetnsTable& namespaces) {
-  std::expected<std::size_t, std::string> left = 0;
-  namespaces.for_each([&](const Netns& netns) {
-    const InNetns inside(netns);
-    if (!left) return;
-    if (!inside.entered()) {
-      left = std::unexpected("a network namespace with secured sockets cannot be entered");
-      return;
-    }
-    const auto here = end_here(assoc_map);
-    if (here)
-      *left += *here;
-    else
-      left = std::unexpected(here.error());
-  });
-  return left;
 }
 
 }  // namespace psp::datapath

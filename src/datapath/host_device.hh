@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// HostDevice: a PSP device in software on a netdev of this host. It has the keys and the driver
-// that the core talks to, an attachment on its main netdev, and one on each netdev associated with
-// it.
+// HostDevice: a PSP device in software on a netdev of this host. It is the driver that the core
+// talks to, and has keys for each namespace where it has netdevs, an attachment on its main netdev,
+// and one on each netdev associated with it.
 //
 // Threading: the control thread; the workers of the attachments have threads of their own.
 #pragma once
@@ -15,7 +15,7 @@
 #include <vector>
 
 #include <psp/device/core.hh>
-#include <psp/device/software_driver.hh>
+#include <psp/device/software_device.hh>
 
 #include "attachment.hh"
 #include "netdev.hh"
@@ -50,12 +50,13 @@ class HostDevice final : private device::Driver {
   HostDevice& operator=(const HostDevice&) = delete;
 
   // detach takes the programs off the main netdev and puts its settings back.
-  void detach() { main_->detach(); }
+  [[nodiscard]] std::expected<void, std::string> detach() { return main_->detach(); }
 
   // associate lets the sockets of another netdev, in a namespace of the table, use this device.
   std::expected<void, std::string> associate(const Netdev& netdev, UniqueFd lock);
   // disassociate ends that: programs and TAP go from the netdev, its secured sockets are blocked.
-  void disassociate(device::NetdevKey netdev);
+  // Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> disassociate(device::NetdevKey netdev);
 
   std::uint16_t id() const { return id_; }
   Attachment& main() { return *main_; }
@@ -63,31 +64,37 @@ class HostDevice final : private device::Driver {
   const Tap& tap() const { return main_->tap(); }
   using Associated = std::map<device::NetdevKey, std::unique_ptr<Attachment>>;
   const Associated& associated() const { return associated_; }
-  const device::SoftwareDriver& driver() const { return software_; }
+  const device::SoftwareDevice& driver() const { return software_; }
   DropCounts drops() const;  // of the programs and the engines
 
  private:
   HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options);
   std::expected<void, std::string> start();
+  std::expected<std::unique_ptr<Attachment>, std::string> attach_there(const Netns& netns,
+                                                                       const Netdev& netdev,
+                                                                       UniqueFd lock);
   template <typename Call>
   void for_each_attachment(Call call) const;
 
   device::Result<void> set_config(const device::DeviceConfig& current,
                                   const device::DeviceConfig& next) override;
   device::Result<std::uint8_t> key_rotate(std::uint8_t proposed) override;
-  device::Result<device::RxKey> rx_spi_alloc(Version version) override {
-    return software_.rx_spi_alloc(version);
+  device::Result<device::RxKey> rx_spi_alloc(std::uint64_t netns, Version version) override {
+    return software_.rx_spi_alloc(netns, version);
   }
-  device::Result<std::uint32_t> tx_key_add(Version version, Spi spi,
+  device::Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                            std::span<const std::uint8_t> key) override {
-    return software_.tx_key_add(version, spi, key);
+    return software_.tx_key_add(netns, version, spi, key);
   }
-  void tx_key_del(std::uint32_t handle) override { software_.tx_key_del(handle); }
+  void tx_key_del(std::uint64_t netns, std::uint32_t handle) override {
+    software_.tx_key_del(netns, handle);
+  }
+  void netns_unused(std::uint64_t netns) override;
   device::Result<device::DriverStats> get_stats() override { return software_.get_stats(); }
 
   HostDeviceContext context_;
   HostDeviceOptions options_;
-  device::SoftwareDriver software_;
+  device::SoftwareDevice software_;
   VersionSet versions_;
   std::uint32_t rotation_ = 0;
   std::unique_ptr<Attachment> main_;
@@ -95,11 +102,5 @@ class HostDevice final : private device::Driver {
   DropCounts drops_before_{};  // of attachments that have gone
   std::uint16_t id_ = 0;
 };
-
-// end_secured_sockets aborts every socket of `assoc_map` that has a Tx key, in all namespaces of
-// the table: without its pspd it could only go on in clear. Returns how many could not be ended (a
-// kernel without CONFIG_INET_DIAG_DESTROY), or a sentence.
-std::expected<std::size_t, std::string> end_secured_sockets(int assoc_map,
-                                                            const NetnsTable& namespaces);
 
 }  // namespace psp::datapath

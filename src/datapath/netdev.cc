@@ -17,10 +17,12 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <optional>
+#include <string_view>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <vector>
+
+#include <psp/base/unique_fd.hh>
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -39,6 +41,30 @@ ifreq request_for(const std::string& name) {
 
 std::unexpected<std::string> failed(const std::string& name, const char* what) {
   return std::unexpected(fmt::format("{}: cannot {}: {}", name, what, std::strerror(errno)));
+}
+
+// for_each_attribute calls `visit(attribute)` for those that follow a message's own header; the
+// second form for those inside another. (libmnl's macros are C only.)
+template <typename Visit>
+void for_each_attribute(const void* first, const void* end, Visit visit) {
+  const auto* attribute = static_cast<const nlattr*>(first);
+  const auto left = [end](const nlattr* from) {
+    return static_cast<int>(static_cast<const char*>(end) - reinterpret_cast<const char*>(from));
+  };
+  for (; mnl_attr_ok(attribute, left(attribute)); attribute = mnl_attr_next(attribute))
+    visit(attribute);
+}
+
+template <typename Visit>
+void for_each_attribute(const nlmsghdr* message, std::size_t header, Visit visit) {
+  for_each_attribute(mnl_nlmsg_get_payload_offset(message, header),
+                     mnl_nlmsg_get_payload_tail(message), visit);
+}
+
+template <typename Visit>
+void for_each_attribute(const nlattr* nest, Visit visit) {
+  const auto* payload = static_cast<const char*>(mnl_attr_get_payload(nest));
+  for_each_attribute(payload, payload + mnl_attr_get_payload_len(nest), visit);
 }
 
 // feature_index finds the number of a feature among the device's names.
@@ -77,17 +103,18 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name) {
   return find_netdev(ifindex);
 }
 
-// All in one answer, by number: while a netdev is renamed it has no name to ask by for a moment.
-std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
-  const auto gone = std::unexpected(fmt::format("network device {} is gone", ifindex));
+namespace {
+
+// ask_link asks for a device of the current namespace by number: while it is renamed it has no name
+// to ask by for a moment. `visit(link, attribute)` sees each attribute. False: it is gone.
+template <typename Visit>
+std::expected<bool, std::string> ask_link(std::uint32_t ifindex, std::uint64_t& netns,
+                                          Visit visit) {
   const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
       mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
-  Netdev netdev;
-  netdev.ifindex = ifindex;
-  socklen_t length = sizeof netdev.netns;
+  socklen_t length = sizeof netns;
   if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0 ||
-      ::getsockopt(mnl_socket_get_fd(nl.get()), SOL_SOCKET, SO_NETNS_COOKIE, &netdev.netns,
-                   &length) != 0)
+      ::getsockopt(mnl_socket_get_fd(nl.get()), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &length) != 0)
     return failed(fmt::format("network device {}", ifindex), "ask the kernel");
   std::vector<char> buffer(32768);
   nlmsghdr* message = mnl_nlmsg_put_header(buffer.data());
@@ -95,72 +122,113 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
   message->nlmsg_flags = NLM_F_REQUEST;
   auto* link = static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(message, sizeof(ifinfomsg)));
   link->ifi_index = static_cast<int>(ifindex);
-  if (mnl_socket_sendto(nl.get(), message, message->nlmsg_len) < 0) return gone;
+  if (mnl_socket_sendto(nl.get(), message, message->nlmsg_len) < 0) return false;
   const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
   if (n < 0 || !mnl_nlmsg_ok(message, static_cast<int>(n)) || message->nlmsg_type != RTM_NEWLINK)
-    return gone;
-
+    return false;
   link = static_cast<ifinfomsg*>(mnl_nlmsg_get_payload(message));
-  netdev.up = link->ifi_flags & IFF_UP;
-  const auto* attribute =
-      static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(message, sizeof(ifinfomsg)));
-  const auto* end = static_cast<const char*>(mnl_nlmsg_get_payload_tail(message));
-  for (; mnl_attr_ok(attribute, static_cast<int>(end - reinterpret_cast<const char*>(attribute)));
-       attribute = mnl_attr_next(attribute)) {
+  for_each_attribute(message, sizeof(ifinfomsg),
+                     [&](const nlattr* attribute) { visit(*link, attribute); });
+  return true;
+}
+
+}  // namespace
+
+std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
+  Netdev netdev;
+  netdev.ifindex = ifindex;
+  bool ethernet = true;
+  const auto read = [&](const ifinfomsg& link, const nlattr* attribute) {
+    netdev.up = link.ifi_flags & IFF_UP;
+    ethernet = link.ifi_type == ARPHRD_ETHER;
     const std::uint16_t type = mnl_attr_get_type(attribute);
     if (type == IFLA_IFNAME) netdev.name = mnl_attr_get_str(attribute);
     if (type == IFLA_MTU) netdev.mtu = mnl_attr_get_u32(attribute);
     if (type == IFLA_ADDRESS && mnl_attr_get_payload_len(attribute) == netdev.mac.size())
       std::memcpy(netdev.mac.data(), mnl_attr_get_payload(attribute), netdev.mac.size());
-  }
-  if (link->ifi_type != ARPHRD_ETHER)
+  };
+  const auto there = ask_link(ifindex, netdev.netns, read);
+  if (!there) return std::unexpected(there.error());
+  if (!*there) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  if (!ethernet)
     return std::unexpected(fmt::format(
         "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", netdev.name));
   return netdev;
 }
 
-std::expected<UniqueFd, std::string> lock_netdev(const Netdev& netdev) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::string name = fmt::format("@softpsp/dev/{}", netdev.ifindex);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  name.copy(address.sun_path, name.size());
-  address.sun_path[0] = '\0';
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
-  return std::unexpected(fmt::format("{} already has a pspd: stop that one first", netdev.name));
+std::optional<unsigned> tap_queues(std::uint32_t ifindex) {
+  std::uint64_t netns = 0;
+  std::optional<unsigned> attached, detached;
+  const auto count = [&](const nlattr* of_tap) {
+    const std::uint16_t type = mnl_attr_get_type(of_tap);
+    if (type == IFLA_TUN_NUM_QUEUES) attached = mnl_attr_get_u32(of_tap);
+    if (type == IFLA_TUN_NUM_DISABLED_QUEUES) detached = mnl_attr_get_u32(of_tap);
+  };
+  const auto read = [&](const ifinfomsg&, const nlattr* attribute) {
+    if (mnl_attr_get_type(attribute) != IFLA_LINKINFO) return;
+    for_each_attribute(attribute, [&](const nlattr* info) {
+      if (mnl_attr_get_type(info) == IFLA_INFO_DATA) for_each_attribute(info, count);
+    });
+  };
+  const auto there = ask_link(ifindex, netns, read);
+  if (!there || !*there || !attached || !detached) return std::nullopt;
+  return *attached + *detached;
 }
 
-std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
-                                             bool on) {
-  const UniqueFd fd = ioctl_socket();
-  ifreq request = request_for(netdev);
-  std::uint32_t count = 0;
-  const auto index = feature_index(fd.get(), request, feature, count);
-  if (!index) return std::unexpected(fmt::format("{} has no feature {}", netdev, feature));
-  const std::uint32_t word = *index / 32, bit = 1u << *index % 32;
-  const std::size_t words = (count + 31) / 32;
+namespace {
 
+// Feature is where a feature stands among the device's.
+struct Feature {
+  UniqueFd fd;
+  ifreq request{};
+  std::size_t word = 0, words = 0;
+  std::uint32_t bit = 0;
+};
+
+std::expected<Feature, std::string> find_feature(const std::string& netdev,
+                                                 const std::string& feature) {
+  Feature found{ioctl_socket(), request_for(netdev)};
+  std::uint32_t count = 0;
+  const auto index = feature_index(found.fd.get(), found.request, feature, count);
+  if (!index) return std::unexpected(fmt::format("{} has no feature {}", netdev, feature));
+  found.word = *index / 32;
+  found.words = (count + 31) / 32;
+  found.bit = 1u << *index % 32;
+  return found;
+}
+
+}  // namespace
+
+std::expected<bool, std::string> has_feature(const std::string& netdev,
+                                             const std::string& feature) {
+  auto where = find_feature(netdev, feature);
+  if (!where) return std::unexpected(where.error());
   std::vector<std::uint8_t> get(sizeof(ethtool_gfeatures) +
-                                words * sizeof(ethtool_get_features_block));
+                                where->words * sizeof(ethtool_get_features_block));
   auto* have = reinterpret_cast<ethtool_gfeatures*>(get.data());
   have->cmd = ETHTOOL_GFEATURES;
-  have->size = static_cast<std::uint32_t>(words);
-  request.ifr_data = reinterpret_cast<char*>(have);
-  if (::ioctl(fd.get(), SIOCETHTOOL, &request) < 0) return failed(netdev, "read its features");
-  const bool was = have->features[word].active & bit;
-  if (was == on) return was;
+  have->size = static_cast<std::uint32_t>(where->words);
+  where->request.ifr_data = reinterpret_cast<char*>(have);
+  if (::ioctl(where->fd.get(), SIOCETHTOOL, &where->request) < 0)
+    return failed(netdev, "read its features");
+  return (have->features[where->word].active & where->bit) != 0;
+}
 
+std::expected<void, std::string> set_feature(const std::string& netdev, const std::string& feature,
+                                             bool on) {
+  auto where = find_feature(netdev, feature);
+  if (!where) return std::unexpected(where.error());
   std::vector<std::uint8_t> set(sizeof(ethtool_sfeatures) +
-                                words * sizeof(ethtool_set_features_block));
+                                where->words * sizeof(ethtool_set_features_block));
   auto* want = reinterpret_cast<ethtool_sfeatures*>(set.data());
   want->cmd = ETHTOOL_SFEATURES;
-  want->size = static_cast<std::uint32_t>(words);
-  want->features[word].valid = bit;
-  want->features[word].requested = on ? bit : 0;
-  request.ifr_data = reinterpret_cast<char*>(want);
-  if (::ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return failed(netdev, "change its features");
-  return was;
+  want->size = static_cast<std::uint32_t>(where->words);
+  want->features[where->word].valid = where->bit;
+  want->features[where->word].requested = on ? where->bit : 0;
+  where->request.ifr_data = reinterpret_cast<char*>(want);
+  if (::ioctl(where->fd.get(), SIOCETHTOOL, &where->request) != 0)
+    return failed(netdev, "change its features");
+  return {};
 }
 
 namespace {
@@ -170,55 +238,87 @@ struct Filter {
   std::uint32_t priority = 0, handle = 0;
 };
 
-// filters_at lists the filters at one side of the clsact. Nothing if the kernel does not say.
-std::optional<std::vector<Filter>> filters_at(std::uint32_t ifindex, std::uint32_t parent) {
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(mnl_socket_open(NETLINK_ROUTE),
-                                                             mnl_socket_close);
-  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return std::nullopt;
+// dump_tc asks for all filters at `parent`, or all qdiscs, of a device; `visit(message, tc)` sees
+// each. False if the kernel does not say.
+template <typename Visit>
+[[nodiscard]] bool dump_tc(std::uint16_t type, std::uint32_t ifindex, std::uint32_t parent,
+                           Visit visit) {
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
+      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return false;
   std::vector<char> buffer(32768);
   nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
-  request->nlmsg_type = RTM_GETTFILTER;
+  request->nlmsg_type = type;
   request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   auto* tc = static_cast<tcmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(tcmsg)));
   tc->tcm_ifindex = static_cast<int>(ifindex);
   tc->tcm_parent = parent;
-  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return std::nullopt;
+  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return false;
 
-  std::vector<Filter> filters;
-  const auto note = [](const nlmsghdr* message, void* data) {
-    const auto* filter = static_cast<const tcmsg*>(mnl_nlmsg_get_payload(message));
-    if (filter->tcm_handle != 0)  // 0: the classifier itself
-      static_cast<std::vector<Filter>*>(data)->push_back(
-          {TC_H_MAJ(filter->tcm_info) >> 16, filter->tcm_handle});
+  const auto call = [](const nlmsghdr* message, void* data) {
+    (*static_cast<Visit*>(data))(message,
+                                 static_cast<const tcmsg*>(mnl_nlmsg_get_payload(message)));
     return MNL_CB_OK;
   };
   for (int more = MNL_CB_OK; more > MNL_CB_STOP;) {
     const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
-    if (n < 0) return std::nullopt;
-    more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(n), 0, 0, note, &filters);
-    if (more < 0) return std::nullopt;
+    if (n < 0) return false;
+    more = mnl_cb_run(buffer.data(), static_cast<std::size_t>(n), 0, 0, call, &visit);
+    if (more < 0) return false;
   }
+  return true;
+}
+
+std::unexpected<std::string> untold(const char* what) {
+  return std::unexpected(
+      fmt::format("the kernel does not tell which {} there are: {}", what, std::strerror(errno)));
+}
+
+// filters_at lists the filters at one side of the clsact.
+std::expected<std::vector<Filter>, std::string> filters_at(std::uint32_t ifindex,
+                                                           std::uint32_t parent) {
+  std::vector<Filter> filters;
+  const auto note = [&filters](const nlmsghdr*, const tcmsg* filter) {
+    if (filter->tcm_handle != 0)  // 0: the classifier itself
+      filters.push_back({TC_H_MAJ(filter->tcm_info) >> 16, filter->tcm_handle});
+  };
+  if (!dump_tc(RTM_GETTFILTER, ifindex, parent, note)) return untold("tc filters");
   return filters;
 }
 
-constexpr std::array kClsactSides = {TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
-                                     TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)};
+constexpr std::uint32_t kIngress = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS);
+constexpr std::uint32_t kEgress = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS);
 
 }  // namespace
 
-bool is_first_filter(std::uint32_t ifindex, std::uint32_t priority, std::uint32_t handle) {
-  return std::ranges::all_of(kClsactSides, [&](std::uint32_t side) {
-    const auto filters = filters_at(ifindex, side);
-    return filters && !filters->empty() && filters->front().priority == priority &&
-           filters->front().handle == handle;
-  });
+std::expected<bool, std::string> is_first_filter(std::uint32_t ifindex, bool ingress,
+                                                 std::uint32_t priority, std::uint32_t handle) {
+  const auto filters = filters_at(ifindex, ingress ? kIngress : kEgress);
+  if (!filters) return std::unexpected(filters.error());
+  return !filters->empty() && filters->front().priority == priority &&
+         filters->front().handle == handle;
 }
 
-bool has_filters(std::uint32_t ifindex) {
-  return std::ranges::any_of(kClsactSides, [&](std::uint32_t side) {
+std::expected<bool, std::string> has_filters(std::uint32_t ifindex) {
+  for (const std::uint32_t side : {kIngress, kEgress}) {
     const auto filters = filters_at(ifindex, side);
-    return !filters || !filters->empty();
-  });
+    if (!filters) return std::unexpected(filters.error());
+    if (!filters->empty()) return true;
+  }
+  return false;
+}
+
+std::expected<bool, std::string> has_clsact(std::uint32_t ifindex) {
+  bool found = false;
+  const auto look = [&](const nlmsghdr* message, const tcmsg* qdisc) {
+    if (qdisc->tcm_ifindex != static_cast<int>(ifindex)) return;  // all devices' are listed
+    for_each_attribute(message, sizeof(tcmsg), [&found](const nlattr* attribute) {
+      found |= mnl_attr_get_type(attribute) == TCA_KIND &&
+               std::string_view(mnl_attr_get_str(attribute)) == "clsact";
+    });
+  };
+  if (!dump_tc(RTM_GETQDISC, ifindex, 0, look)) return untold("qdiscs");
+  return found;
 }
 
 }  // namespace psp::datapath

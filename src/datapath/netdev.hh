@@ -6,9 +6,9 @@
 #include <array>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 
-#include <psp/base/unique_fd.hh>
 #include <psp/device/core.hh>
 
 namespace psp::datapath {
@@ -29,25 +29,33 @@ struct Netdev {
 std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 
-// lock_netdev makes this process the only pspd of a netdev for as long as it keeps the descriptor,
-// by a name in the abstract namespace that goes with the process however it ends. Errors: a
-// sentence.
-std::expected<UniqueFd, std::string> lock_netdev(const Netdev& netdev);
+// tap_queues is how many queues a TAP of this network namespace has, of whatever process, attached
+// or not. Nothing if the kernel does not say, or it is none.
+std::optional<unsigned> tap_queues(std::uint32_t ifindex);
 
 // kUdpGroForwarding: joined PSP packets reach the TAP joined only with this: a NIC's driver
 // otherwise cuts UDP apart that no local socket has asked for.
 inline constexpr const char* kUdpGroForwarding = "rx-udp-gro-forwarding";
 
-// set_feature switches an ethtool feature, for example kUdpGroForwarding. Returns what it was
-// before. Errors: a sentence, also if the device does not have the feature or will not change it.
-std::expected<bool, std::string> set_feature(const std::string& netdev, const std::string& feature,
-                                             bool on);
+// has_feature tells whether an ethtool feature is on, for example kUdpGroForwarding; set_feature
+// switches it. Errors: a sentence, also if the device does not have the feature or will not change
+// it.
+[[nodiscard]] std::expected<bool, std::string> has_feature(const std::string& netdev,
+                                                           const std::string& feature);
+[[nodiscard]] std::expected<void, std::string> set_feature(const std::string& netdev,
+                                                           const std::string& feature, bool on);
 
 // is_first_filter tells whether the filter with that priority and handle is the first to see a
-// packet on both sides of the clsact: one in front could end the walk.
-bool is_first_filter(std::uint32_t ifindex, std::uint32_t priority, std::uint32_t handle);
+// packet at one side of the clsact: one in front could end the walk.
+// Errors, here and below: a sentence.
+[[nodiscard]] std::expected<bool, std::string> is_first_filter(std::uint32_t ifindex, bool ingress,
+                                                               std::uint32_t priority,
+                                                               std::uint32_t handle);
 
 // has_filters tells whether any tc filter of anybody hangs at the device's clsact.
-bool has_filters(std::uint32_t ifindex);
+[[nodiscard]] std::expected<bool, std::string> has_filters(std::uint32_t ifindex);
+
+// has_clsact tells whether the device has a clsact qdisc, and not an ingress qdisc in its place.
+[[nodiscard]] std::expected<bool, std::string> has_clsact(std::uint32_t ifindex);
 
 }  // namespace psp::datapath

@@ -153,7 +153,7 @@ struct Device {
       : ivs([this] { return clock += 1000; }),
         driver({.backend = &backend, .ivs = &ivs}),
         engine(driver.make_engine()) {
-    if (!driver.set_config({}, {VersionSet::all()})) throw std::runtime_error("set_config");
+    driver.enable(VersionSet::all());
   }
   std::uint64_t drops(Drop reason) const {
     return driver.drops()[static_cast<std::size_t>(reason)];

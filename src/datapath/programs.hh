@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The BPF programs of one pspd: loading, attaching, checking, removing. What is attached here
-// outlives the process on purpose (see bpf/netdev.bpf.c), so there is also what the next pspd needs
-// to find and replace it.
+// outlives the process on purpose (see bpf/netdev.bpf.c); what the next pspd does about it is in
+// leftover.hh.
 //
 // Threading: the control thread only.
 #pragma once
@@ -10,9 +10,12 @@
 #include <array>
 #include <cstdint>
 #include <expected>
+#include <linux/bpf.h>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <psp/base/unique_fd.hh>
@@ -20,9 +23,6 @@
 
 #include "bpf/abi.h"
 #include "netdev.hh"
-
-struct bpf_object;
-struct bpf_program;
 
 namespace psp::datapath {
 
@@ -39,26 +39,48 @@ struct Secrets {
 
 using DropCounts = std::array<std::uint64_t, 32>;  // by enum psp_drop_reason
 
+// SharedMaps are what the programs of one pspd know of sockets and their connections. They outlive
+// it with its programs, and the next pspd takes them on: sockets that an earlier one secured stay
+// blocked, by its epoch, for as long as they are there.
+struct SharedMaps {
+  UniqueFd assoc, departed, noted;
+  UniqueFd by_tx_spi;  // goes with the last netdev: then a new one does
+
+  bool complete() const { return assoc && departed && noted; }
+};
+
 // SocketPrograms are the cgroup programs and the maps that all devices of a pspd share.
 class SocketPrograms {
  public:
-  static std::expected<SocketPrograms, std::string> load(const Secrets& secrets);
+  // load takes an earlier pspd's maps on, if there are `inherited` and this version understands
+  // them; else it makes some for `max_secured` sockets with a Tx key. Errors: a sentence.
+  static std::expected<SocketPrograms, std::string> load(const Secrets& secrets,
+                                                         std::uint32_t max_secured,
+                                                         const SharedMaps* inherited);
   SocketPrograms(SocketPrograms&&) noexcept;
   SocketPrograms& operator=(SocketPrograms&&) noexcept;
   ~SocketPrograms();  // does not detach
 
-  std::expected<void, std::string> attach();
-  void detach();
+  // attach notes first, for the next pspd, in which namespaces there may be secured sockets, then
+  // attaches them to the cgroup root; those of an earlier pspd stay. Errors: a sentence; detach
+  // then cleans up.
+  [[nodiscard]] std::expected<void, std::string> attach(std::span<const std::uint64_t> namespaces);
+  // detach takes them off the cgroup root. Errors: a sentence.
+  [[nodiscard]] std::expected<void, std::string> detach();
+  // inherited: the maps are an earlier pspd's.
+  bool inherited() const;
 
   int assoc_map() const;
   int departed_map() const;
   int tx_spi_map() const;
-  // guard says that the tc programs of that PSP device are in place on a netdev; else psp_sock_out
-  // lets no secured socket send by it.
-  void guard(device::NetdevKey netdev, std::uint16_t dev_id) const;
+  int noted_map() const;
+  // guard says that `program` (its id) is psp_egress of that PSP device on a netdev; else
+  // psp_sock_out lets no secured socket send by it. False: there is no room for more.
+  [[nodiscard]] bool guard(device::NetdevKey netdev, std::uint16_t dev_id,
+                           std::uint32_t program) const;
   void unguard(device::NetdevKey netdev) const;
   // remember notes, for the next pspd, that sockets of a namespace may be secured.
-  void remember(std::uint64_t netns) const { guard({netns, 0}, 0); }
+  [[nodiscard]] bool remember(std::uint64_t netns) const { return guard({netns, 0}, 0, 0); }
   void forget(std::uint64_t netns) const { unguard({netns, 0}); }
   DropCounts drops() const;
   // program is the file descriptor of a program, by name; for tests.
@@ -71,7 +93,7 @@ class SocketPrograms {
   std::unique_ptr<Impl> impl_;
 };
 
-// NetdevPrograms are the tc programs of one device.
+// NetdevPrograms are the packet programs of one netdev of a device.
 class NetdevPrograms {
  public:
   static std::expected<NetdevPrograms, std::string> load(const Secrets& secrets,
@@ -83,21 +105,22 @@ class NetdevPrograms {
   NetdevPrograms& operator=(NetdevPrograms&&) noexcept;
   ~NetdevPrograms();  // does not detach
 
-  // attach puts the programs on the TAP, then on the netdev; an earlier pspd's are replaced there
-  // without a gap. The clsact qdisc is made where there is none.
-  std::expected<void, std::string> attach();
-  // remove_filters takes the filters off the netdev, and nothing else.
-  void remove_filters();
-  // detach takes the filters away, and the clsact if it is ours and nobody else uses it.
-  void detach();
-  // attached checks that the filters on the netdev are still these programs, and first in line.
+  // attach puts the programs at the doors of the TAP, then at those of the netdev, first in line;
+  // those of an earlier pspd are replaced without a gap. What is there already stays. Errors: a
+  // sentence; restore_netdev then cleans up.
+  [[nodiscard]] std::expected<void, std::string> attach();
+  // attached checks that all programs stand where they belong, and first in line.
   bool attached() const;
+  // egress_id is the id of psp_egress.
+  std::uint32_t egress_id() const;
+  // notice is a sentence for the log about a second line of defence that is missing, or empty.
+  const std::string& notice() const;
 
-  void set_mac(const std::array<std::uint8_t, 6>& mac);
-  void set_versions(VersionSet ena);
+  [[nodiscard]] bool set_mac(const std::array<std::uint8_t, 6>& mac);
+  [[nodiscard]] bool set_versions(VersionSet ena);
   // set_rotation says how often the device has rotated its keys: what is two behind cannot match.
-  void set_rotation(std::uint32_t rotation);
-  void set_restore(std::uint32_t bits);
+  [[nodiscard]] bool set_rotation(std::uint32_t rotation);
+  [[nodiscard]] bool set_restore(std::uint32_t bits);
   std::uint32_t restore() const;
   DropCounts drops() const;
   int program(const std::string& name) const;
@@ -108,31 +131,15 @@ class NetdevPrograms {
   std::unique_ptr<Impl> impl_;
 };
 
-// Leftover is what a killed pspd left.
-struct Leftover {
-  UniqueFd assoc_map;  // the associations of its sockets
-  std::uint32_t assoc_map_id = 0;
-  std::uint32_t restore = 0;  // host settings that it meant to put back on the netdev asked for
-  std::vector<device::NetdevKey> netdevs;  // all that have its programs; ifindex 0: a namespace
-                                           // where sockets may be secured
-};
-
-// find_leftover looks for programs of an earlier pspd on a netdev of the current namespace.
-std::optional<Leftover> find_leftover(const Netdev& netdev);
-
-// remove_filters takes an earlier pspd's programs off a netdev, with the clsact it made, and puts
-// the netdev's settings back.
-void remove_filters(const Netdev& netdev, const Leftover& leftover);
-
-// remove_leftover takes an earlier pspd's programs off the cgroup root and, if `filters`, off the
-// netdev as remove_filters does. Its secured sockets must be gone: they would go on in clear.
-void remove_leftover(const Netdev& netdev, const Leftover& leftover, bool filters);
-
-// find_orphans finds the programs at the cgroup root whose pspd is dead.
-std::vector<Leftover> find_orphans();
-
-// remove_orphan takes them off. What they still block in a network namespace that nobody can find
-// goes on in clear by other netdevs than its own: only for an administrator who says so.
-void remove_orphan(const Leftover& orphan);
+// kCgroupPrograms are the programs at the root of the cgroup tree, with what they are attached as,
+// in the order in which they come; they go the other way. psp_sock_out is there whenever another
+// is: it blocks, and by it the next pspd finds them all.
+inline constexpr std::array<std::pair<const char*, bpf_attach_type>, 5> kCgroupPrograms = {{
+    {"psp_sock_out", BPF_CGROUP_INET_EGRESS},
+    {"psp_sock_in", BPF_CGROUP_INET_INGRESS},
+    {"psp_setsockopt", BPF_CGROUP_SETSOCKOPT},
+    {"psp_getsockopt", BPF_CGROUP_GETSOCKOPT},
+    {"psp_released", BPF_CGROUP_INET_SOCK_RELEASE},
+}};
 
 }  // namespace psp::datapath

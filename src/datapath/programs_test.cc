@@ -28,6 +28,8 @@
 #include <psp/wire/drop.hh>
 #include <psp/wire/packet.hh>
 
+#include "hooks.hh"
+#include "netns.hh"
 #include "netns_test_support.hh"
 
 namespace psp::datapath {
@@ -40,7 +42,6 @@ constexpr int kShot = TC_ACT_SHOT;
 constexpr int kRedirect = TC_ACT_REDIRECT;
 constexpr std::uint32_t kTap = 4711;  // no such device: a redirect to it is a verdict all the same
 constexpr std::uint16_t kDevId = 7;
-constexpr std::uint64_t kNetns = 0x1234;  // what the programs are told that theirs is
 constexpr std::array<std::uint8_t, 6> kMac = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 constexpr std::array<std::uint8_t, 6> kNoMac = {};
 constexpr std::size_t kSourceMac = 6;
@@ -131,18 +132,24 @@ class NetdevProgramsTest : public testing::Test {
     if (!netns_.entered()) GTEST_SKIP() << netns_.why();
     loopback_up();
     secrets_ = Secrets::random();
-    auto shared = SocketPrograms::load(secrets_);
+    auto shared = SocketPrograms::load(secrets_, 1024, nullptr);
     if (!shared) GTEST_SKIP() << "needs BPF: " << shared.error();
     shared_.emplace(std::move(*shared));
+    here_ = Netns::current().value().cookie();
+    load(here_);
+  }
+
+  // load has new programs, for a netdev of that namespace.
+  void load(std::uint64_t netns) {
     Netdev netdev;
-    netdev.netns = kNetns;
+    netdev.netns = netns;
     netdev.ifindex = ::if_nametoindex("lo");
     netdev.name = "lo";
     netdev.mac = kMac;
     auto programs = NetdevPrograms::load(secrets_, *shared_, netdev, kTap, kDevId);
     ASSERT_TRUE(programs) << programs.error();
     programs_.emplace(std::move(*programs));
-    programs_->set_versions(VersionSet{0b0011});
+    ASSERT_TRUE(programs_->set_versions(VersionSet{0b0011}));
   }
 
   static void loopback_up() {
@@ -179,6 +186,7 @@ class NetdevProgramsTest : public testing::Test {
   Secrets secrets_;
   std::optional<SocketPrograms> shared_;
   std::optional<NetdevPrograms> programs_;
+  static inline std::uint64_t here_ = 0;  // cookie of this namespace
 };
 
 // --- ingress, from the wire -------------------------------------------------------------------
@@ -199,7 +207,7 @@ TEST_F(NetdevProgramsTest, IngressPassesVersionsThatAreNotEnabledAsPlainUdp) {
       EXPECT_EQ(run("psp_ingress", psp_packet(family, version)).verdict,
                 version < 2 || version > 3 ? kRedirect : kNext)
           << int{version};
-  programs_->set_versions({});
+  ASSERT_TRUE(programs_->set_versions({}));
   for (std::uint8_t version = 0; version < 16; version++)
     EXPECT_EQ(run("psp_ingress", psp_packet(4, version)).verdict, kNext) << int{version};
 }
@@ -298,7 +306,7 @@ TEST_F(NetdevProgramsTest, TapTakesOnlyWhatTheNetdevsProgramsSend) {
 class EgressTest : public NetdevProgramsTest {
  protected:
   // depart notes a connection with a Tx key whose socket has gone.
-  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = kNetns,
+  void depart(const Flow& flow, std::uint64_t epoch, std::uint64_t netns = here_,
               std::uint16_t dev_id = kDevId) {
     psp_tuple tuple{};
     tuple.netns = netns;
@@ -343,8 +351,17 @@ TEST_F(EgressTest, SealsThePacketsOfADepartedConnection) {
 TEST_F(EgressTest, TellsTheSameAddressesOfTwoNamespacesApart) {
   for (const unsigned family : {4u, 6u}) {
     const Flow flow{family, 1000, 2000};
-    depart(flow, secrets_.epoch, kNetns + 1);
+    depart(flow, secrets_.epoch, here_ + 1);
     EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kNext);
+  }
+}
+
+TEST_F(EgressTest, WhatASocketOfAnotherNamespaceSendsIsOfNoDepartedConnection) {
+  load(here_ + 1);  // the socket that sends in these tests is here
+  for (const unsigned family : {4u, 6u}) {
+    const Flow flow{family, 1000, 2000};
+    depart(flow, secrets_.epoch, here_ + 1);
+    EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x10)).verdict, kNext);
   }
 }
 
@@ -359,7 +376,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
     depart(flow, secrets_.epoch);
     EXPECT_EQ(asks_for(0x01020304), TC_ACT_OK);
     EXPECT_EQ(asks_for(0x01020305), kShot) << "somebody else's key";
-    depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+    depart(flow, secrets_.epoch, here_, kDevId + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another device";
     depart(flow, secrets_.epoch + 1);
     EXPECT_EQ(asks_for(0x01020304), kShot) << "a key of another pspd";
@@ -368,7 +385,7 @@ TEST_F(EgressTest, SealsWithAKeyOnlyForTheConnectionThatItBelongsTo) {
 
 TEST_F(EgressTest, LetsNothingOfAnotherDevicesConnectionOut) {
   const Flow flow{4, 1000, 2000};
-  depart(flow, secrets_.epoch, kNetns, kDevId + 1);
+  depart(flow, secrets_.epoch, here_, kDevId + 1);
   EXPECT_EQ(run("psp_egress", tcp(flow, 0, 0x04)).verdict, kShot);
   EXPECT_EQ(drops(Drop::POLICY_ROUTE), 1u);
 }
@@ -438,6 +455,7 @@ class DeliverTest : public NetdevProgramsTest, public testing::WithParamInterfac
     sock.generation = 3;
     sock.version = 1;
     sock.dev_id = kDevId;
+    sock.netns = here_;
     if (change) change(sock);
     const int fd = socket_.get();
     ASSERT_EQ(bpf_map_update_elem(shared_->assoc_map(), &fd, &sock, BPF_ANY), 0);
@@ -471,23 +489,25 @@ TEST_P(DeliverTest, AnySegmentThatDiffersIsDropped) {
   EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 4u);
 }
 
-TEST_P(DeliverTest, AnotherDevicesOrDaemonsAssociationDoesNotMatch) {
+TEST_P(DeliverTest, AnotherDevicesDaemonsOrNamespacesAssociationDoesNotMatch) {
   associate([](psp_sock& sock) { sock.dev_id = kDevId + 1; });
   EXPECT_EQ(deliver().verdict, kShot);
   associate([](psp_sock& sock) { sock.epoch++; });
   EXPECT_EQ(deliver().verdict, kShot);
-  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 2u);
+  associate([](psp_sock& sock) { sock.netns++; });
+  EXPECT_EQ(deliver().verdict, kShot) << "another namespace's";
+  EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 3u);
 }
 
 TEST_P(DeliverTest, AnAssociationDiesAtTheSecondRotationForGood) {
   associate([](psp_sock& sock) { sock.rotation = 5; });
   for (const std::uint32_t alive : {5u, 6u}) {
-    programs_->set_rotation(alive);
+    ASSERT_TRUE(programs_->set_rotation(alive));
     EXPECT_EQ(deliver().verdict, TC_ACT_OK) << alive;
   }
   // 128 later the generation is the same again.
   for (const std::uint32_t dead : {7u, 5u + 128, 6u + 128, 4u}) {
-    programs_->set_rotation(dead);
+    ASSERT_TRUE(programs_->set_rotation(dead));
     EXPECT_EQ(deliver().verdict, kShot) << dead;
   }
   EXPECT_EQ(drops(Drop::POLICY_MISMATCH), 4u);
@@ -539,7 +559,7 @@ class TooBigTest : public DeliverTest {
  protected:
   static constexpr std::uint32_t kSpi = 0x00c0ffee;
 
-  void connect_by_spi(std::uint64_t netns = kNetns) {
+  void connect_by_spi(std::uint64_t netns = here_) {
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
     psp_tx_spi key{};
     psp_tuple tuple{};
@@ -580,7 +600,7 @@ TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsNobodys) {
 }
 
 TEST_P(TooBigTest, IsLeftAloneIfTheSpiIsAnotherNamespaces) {
-  connect_by_spi(kNetns + 1);
+  connect_by_spi(here_ + 1);
   const Octets frame = too_big(GetParam(), kSpi, 1400);
   EXPECT_EQ(run("psp_ingress", frame).frame, frame);
 }
@@ -614,31 +634,40 @@ TEST_P(TooBigTest, SurvivesEveryTruncation) {
 // --- the guard of netdevs ---------------------------------------------------------------------
 
 // GuardTest has a connection over the loopback device, secured at its client; loopback plays the
-// netdev of the PSP device.
+// netdev of the PSP device, and psp_tap_egress, which lets nothing pass, never stands there: what
+// stands there is psp_ingress, which lets all of this pass.
 class GuardTest : public DeliverTest {
  protected:
   void SetUp() override {
     DeliverTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(::if_nametoindex("lo")),
-                .attach_point = BPF_TC_EGRESS);
-    ASSERT_EQ(bpf_tc_hook_create(&hook), 0);
-    // A filter that lets all pass: before Linux 6.6 a hook without one does not count as one.
-    LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = programs_->program("psp_ingress"));
-    ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
-    constexpr int kSoNetnsCookie = 71;
-    socklen_t length = sizeof lo_.netns;
-    ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, kSoNetnsCookie, &lo_.netns, &length), 0);
-    lo_.ifindex = ::if_nametoindex("lo");
+    lo_ = {here_, ::if_nametoindex("lo")};
+    bystander_ = door("psp_ingress");
+    ASSERT_TRUE(make_clsact(lo_.ifindex, "lo"));
+    stand(bystander_);
     peer_ = UniqueFd(::accept(listener_.get(), nullptr, nullptr));
-    const auto attached = shared_->attach();
+    const auto attached = shared_->attach({});
     ASSERT_TRUE(attached) << attached.error();
     associate([](psp_sock& sock) { sock.state = PSP_STATE_TX; });
   }
   void TearDown() override {
-    if (shared_) shared_->detach();
+    if (shared_) (void)shared_->detach();
   }
 
+  Door door(const char* name) const {
+    const int program = programs_->program(name);
+    bpf_prog_info info{};
+    std::uint32_t length = sizeof info;
+    EXPECT_EQ(bpf_obj_get_info_by_fd(program, &info, &length), 0);
+    return {lo_.ifindex, Side::kEgress, program, info.id, name};
+  }
+  static void stand(const Door& door) {
+    const auto put_there = put(door, "lo", true);
+    ASSERT_TRUE(put_there) << put_there.error();
+  }
+  bool guard(std::uint32_t program, std::uint16_t dev_id = kDevId) const {
+    return shared_->guard(lo_, dev_id, program);
+  }
   // passes: an octet that the client sends now reaches its peer.
   bool passes() {
     EXPECT_EQ(::send(socket_.get(), "x", 1, 0), 1);
@@ -648,21 +677,67 @@ class GuardTest : public DeliverTest {
   }
 
   device::NetdevKey lo_{};
+  Door bystander_;
   UniqueFd peer_;
 };
 
 TEST_P(GuardTest, WhatItSaysHoldsFromTheNextPacketOn) {
   EXPECT_FALSE(passes()) << "not guarded yet";
-  shared_->guard(lo_, kDevId);
+  ASSERT_TRUE(guard(bystander_.id));
   EXPECT_TRUE(passes());
   EXPECT_TRUE(passes());
   shared_->unguard(lo_);
   EXPECT_FALSE(passes()) << "the socket must not believe what it was told before";
-  shared_->guard(lo_, kDevId + 1);
+  ASSERT_TRUE(guard(bystander_.id, kDevId + 1));
   EXPECT_FALSE(passes()) << "another device's";
-  shared_->guard(lo_, kDevId);
+  ASSERT_TRUE(guard(bystander_.id));
   EXPECT_TRUE(passes());
   EXPECT_GE(shared_->drops()[static_cast<std::size_t>(Drop::POLICY_ROUTE)], 3u);
+}
+
+TEST_P(GuardTest, ASocketSendsNothingWhereTheProgramIsNotTheOneThatPspdPutThere) {
+  ASSERT_TRUE(guard(bystander_.id));
+  EXPECT_TRUE(passes());
+  ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, bystander_.name}}}, false));
+  EXPECT_FALSE(passes()) << "taken away: also while pspd has not noticed";
+  stand(bystander_);
+  EXPECT_TRUE(passes()) << "back";
+  ASSERT_TRUE(guard(bystander_.id + 1));
+  EXPECT_FALSE(passes()) << "another program stands there, which lets all pass";
+}
+
+TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
+  ASSERT_TRUE(guard(bystander_.id));
+  EXPECT_TRUE(passes());
+  const Door rival = door("psp_tap_ingress");  // never runs: it comes with packets for nobody here
+  stand(rival);
+  EXPECT_FALSE(stands(bystander_, false).value());
+  EXPECT_FALSE(passes());
+  stand(bystander_);
+  EXPECT_TRUE(stands(bystander_, false).value())
+      << "in front again, and nobody's program was removed";
+  EXPECT_FALSE(programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
+  ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false));
+  EXPECT_TRUE(passes());
+}
+
+TEST_P(GuardTest, TheProgramOfAnEarlierPspdIsReplaced) {
+  stand(bystander_);
+  Netdev netdev;
+  netdev.netns = here_;
+  netdev.ifindex = lo_.ifindex;
+  netdev.name = "lo";
+  const auto later = NetdevPrograms::load(secrets_, *shared_, netdev, kTap, kDevId);
+  ASSERT_TRUE(later);
+  const int program = later->program("psp_ingress");
+  bpf_prog_info info{};
+  std::uint32_t length = sizeof info;
+  ASSERT_EQ(bpf_obj_get_info_by_fd(program, &info, &length), 0);
+  stand({lo_.ifindex, Side::kEgress, program, info.id, "psp_ingress"});
+  const auto there = programs_at(lo_.ifindex, {Side::kEgress, "psp_ingress"});
+  ASSERT_TRUE(there) << there.error();
+  EXPECT_TRUE(std::ranges::all_of(
+      *there, [&](const UniqueFd& one) { return program_info(one.get()).value().id == info.id; }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, GuardTest, testing::Values(4u, 6u),

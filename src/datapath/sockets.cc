@@ -33,24 +33,6 @@ bool get_option(int fd, int option, T& value) {
   return ::getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0;
 }
 
-// plain_address turns an address into the form it has on the wire: IPv4-mapped becomes IPv4.
-unsigned plain_address(const sockaddr_storage& from, std::uint8_t* address, std::uint16_t& port) {
-  if (from.ss_family == AF_INET) {
-    const auto& v4 = reinterpret_cast<const sockaddr_in&>(from);
-    std::memcpy(address, &v4.sin_addr, 4);
-    port = v4.sin_port;
-    return 4;
-  }
-  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(from);
-  port = v6.sin6_port;
-  if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) {
-    std::memcpy(address, v6.sin6_addr.s6_addr + 12, 4);
-    return 4;
-  }
-  std::memcpy(address, &v6.sin6_addr, 16);
-  return 6;
-}
-
 bool is_tcp(unsigned family, unsigned type, unsigned protocol) {
   return (family == AF_INET || family == AF_INET6) && type == SOCK_STREAM &&
          protocol == IPPROTO_TCP;
@@ -115,6 +97,7 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
   if (info.cookie == 0) get_option(fd, SO_COOKIE, info.cookie);
   info.established = seen->tcp_state == kTcpEstablished;
   info.route_ifindex = seen->route_ifindex;
+  info.uid = seen->uid;
   return info;
 }
 
@@ -149,8 +132,18 @@ Result<void> KernelSockets::rx_attach(int fd, const device::Association& associa
   }
 }
 
-bool KernelSockets::note_departed(const psp_tuple& tuple, const device::Association& association,
-                                  std::uint32_t rotation) const {
+// note tells the programs which connection the socket is. One without a peer is noted by its first
+// packet.
+Result<void> KernelSockets::note(const psp_sock_view& view,
+                                 const device::Association& association) const {
+  psp_noted_entry noted{};
+  noted.tuple.netns = view.tuple.netns;
+  if (view.connected) noted.tuple = view.tuple;
+  noted.tx_spi = htonl(association.tx_spi ? association.tx_spi->value : 0);
+  constexpr const char* kFull = "Too many secured sockets";
+  if (bpf_map_update_elem(programs_.noted_map(), &association.cookie, &noted, BPF_NOEXIST) != 0)
+    return errno == EEXIST ? fail(EBUSY, "Tx key already set") : fail(ENOSPC, kFull);
+  if (!view.connected) return {};
   psp_tuple_entry entry{};
   entry.cookie = association.cookie;
   entry.epoch = secrets_.epoch;
@@ -159,8 +152,13 @@ bool KernelSockets::note_departed(const psp_tuple& tuple, const device::Associat
   entry.generation = association.generation;
   entry.version = static_cast<std::uint8_t>(association.version);
   entry.dev_id = association.dev_id;
-  entry.rotation = rotation;
-  return bpf_map_update_elem(programs_.departed_map(), &tuple, &entry, BPF_ANY) == 0;
+  entry.rotation = view.rotation;
+  const psp_tx_spi spi = tx_spi_of(noted.tuple, noted.tx_spi);
+  if (bpf_map_update_elem(programs_.departed_map(), &noted.tuple, &entry, BPF_ANY) == 0 &&
+      bpf_map_update_elem(programs_.tx_spi_map(), &spi, &noted.tuple, BPF_ANY) == 0)
+    return {};
+  forget(association.cookie);
+  return fail(ENOSPC, kFull);
 }
 
 Result<void> KernelSockets::switch_to_tx(int fd, const psp_sockopt& request) const {
@@ -186,27 +184,22 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
   if (!before) return std::unexpected(before.error());
   const bool connected = before->connected != 0;
   if (!connected && !any_state_) return fail(ENOTCONN, "Socket must be in established state");
-  const Connection connection{before->tuple,
-                              htonl(association.tx_spi ? association.tx_spi->value : 0)};
 
   // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
-  // it. A socket without a peer is noted by its first packet.
-  if (connected && !note_departed(connection.tuple, association, before->rotation))
-    return fail(ENOMEM);
+  // it.
+  if (auto noted = note(*before, association); !noted) return noted;
   psp_sockopt request = request_for(association);
   if (connected) request.flags |= PSP_SOCKOPT_TUPLE_NOTED;
   if (auto switched = switch_to_tx(fd, request); !switched) {
-    if (connected) bpf_map_delete_elem(programs_.departed_map(), &connection.tuple);
+    forget(association.cookie);
     return switched;
   }
-  connections_[association.cookie] = connection;
   if (!connected) return {};
-  const psp_tx_spi spi = tx_spi_of(connection.tuple, connection.tx_spi);
-  bpf_map_update_elem(programs_.tx_spi_map(), &spi, &connection.tuple, BPF_ANY);
   const bool reserved = reserve_options(fd, true);
   const auto after = view(fd);
   if (after)
-    binding->second.driver->set_clear_boundary(association.tx_handle, after->clear_boundary);
+    binding->second.driver->set_clear_boundary(association.netdev.netns, association.tx_handle,
+                                               after->clear_boundary);
   if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
   return {};
 }
@@ -223,56 +216,25 @@ void KernelSockets::settle_mss(int fd, bool lowered, const psp_sockopt& request)
     reserve_options(fd, false);
 }
 
-void KernelSockets::note_end(const SecuredSocket& socket) {
-  const auto found = connections_.find(socket.cookie());
-  // Without a peer it was disconnected: what still comes for the connection that it had been is
-  // answered sealed.
-  if (found == connections_.end() || socket.id.idiag_dport == 0) return;
-  psp_tuple tuple{};
-  sockaddr_storage local{}, remote{};
-  const auto fill = [&socket](sockaddr_storage& to, const std::uint32_t* address,
-                              std::uint16_t port) {
-    auto& v4 = reinterpret_cast<sockaddr_in&>(to);
-    auto& v6 = reinterpret_cast<sockaddr_in6&>(to);
-    to.ss_family = socket.family == 4 ? AF_INET : AF_INET6;
-    std::memcpy(socket.family == 4 ? static_cast<void*>(&v4.sin_addr) : &v6.sin6_addr, address,
-                socket.family == 4 ? 4 : 16);
-    v4.sin_port = port;  // at the same place in both
-  };
-  fill(local, socket.id.idiag_src, socket.id.idiag_sport);
-  fill(remote, socket.id.idiag_dst, socket.id.idiag_dport);
-  tuple.netns = found->second.tuple.netns;
-  tuple.family = plain_address(local, tuple.local, tuple.local_port);
-  plain_address(remote, tuple.remote, tuple.remote_port);
-  if (std::memcmp(&tuple, &found->second.tuple, sizeof tuple) == 0) return;
-  // It has been another connection before: that one's packets are long gone.
-  drop_entries(socket.cookie(), found->second);
-  found->second.tuple = tuple;
-}
-
-void KernelSockets::forget(std::uint64_t cookie) {
-  const auto found = connections_.find(cookie);
-  if (found == connections_.end()) return;
-  drop_entries(cookie, found->second);
-  connections_.erase(found);
-}
-
-std::size_t KernelSockets::unconnected() const {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      connections_, [](const auto& entry) { return entry.second.tuple.family == 0; }));
-}
-
-void KernelSockets::drop_entries(std::uint64_t cookie, const Connection& connection) const {
-  // A later connection with the same ports may have taken the entry over.
+void KernelSockets::forget(std::uint64_t cookie) const {
+  psp_noted_entry noted{};
+  if (bpf_map_lookup_elem(programs_.noted_map(), &cookie, &noted) != 0) return;
+  // A later connection with the same ports may have taken the entries over.
   psp_tuple_entry entry{};
-  if (bpf_map_lookup_elem(programs_.departed_map(), &connection.tuple, &entry) == 0 &&
+  if (bpf_map_lookup_elem(programs_.departed_map(), &noted.tuple, &entry) == 0 &&
       entry.cookie == cookie)
-    bpf_map_delete_elem(programs_.departed_map(), &connection.tuple);
-  const psp_tx_spi spi = tx_spi_of(connection.tuple, connection.tx_spi);
+    bpf_map_delete_elem(programs_.departed_map(), &noted.tuple);
+  const psp_tx_spi spi = tx_spi_of(noted.tuple, noted.tx_spi);
   psp_tuple tuple;
   if (bpf_map_lookup_elem(programs_.tx_spi_map(), &spi, &tuple) == 0 &&
-      std::memcmp(&tuple, &connection.tuple, sizeof tuple) == 0)
+      std::memcmp(&tuple, &noted.tuple, sizeof tuple) == 0)
     bpf_map_delete_elem(programs_.tx_spi_map(), &spi);
+  bpf_map_delete_elem(programs_.noted_map(), &cookie);
+}
+
+bool KernelSockets::is_released(std::uint64_t cookie) const {
+  psp_noted_entry noted{};
+  return bpf_map_lookup_elem(programs_.noted_map(), &cookie, &noted) != 0 || noted.released != 0;
 }
 
 }  // namespace psp::datapath

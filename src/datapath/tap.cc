@@ -4,16 +4,22 @@
 // the host talks through: no addresses, no ARP, no IPv6 of its own.
 #include "tap.hh"
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fstream>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <psp/crypto/aead.hh>
+
+#include "netdev.hh"
 #include "virtio.hh"
 
 namespace psp::datapath {
@@ -54,10 +60,16 @@ ifreq request_for(const std::string& name) {
 }
 
 // silence keeps the kernel from sending neighbour discovery of its own into the TAP. Without IPv6
-// in the kernel there is nothing to keep quiet.
-void silence(const std::string& name) {
-  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6") << "1\n";
-  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/addr_gen_mode") << "1\n";
+// in the kernel there is nothing to keep quiet. False if it cannot: psp_tap_egress drops what is
+// sent there, but all the same somebody ought to know.
+[[nodiscard]] bool silence(const std::string& name) {
+  const std::string settings = "/proc/sys/net/ipv6/conf/" + name;
+  if (::access(settings.c_str(), F_OK) != 0 && errno == ENOENT) return true;
+  for (const char* setting : {"/disable_ipv6", "/addr_gen_mode"}) {
+    std::ofstream file(settings + setting);
+    if (!(file << "1\n" << std::flush)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -67,32 +79,67 @@ std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues
     return fail(EINVAL, "TAP: an interface name has 1 to 15 characters");
   if (queues == 0) return fail(EINVAL, "TAP: at least one queue is needed");
   Tap tap;
+  std::array<std::uint8_t, 5> unknown;
+  crypto::random_bytes(unknown);
+  tap.name_ = fmt::format("psp-{:02x}", fmt::join(unknown, ""));
   for (unsigned i = 0; i < queues; ++i) {
-    const auto added = tap.add_queue(i == 0 ? pattern : tap.name_);
-    if (!added) return std::unexpected(added.error());
+    if (const auto added = tap.add_queue(); !added) return std::unexpected(added.error());
+    if (i != 0) continue;
+    if (const auto owned = tap.own(); !owned) return std::unexpected(owned.error());
   }
   if (const auto set = tap.set_offloads(); !set) return std::unexpected(set.error());
   if (const auto set = tap.configure(); !set) return std::unexpected(set.error());
+  if (const auto named = tap.rename(pattern); !named) return std::unexpected(named.error());
+  if (tap.has_strangers())
+    return fail(EPERM, fmt::format("TAP: somebody else has attached to {}", tap.name_));
   return tap;
 }
 
-std::expected<void, TapError> Tap::add_queue(std::string_view name) {
+std::expected<void, TapError> Tap::add_queue() {
   UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return fail(errno, why_no_tun(errno));
-  ifreq request = request_for(std::string(name));
+  ifreq request = request_for(name_);
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
   if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
     if (errno == EPERM) return fail(EPERM, "TAP: creating one needs CAP_NET_ADMIN");
-    if (errno == EBUSY)
-      return fail(EBUSY, fmt::format("TAP: an interface named {} is already there", name));
     return fail_ioctl("TUNSETIFF");
   }
-  name_ = request.ifr_name;
   int header_size = kVnetHeader;
   if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_size) != 0) return fail_ioctl("TUNSETVNETHDRSZ");
   queues_.push_back(std::move(fd));
   return {};
 }
+
+// own makes the TAP root's: attaching then needs CAP_NET_ADMIN over its namespace.
+std::expected<void, TapError> Tap::own() const {
+  if (::ioctl(queues_.front().get(), TUNSETOWNER, ::geteuid()) != 0)
+    return fail_ioctl("TUNSETOWNER");
+  return {};
+}
+
+std::expected<void, TapError> Tap::rename(std::string_view pattern) {
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_ioctl("socket");
+  ifreq request = request_for(name_);
+  pattern.copy(request.ifr_newname, IFNAMSIZ - 1);
+  request.ifr_newname[pattern.size()] = '\0';
+  if (::ioctl(socket.get(), SIOCSIFNAME, &request) != 0) {
+    if (errno == EEXIST)
+      return fail(EBUSY, fmt::format("TAP: an interface named {} is already there", pattern));
+    return fail_ioctl("SIOCSIFNAME");
+  }
+  request = {};
+  request.ifr_ifindex = static_cast<int>(ifindex_);
+  if (::ioctl(socket.get(), SIOCGIFNAME, &request) != 0) return fail_ioctl("SIOCGIFNAME");
+  name_ = request.ifr_name;
+  if (!silence(name_)) {
+    if (!notice_.empty()) notice_ += "; ";
+    notice_ += fmt::format("IPv6 cannot be switched off on {}", name_);
+  }
+  return {};
+}
+
+bool Tap::has_strangers() const { return tap_queues(ifindex_) != queues(); }
 
 std::expected<void, TapError> Tap::set_offloads() {
   constexpr unsigned kTso = kTunCsum | kTunTso4 | kTunTso6 | kTunTsoEcn;
@@ -109,7 +156,6 @@ std::expected<void, TapError> Tap::set_offloads() {
 std::expected<void, TapError> Tap::configure() {
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket) return fail_ioctl("socket");
-  silence(name_);
   ifreq request = request_for(name_);
   if (::ioctl(socket.get(), SIOCGIFINDEX, &request) != 0) return fail_ioctl("SIOCGIFINDEX");
   ifindex_ = static_cast<unsigned>(request.ifr_ifindex);
@@ -117,6 +163,13 @@ std::expected<void, TapError> Tap::configure() {
   if (::ioctl(socket.get(), SIOCSIFTXQLEN, &request) != 0) return fail_ioctl("SIOCSIFTXQLEN");
   request.ifr_mtu = kMaxMtu;
   if (::ioctl(socket.get(), SIOCSIFMTU, &request) != 0) return fail_ioctl("SIOCSIFMTU");
+  return {};
+}
+
+std::expected<void, TapError> Tap::bring_up() const {
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_ioctl("socket");
+  ifreq request = request_for(name_);
   if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) return fail_ioctl("SIOCGIFFLAGS");
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP | IFF_NOARP);
   if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return fail_ioctl("SIOCSIFFLAGS");

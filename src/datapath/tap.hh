@@ -2,6 +2,10 @@
 //
 // The TAP device: how big packets come from the kernel and go back to it. One file descriptor per
 // worker queue. The device vanishes with the last descriptor.
+//
+// Any local user may open /dev/net/tun and ask for a queue of a TAP that has no owner. So the TAP
+// belongs to root before anybody can know its name, and is not up before all queues are known to be
+// ours.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +26,16 @@ struct TapError {
 
 class Tap {
  public:
-  // open creates a TAP in the network namespace of the calling thread and brings it up. `pattern`
-  // is a name or one with "%d" for the first free number. Errors: no /dev/net/tun, no
-  // CAP_NET_ADMIN, a kernel without multi-queue or TSO on TAPs.
+  // open creates a TAP in the network namespace of the calling thread. It is down. `pattern` is a
+  // name or one with "%d" for the first free number. Errors: no /dev/net/tun, no CAP_NET_ADMIN, a
+  // kernel without multi-queue or TSO on TAPs.
   static std::expected<Tap, TapError> open(std::string_view pattern, unsigned queues);
+
+  // bring_up lets packets in. In the TAP's namespace.
+  std::expected<void, TapError> bring_up() const;
+  // has_strangers: has somebody else attached a queue? In the TAP's namespace; whoever has
+  // CAP_NET_ADMIN there can. Yes if the kernel does not say.
+  bool has_strangers() const;
 
   const std::string& name() const { return name_; }
   unsigned ifindex() const { return ifindex_; }
@@ -39,7 +49,9 @@ class Tap {
 
  private:
   Tap() = default;
-  std::expected<void, TapError> add_queue(std::string_view name);
+  std::expected<void, TapError> add_queue();
+  std::expected<void, TapError> own() const;
+  std::expected<void, TapError> rename(std::string_view pattern);
   std::expected<void, TapError> set_offloads();
   std::expected<void, TapError> configure();
 

@@ -6,13 +6,16 @@
 #include "tap.hh"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fstream>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "netns_test_support.hh"
 #include "path_test_support.hh"
@@ -90,6 +93,9 @@ TEST_F(TapTest, ComesUpQuietAndBig) {
   ifreq request{};
   tap->name().copy(request.ifr_name, IFNAMSIZ - 1);
   ASSERT_EQ(::ioctl(socket.get(), SIOCGIFFLAGS, &request), 0);
+  EXPECT_FALSE(request.ifr_flags & IFF_UP) << "not before it is asked to";
+  ASSERT_TRUE(tap->bring_up());
+  ASSERT_EQ(::ioctl(socket.get(), SIOCGIFFLAGS, &request), 0);
   EXPECT_TRUE(request.ifr_flags & IFF_UP);
   EXPECT_TRUE(request.ifr_flags & IFF_NOARP);
   ASSERT_EQ(::ioctl(socket.get(), SIOCGIFMTU, &request), 0);
@@ -115,6 +121,50 @@ TEST_F(TapTest, TakesTheNextFreeNumberAndVanishesWithItsOwner) {
   EXPECT_EQ(::if_nametoindex(name.c_str()), 0u);
 }
 
+// attach asks for a queue as another user, without any capability, who was handed an open
+// /dev/net/tun (it is open to all on most hosts). Returns the errno, 0 if it was granted.
+int attach_as_nobody(const std::string& name) {
+  constexpr uid_t kNobody = 65534;
+  const UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    if (::setresgid(kNobody, kNobody, kNobody) != 0 || ::setresuid(kNobody, kNobody, kNobody) != 0)
+      ::_exit(255);
+    ifreq request{};
+    name.copy(request.ifr_name, IFNAMSIZ - 1);
+    request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+    ::_exit(::ioctl(fd.get(), TUNSETIFF, &request) == 0 ? 0 : errno);
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+  return WEXITSTATUS(status);
+}
+
+TEST_F(TapTest, GivesNoQueueToAnotherUser) {
+  for (const unsigned queues : {1u, 3u}) {
+    const auto tap = Tap::open("psp%d", queues);
+    ASSERT_TRUE(tap) << tap.error().text;
+    EXPECT_EQ(attach_as_nobody(tap->name()), EPERM) << "while it is down";
+    ASSERT_TRUE(tap->bring_up());
+    EXPECT_EQ(attach_as_nobody(tap->name()), EPERM);
+    EXPECT_FALSE(tap->has_strangers());
+  }
+}
+
+TEST_F(TapTest, NoticesAQueueThatIsNotItsOwn) {
+  const auto tap = Tap::open("psp%d", 2);
+  ASSERT_TRUE(tap) << tap.error().text;
+  const UniqueFd stranger(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  ifreq request{};
+  tap->name().copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+  ASSERT_EQ(::ioctl(stranger.get(), TUNSETIFF, &request), 0) << "root of the namespace may";
+  EXPECT_TRUE(tap->has_strangers());
+  request.ifr_flags = IFF_DETACH_QUEUE;
+  ASSERT_EQ(::ioctl(stranger.get(), TUNSETQUEUE, &request), 0);
+  EXPECT_TRUE(tap->has_strangers()) << "it can come back without asking";
+}
+
 TEST_F(TapTest, SaysInASentenceWhatIsWrong) {
   EXPECT_EQ(Tap::open("a-name-that-is-too-long", 1).error().sys_errno, EINVAL);
   EXPECT_EQ(Tap::open("psp%d", 0).error().sys_errno, EINVAL);
@@ -123,6 +173,7 @@ TEST_F(TapTest, SaysInASentenceWhatIsWrong) {
 TEST_F(TapTest, TakesSealedSuperframes) {
   const auto tap = Tap::open("psp%d", 1);
   ASSERT_TRUE(tap) << tap.error().text;
+  ASSERT_TRUE(tap->bring_up());
   if (!tap->has_uso()) GTEST_SKIP() << tap->notice();
   const PacketSocket rest(tap->ifindex());
   ASSERT_TRUE(rest.bound());
@@ -146,6 +197,7 @@ TEST_F(TapTest, TakesSealedSuperframes) {
 TEST_F(TapTest, TakesOpenedTsoPackets) {
   const auto tap = Tap::open("psp%d", 1);
   ASSERT_TRUE(tap) << tap.error().text;
+  ASSERT_TRUE(tap->bring_up());
   const PacketSocket rest(tap->ifindex());
   ASSERT_TRUE(rest.bound());
   for (const unsigned family : {4u, 6u}) {
@@ -168,6 +220,7 @@ TEST_F(TapTest, TakesOpenedTsoPackets) {
 TEST_F(TapTest, HandsOverTsoPacketsWholeWithTheReservation) {
   const auto tap = Tap::open("psp%d", 1);
   ASSERT_TRUE(tap) << tap.error().text;
+  ASSERT_TRUE(tap->bring_up());
   const PacketSocket rest(tap->ifindex());
   ASSERT_TRUE(rest.bound());
   for (const unsigned family : {4u, 6u}) {
@@ -189,6 +242,7 @@ TEST_F(TapTest, HandsOverTsoPacketsWholeWithTheReservation) {
 TEST_F(TapTest, HandsOverSealedSuperframesWhole) {
   const auto tap = Tap::open("psp%d", 1);
   ASSERT_TRUE(tap) << tap.error().text;
+  ASSERT_TRUE(tap->bring_up());
   if (!tap->has_uso()) GTEST_SKIP() << tap->notice();
   const PacketSocket rest(tap->ifindex());
   for (const unsigned family : {4u, 6u}) {

@@ -9,11 +9,13 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fmt/format.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <system_error>
 #include <time.h>
 
 #include "rx_path.hh"
@@ -86,6 +88,7 @@ class Worker::Loop {
     busy_poll_us_.store(microseconds, std::memory_order_relaxed);
   }
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  bool can_wake() const { return static_cast<bool>(wake_); }
   WorkerStats stats() const {
     return {tx_frames_.get(), rx_frames_.get(),   sink_.written(),
             ignored_.get(),   read_errors_.get(), sink_.errors()};
@@ -214,13 +217,25 @@ void pin(pthread_t thread, unsigned cpu) {
 
 }  // namespace
 
-Worker::Worker(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options)
-    : loop_(std::make_unique<Loop>(tap_fd, std::move(engine), options)),
-      thread_([loop = loop_.get()] { loop->run(); }) {
+Worker::Worker(std::unique_ptr<Loop> loop)
+    : loop_(std::move(loop)), thread_([running = loop_.get()] { running->run(); }) {}
+
+std::expected<std::unique_ptr<Worker>, std::string> Worker::start(
+    int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options) {
+  auto loop = std::make_unique<Loop>(tap_fd, std::move(engine), options);
+  if (!loop->can_wake())
+    return std::unexpected(fmt::format("no eventfd for a worker: {}", std::strerror(errno)));
+  std::unique_ptr<Worker> worker;
+  try {
+    worker.reset(new Worker(std::move(loop)));
+  } catch (const std::system_error& error) {
+    return std::unexpected(fmt::format("cannot start a worker's thread: {}", error.what()));
+  }
   std::string name = fmt::format("psp-{}/{}", options.device, options.number);
   name.resize(std::min<std::size_t>(name.size(), 15));  // all that the kernel takes
-  ::pthread_setname_np(thread_.native_handle(), name.c_str());
-  if (options.cpu) pin(thread_.native_handle(), *options.cpu);
+  ::pthread_setname_np(worker->thread_.native_handle(), name.c_str());
+  if (options.cpu) pin(worker->thread_.native_handle(), *options.cpu);
+  return worker;
 }
 
 Worker::~Worker() {

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <expected>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,8 +42,10 @@ struct WorkerStats {
 
 class Worker {
  public:
-  // Starts the thread. `tap_fd` is one queue of a TAP, non-blocking; it outlives the Worker.
-  Worker(int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options);
+  // start starts the thread. `tap_fd` is one queue of a TAP, non-blocking; it outlives the Worker.
+  // Errors: a sentence.
+  [[nodiscard]] static std::expected<std::unique_ptr<Worker>, std::string> start(
+      int tap_fd, std::unique_ptr<device::Engine> engine, const WorkerOptions& options);
   // Stops the thread, waits for it and wipes its buffers.
   ~Worker();
   Worker(const Worker&) = delete;
@@ -64,6 +67,7 @@ class Worker {
 
  private:
   class Loop;
+  explicit Worker(std::unique_ptr<Loop> loop);
   std::unique_ptr<Loop> loop_;
   std::jthread thread_;
 };

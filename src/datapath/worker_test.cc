@@ -43,10 +43,13 @@ struct Queue {
 
 struct WorkerRig : Rig {
   explicit WorkerRig(std::uint32_t busy_poll_us = 0)
-      : worker(queue.near.get(), sender.driver.make_engine(),
-               {.device = "eth0", .number = 3, .busy_poll_us = busy_poll_us, .tx = {}}) {}
+      : owned(Worker::start(queue.near.get(), sender.driver.make_engine(),
+                            {.device = "eth0", .number = 3, .busy_poll_us = busy_poll_us, .tx = {}})
+                  .value()),
+        worker(*owned) {}
   Queue queue;
-  Worker worker;
+  std::unique_ptr<Worker> owned;
+  Worker& worker;
 };
 
 TEST(Worker, SealsWhatTheStackSends) {
@@ -69,12 +72,14 @@ TEST(Worker, OpensWhatComesFromTheWire) {
   Rig far;
   far.send({.payload = 20000, .gso_size = 1408});
   Queue queue;
-  const Worker worker(queue.near.get(), far.receiver.driver.make_engine(), {.device = "eth0"});
+  const auto worker =
+      Worker::start(queue.near.get(), far.receiver.driver.make_engine(), {.device = "eth0"});
+  ASSERT_TRUE(worker) << worker.error();
   ASSERT_TRUE(queue.send(far.sealed.frames.at(0)));
   const Octets frame = queue.receive();
   ASSERT_FALSE(frame.empty());
   EXPECT_EQ(read_opened(frame).payload, pattern(20000));
-  EXPECT_EQ(worker.stats().rx_frames, 1u);
+  EXPECT_EQ((*worker)->stats().rx_frames, 1u);
 }
 
 TEST(Worker, IgnoresWhatIsNotItsOwn) {
@@ -127,9 +132,12 @@ TEST_F(WorkerTapTest, ServesEveryQueueOfATap) {
   ASSERT_TRUE(tap) << tap.error().text;
   Device device;
   std::vector<std::unique_ptr<Worker>> workers;
-  for (unsigned i = 0; i < tap->queues(); ++i)
-    workers.push_back(std::make_unique<Worker>(tap->fd(i), device.driver.make_engine(),
-                                               WorkerOptions{.device = "a-very-long-name"}));
+  for (unsigned i = 0; i < tap->queues(); ++i) {
+    auto worker = Worker::start(tap->fd(i), device.driver.make_engine(),
+                                WorkerOptions{.device = "a-very-long-name"});
+    ASSERT_TRUE(worker) << worker.error();
+    workers.push_back(std::move(*worker));
+  }
   for (const auto& worker : workers) EXPECT_FALSE(worker->failed());
   workers.clear();
 }
@@ -152,7 +160,9 @@ TEST_F(WorkerTapTest, RunsOnItsProcessorOnly) {
   ASSERT_TRUE(tap) << tap.error().text;
   Device device;
   const auto cpu = static_cast<unsigned>(::sched_getcpu());
-  Worker worker(tap->fd(0), device.driver.make_engine(), {.device = "here", .cpu = cpu});
+  const auto worker =
+      Worker::start(tap->fd(0), device.driver.make_engine(), {.device = "here", .cpu = cpu});
+  ASSERT_TRUE(worker) << worker.error();
   EXPECT_EQ(allowed_cpus("psp-here/0"), std::to_string(cpu));
 }
 

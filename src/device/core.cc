@@ -32,6 +32,7 @@ struct Core::Record {
   Device device;
   bool registered = true;
   std::list<Association> active, previous, stale;
+  std::map<std::uint64_t, std::size_t> in_netns;  // associations by namespace, none with 0
 
   bool unused() const { return active.empty() && previous.empty() && stale.empty(); }
 
@@ -57,12 +58,38 @@ struct Core::Target {
 
 namespace {
 
-// netdev_in is the device's netdev in that namespace, the main one if it has none there.
+// netdev_in is the device's netdev in that namespace, where it must be visible.
 NetdevKey netdev_in(const Device& device, std::uint64_t netns) {
   if (device.netdev.netns == netns) return device.netdev;
   const auto found = std::ranges::find(device.associated, netns, &NetdevKey::netns);
   return found != device.associated.end() ? *found : device.netdev;
 }
+
+// uncount takes one of `key` away. True: it was the last.
+template <typename Map>
+bool uncount(Map& counts, typename Map::key_type key) {
+  const auto found = counts.find(key);
+  if (--found->second != 0) return false;
+  counts.erase(found);
+  return true;
+}
+
+// Counted is one more of `key`, until its end if it is not kept.
+template <typename Map>
+class Counted {
+ public:
+  Counted(Map& counts, typename Map::key_type key) : counts_(&counts), key_(key) { ++counts[key]; }
+  ~Counted() {
+    if (counts_ != nullptr) uncount(*counts_, key_);
+  }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  void keep() { counts_ = nullptr; }
+
+ private:
+  Map* counts_;
+  typename Map::key_type key_;
+};
 
 }  // namespace
 
@@ -107,7 +134,7 @@ void Core::remove_device(std::uint16_t id) {
   for (auto* list : {&record->active, &record->previous, &record->stale})
     for (Association& association : *list)
       if (association.tx_spi) {
-        record->device.driver->tx_key_del(association.tx_handle);
+        record->device.driver->tx_key_del(association.netdev.netns, association.tx_handle);
         association.tx_handle = 0;
       }
   by_netdev_.erase(record->device.netdev);
@@ -283,9 +310,19 @@ void Core::disassociate(Record& record, NetdevKey netdev) {
   by_netdev_.erase(netdev);
   ++devices_epoch_;
   netdevs_->detach(record.device, netdev);
-  if (!after) return;
-  listener_->device_changed(record.device);
-  if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);
+  if (after) {
+    listener_->device_changed(record.device);
+    if (!record.device.visible_in(netdev.netns))
+      listener_->device_left(record.device, netdev.netns);
+  }
+  tell_if_unused(record, netdev.netns);
+}
+
+// tell_if_unused lets the driver forget the keys of a namespace where nothing can use them again.
+// Associations can: their sockets are only blocked until a netdev there has the device again.
+void Core::tell_if_unused(const Record& record, std::uint64_t netns) {
+  if (record.registered && !record.device.visible_in(netns) && !record.in_netns.contains(netns))
+    record.device.driver->netns_unused(netns);
 }
 
 void Core::netdev_gone(NetdevKey netdev) {
@@ -320,6 +357,8 @@ Result<Core::Target> Core::find_target(const AssocRequest& request, Caller calle
   if (!request.dev_id) return fail_missing(Field::kDevId);
   const Result<Record*> named = find_visible(*request.dev_id, caller);
   if (!named) return std::unexpected(named.error());
+  if (!(*named)->device.visible_in(socket->netns))  // it has no keys there
+    return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
   return Target{*request.fd, *socket, *named, netdev_in((*named)->device, socket->netns)};
 }
 
@@ -331,15 +370,25 @@ Result<Version> Core::check_version(const Record& record, const AssocRequest& re
   return *request.version;
 }
 
+Result<void> Core::check_limits(const SocketInfo& socket) const {
+  if (associations_.size() >= limits_.all)
+    return fail(ENOSPC, "Too many PSP associations", Field::kSockFd);
+  const auto own = of_user_.find(socket.uid);
+  if (socket.uid != 0 && own != of_user_.end() && own->second >= limits_.of_a_user)
+    return fail(EDQUOT, "Too many PSP associations of this user", Field::kSockFd);
+  return {};
+}
+
 Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) {
   const Result<Target> target = find_target(request, caller);
   if (!target) return std::unexpected(target.error());
   if (!request.version) return fail_missing(Field::kVersion);
   const Result<Version> version = check_version(*target->record, request);
   if (!version) return std::unexpected(version.error());
+  if (auto room = check_limits(target->socket); !room) return std::unexpected(room.error());
 
   Device& device = target->record->device;
-  Result<RxKey> rx_key = device.driver->rx_spi_alloc(*version);
+  Result<RxKey> rx_key = device.driver->rx_spi_alloc(target->netdev.netns, *version);
   if (!rx_key) return std::unexpected(rx_key.error());
 
   const std::uint64_t cookie = target->socket.cookie;
@@ -348,13 +397,16 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   if (associations_.contains(cookie))
     return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
 
-  // Its place comes first: once the socket is attached nothing may fail.
+  // Its places come first: once the socket is attached nothing may fail.
   std::list<Association> fresh{{.cookie = cookie,
                                 .dev_id = device.id,
                                 .netdev = target->netdev,
                                 .version = *version,
                                 .generation = device.generation,
-                                .rx_spi = rx_key->spi}};
+                                .rx_spi = rx_key->spi,
+                                .uid = target->socket.uid}};
+  Counted in_netns(target->record->in_netns, target->netdev.netns);
+  Counted of_user(of_user_, target->socket.uid);
   const auto place =
       associations_.emplace(cookie, Entry{target->record, fresh.begin(), device.key_rotations})
           .first;
@@ -365,6 +417,8 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
     return std::unexpected(error);
   }
   target->record->active.splice(target->record->active.end(), fresh);
+  in_netns.keep();
+  of_user.keep();
   return RxAssocReply{device.id, std::move(*rx_key)};
 }
 
@@ -417,13 +471,14 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   // switched, packets may look for the key, and a refused switch can be undone while a made one
   // cannot.
   Driver& driver = *target->record->device.driver;
-  const Result<std::uint32_t> handle = driver.tx_key_add(*version, tx_key->spi, tx_key->key);
+  const std::uint64_t netns = (*association)->netdev.netns;
+  const Result<std::uint32_t> handle = driver.tx_key_add(netns, *version, tx_key->spi, tx_key->key);
   if (!handle) return std::unexpected(handle.error());
   Association next = **association;
   next.tx_spi = tx_key->spi;
   next.tx_handle = *handle;
   if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
-    driver.tx_key_del(*handle);
+    driver.tx_key_del(netns, *handle);
     Error error = attached.error();
     error.field = Field::kNone;
     return std::unexpected(error);
@@ -438,9 +493,12 @@ void Core::release(std::uint64_t cookie) {
   const Entry entry = it->second;
   associations_.erase(it);
   Record& record = *entry.record;
+  const std::uint64_t netns = entry.association->netdev.netns;
+  uncount(of_user_, entry.association->uid);
   if (entry.association->tx_spi && record.registered)
-    record.device.driver->tx_key_del(entry.association->tx_handle);
+    record.device.driver->tx_key_del(netns, entry.association->tx_handle);
   record.list_of(*entry.association, entry.birth).erase(entry.association);
+  if (uncount(record.in_netns, netns)) tell_if_unused(record, netns);
   drop_record_if_unused(record);
 }
 

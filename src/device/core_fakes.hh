@@ -28,22 +28,25 @@ class FakeDriver final : public Driver {
     if (fail_rotate) return std::unexpected(*fail_rotate);
     return answer_generation.value_or(proposed);
   }
-  Result<RxKey> rx_spi_alloc(Version version) override {
+  Result<RxKey> rx_spi_alloc(std::uint64_t netns, Version version) override {
     if (fail_alloc) return std::unexpected(*fail_alloc);
+    asked_in.push_back(netns);
     RxKey rx{Spi{next_spi++}, {}};
     rx.key.resize(key_size(version));
     return rx;
   }
-  Result<std::uint32_t> tx_key_add(Version version, Spi spi,
+  Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                    std::span<const std::uint8_t> key) override {
     if (fail_tx) return std::unexpected(*fail_tx);
     added.push_back({version, spi, {key.begin(), key.end()}});
     tx_keys.insert(next_handle);
+    key_netns[next_handle] = netns;
     return next_handle++;
   }
-  void tx_key_del(std::uint32_t handle) override {
-    if (tx_keys.erase(handle) == 0) ++bad_deletes;
+  void tx_key_del(std::uint64_t netns, std::uint32_t handle) override {
+    if (tx_keys.erase(handle) == 0 || key_netns[handle] != netns) ++bad_deletes;
   }
+  void netns_unused(std::uint64_t netns) override { unused.push_back(netns); }
   Result<DriverStats> get_stats() override {
     if (fail_stats) return std::unexpected(*fail_stats);
     return counters;
@@ -61,6 +64,8 @@ class FakeDriver final : public Driver {
   std::vector<std::uint8_t> proposals;
   std::vector<Added> added;
   std::set<std::uint32_t> tx_keys;
+  std::map<std::uint32_t, std::uint64_t> key_netns;  // by handle
+  std::vector<std::uint64_t> asked_in, unused;       // namespaces: of SPIs; without keys any more
   int bad_deletes = 0;
   std::uint32_t next_spi = 1, next_handle = 1;
 };

@@ -26,6 +26,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::Pair;
 using testing::UnorderedElementsAre;
 
 constexpr int kFd = 3;
@@ -234,6 +235,35 @@ TEST_F(CoreTest, RefusedRxAssocLeavesNothing) {
   EXPECT_FALSE(core.rx_assoc(request()));
   EXPECT_EQ(core.association_count(), 0u);
   EXPECT_EQ(assoc(), nullptr);
+}
+
+TEST_F(CoreTest, AUserCannotHaveAllAssociationsAndRootCan) {
+  core.set_limits({.all = 5, .of_a_user = 2});
+  const auto ask = [this](int fd, std::uint32_t uid) {
+    add_socket(fd, static_cast<std::uint64_t>(fd));
+    sockets.sockets[fd].info.uid = uid;
+    const auto done = core.rx_assoc(request(fd));
+    return done ? 0 : done.error().sys_errno;
+  };
+  EXPECT_EQ(ask(11, 1000), 0);
+  EXPECT_EQ(ask(12, 1000), 0);
+  EXPECT_EQ(ask(13, 1000), EDQUOT);
+  EXPECT_EQ(ask(14, 1001), 0) << "another user";
+  EXPECT_EQ(ask(15, 0), 0);
+  EXPECT_EQ(ask(16, 0), 0);
+  EXPECT_EQ(ask(17, 0), ENOSPC) << "there is an end for root, too";
+  core.release(11);
+  EXPECT_EQ(ask(13, 1000), 0) << "room again";
+}
+
+TEST_F(CoreTest, ARefusedSocketCountsForNobody) {
+  core.set_limits({.all = 1, .of_a_user = 1});
+  sockets.sockets[kFd].info.uid = 1000;
+  sockets.refuse_rx = error(EINVAL, "Socket has incompatible state");
+  EXPECT_EQ(core.rx_assoc(request()).error().sys_errno, EINVAL);
+  EXPECT_EQ(core.find_association(kCookie), nullptr);
+  sockets.refuse_rx.reset();
+  EXPECT_TRUE(core.rx_assoc(request()));
 }
 
 TEST_F(CoreTest, AssocDoesNotLookAtEnabledVersions) {
@@ -700,6 +730,7 @@ TEST_F(CoreTest, UpToLinux73AllAreToldBeforeANetdevLeaves) {
   EXPECT_EQ(core.find_device(dev, kPod).error(), error(ENOENT));
   core.netdev_gone({kMain, 60});
   EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 1"));
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
   EXPECT_THAT(netdevs.attached, IsEmpty());
   EXPECT_EQ(netdevs.mistakes, 0);
 }
@@ -770,7 +801,64 @@ TEST_F(CoreTest, WithoutRouteTheNetdevIsOneOfTheSocketsNamespace) {
   };
   EXPECT_EQ(netdev_of(kMain, 1), (NetdevKey{kMain, kIfindex}));
   EXPECT_EQ(netdev_of(kPod, 2), (NetdevKey{kPod, 50}));
-  EXPECT_EQ(netdev_of(kOther, 3), (NetdevKey{kMain, kIfindex}));
+}
+
+TEST_F(CoreTest, WhereADeviceHasNoNetdevItHasNoKeys) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  sockets.sockets[kFd].info.netns = kOther;
+  AssocRequest r = tx_request();
+  r.dev_id = dev;
+  const Error refused =
+      error(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
+  for (const auto caller : {Core::Caller{}, Core::Caller{kMain}, Core::Caller{kPod}}) {
+    EXPECT_EQ(core.rx_assoc(r, caller).error(), refused);
+    EXPECT_EQ(core.tx_assoc(r, caller).error(), refused);
+  }
+  EXPECT_THAT(driver.asked_in, IsEmpty());
+}
+
+TEST_F(CoreTest, KeysAreOfTheSocketsNamespaceWhoeverAsks) {
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  sockets.sockets[kFd].info.netns = kPod;
+  sockets.sockets[kFd].info.route_ifindex = 50;
+  add_socket(4, 2000);
+  for (const int fd : {kFd, 4}) {
+    ASSERT_TRUE(core.rx_assoc(request(fd), fd == 4 ? kPod : kMain));
+    ASSERT_TRUE(core.tx_assoc(tx_request(fd), fd == 4 ? kPod : kMain));
+  }
+  EXPECT_THAT(driver.asked_in, ElementsAre(kPod, kMain));
+  EXPECT_THAT(driver.key_netns, ElementsAre(Pair(1u, kPod), Pair(2u, kMain)));
+  core.release(kCookie);
+  core.release(2000);
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  EXPECT_EQ(driver.bad_deletes, 0);
+}
+
+TEST_F(CoreTest, ANamespaceIsUnusedWithoutNetdevAndAssociation) {
+  const auto secure = [&] {
+    sockets.sockets[kFd].info.netns = kPod;
+    sockets.sockets[kFd].info.route_ifindex = 50;
+    ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+    ASSERT_TRUE(core.rx_assoc(request()));
+    ASSERT_TRUE(core.tx_assoc(tx_request()));
+  };
+  secure();
+  ASSERT_TRUE(core.dev_disassoc(kMain, dev, 50, 1));
+  EXPECT_THAT(driver.unused, IsEmpty()) << "its socket is blocked and may be let go on";
+  core.release(kCookie);
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  driver.unused.clear();
+  sockets.sockets[kFd].attached.reset();
+  secure();
+  core.release(kCookie);
+  EXPECT_THAT(driver.unused, IsEmpty()) << "its netdev can have others";
+  core.netdev_gone({kPod, 50});
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
+  add_socket(4, 2000);
+  ASSERT_TRUE(core.rx_assoc(request(4)));
+  core.release(2000);
+  EXPECT_THAT(driver.unused, ElementsAre(kPod)) << "the main namespace is never unused";
 }
 
 TEST_F(CoreTest, TheRulesOfTheNewestReleaseAreTheDefault) {

@@ -41,8 +41,7 @@ struct RxSnapshot {
 // KeyRing owns the device keys.
 class KeyRing {
  public:
-  KeyRing(const crypto::Backend& backend, std::function<void(std::span<std::uint8_t>)> random,
-          std::uint32_t first_spi);
+  explicit KeyRing(const SoftwareDriverOptions& options);
 
   // Control thread.
   void rotate(std::uint8_t generation);
@@ -68,7 +67,7 @@ class KeyRing {
   const crypto::Backend& backend_;
   std::function<void(std::span<std::uint8_t>)> random_;
   std::uint32_t first_spi_;
-  unsigned phase_ = 0;
+  unsigned phase_;
   SpiAllocator spis_;
   VersionSet enabled_;
 
@@ -114,11 +113,11 @@ struct SoftwareDriver::State {
   explicit State(SoftwareDriverOptions given);
 
   SoftwareDriverOptions options;
-  KeyRing keys;
+  std::atomic<std::size_t> engine_octets{0};  // Rx memory of all engines
   TxTable tx;
   StatsRegistry stats;
   PacketLog packets;
-  std::atomic<std::size_t> engine_octets{0};  // Rx memory of all engines
+  KeyRing keys;
 };
 
 }  // namespace psp::device

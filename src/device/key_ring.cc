@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two device keys of a device: made here, expanded here, never handed out. Both are random from
+// The two device keys of a driver: made here, expanded here, never handed out. Both are random from
 // the start, so nothing that an earlier instance handed out can ever be valid; the one that is not
 // active does not count until a rotation replaces it.
 //
@@ -11,13 +11,18 @@
 
 namespace psp::device {
 
-KeyRing::KeyRing(const crypto::Backend& backend,
-                 std::function<void(std::span<std::uint8_t>)> random, std::uint32_t first_spi)
-    : backend_(backend), random_(std::move(random)), first_spi_(first_spi), spis_(0, first_spi) {
+KeyRing::KeyRing(const SoftwareDriverOptions& options)
+    : backend_(*options.backend),
+      random_(options.random),
+      first_spi_(options.first_spi),
+      phase_(options.phase & 1),
+      spis_(phase_, first_spi_),
+      enabled_(options.enabled) {
+  const std::uint8_t generation = options.generation & kGenerationMask;
   auto first = std::make_shared<RxSnapshot>();
   first->epoch = 1;  // an engine starts at 0: has none
-  first->slots[0] = {make_kdf(), 0, true};
-  first->slots[1] = {make_kdf(), 0, false};
+  first->slots[phase_] = {make_kdf(), generation, true};
+  first->slots[phase_ ^ 1] = {make_kdf(), generation, false};
   publish(std::move(first));
 }
 

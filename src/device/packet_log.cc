@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <utility>
 
 #include <psp/device/packet_log.hh>
 
 namespace psp::device {
+
+PacketLog::PacketLog(std::shared_ptr<std::atomic<std::uint64_t>> numbers)
+    : numbers_(numbers ? std::move(numbers) : std::make_shared<std::atomic<std::uint64_t>>(0)) {}
 
 void PacketLog::offer(std::uint64_t nanoseconds, PacketPath path, std::optional<Drop> reason,
                       std::size_t length, std::span<const std::uint8_t> head,
@@ -19,7 +23,7 @@ void PacketLog::offer(std::uint64_t nanoseconds, PacketPath path, std::optional<
   if (!lock) return;
   if (packets_.size() == kPackets) packets_.pop_front();
   LoggedPacket& packet = packets_.emplace_back();
-  packet.number = ++number_;
+  packet.number = numbers_->fetch_add(1, std::memory_order_relaxed) + 1;
   packet.nanoseconds = nanoseconds;
   packet.path = path;
   packet.reason = reason;

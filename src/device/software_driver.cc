@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The control half of the software device: the kernel's driver operations on the shared state.
+// The control half of the software driver: the kernel's driver operations on the shared state.
 //
 // Threading: the control thread; see driver_state.hh for what the workers see of it.
 #include <cerrno>
@@ -14,19 +14,16 @@
 namespace psp::device {
 
 SoftwareDriver::State::State(SoftwareDriverOptions given)
-    : options(std::move(given)), keys(*options.backend, options.random, options.first_spi) {}
+    : options(std::move(given)), packets(options.packet_numbers), keys(options) {}
 
 SoftwareDriver::SoftwareDriver(SoftwareDriverOptions options)
     : state_(std::make_unique<State>(std::move(options))) {}
 
 SoftwareDriver::~SoftwareDriver() = default;
 
-Result<void> SoftwareDriver::set_config(const DeviceConfig&, const DeviceConfig& next) {
-  state_->keys.enable(next.versions_ena);
-  return {};
-}
+void SoftwareDriver::enable(VersionSet versions) { state_->keys.enable(versions); }
 
-Result<std::uint8_t> SoftwareDriver::key_rotate(std::uint8_t proposed) {
+std::uint8_t SoftwareDriver::key_rotate(std::uint8_t proposed) {
   const std::uint8_t generation = proposed & kGenerationMask;
   state_->keys.rotate(generation);
   return generation;
@@ -46,7 +43,7 @@ Result<std::uint32_t> SoftwareDriver::tx_key_add(Version version, Spi spi,
 
 void SoftwareDriver::tx_key_del(std::uint32_t handle) { state_->tx.del(handle); }
 
-Result<DriverStats> SoftwareDriver::get_stats() { return state_->stats.totals().driver_stats(); }
+DriverStats SoftwareDriver::get_stats() const { return state_->stats.totals().driver_stats(); }
 
 void SoftwareDriver::set_clear_boundary(std::uint32_t handle, std::uint32_t sequence) {
   state_->tx.set_clear_boundary(handle, sequence);

@@ -35,6 +35,18 @@ DriverStats Totals::driver_stats() const {
           .tx_error = TX_ERROR};
 }
 
+DriverStats& DriverStats::operator+=(const DriverStats& other) {
+  rx_packets += other.rx_packets;
+  rx_bytes += other.rx_bytes;
+  rx_auth_fail += other.rx_auth_fail;
+  rx_error += other.rx_error;
+  rx_bad += other.rx_bad;
+  tx_packets += other.tx_packets;
+  tx_bytes += other.tx_bytes;
+  tx_error += other.tx_error;
+  return *this;
+}
+
 std::shared_ptr<StatsBlock> StatsRegistry::open() {
   auto block = std::make_shared<StatsBlock>();
   const std::lock_guard lock(mutex_);

@@ -66,9 +66,9 @@ std::expected<psp::keyx::Policy, Error> to_policy(const psp_upgrade_options& opt
   return policy;
 }
 
-// make builds an upgrade by `begin`, which gets ops and policy. Null: out of memory.
+// make builds an upgrade by `begin`, which gets ops and policy.
 template <typename Begin>
-psp_upgrade_state* make(int fd, const psp_upgrade_options* from, Begin&& begin) try {
+psp_upgrade_state* make(int fd, const psp_upgrade_options* from, Begin&& begin) {
   auto up = std::make_unique<psp_upgrade_state>();
   up->fd = fd;
   const psp_upgrade_options options = fields(from);
@@ -81,8 +81,6 @@ psp_upgrade_state* make(int fd, const psp_upgrade_options* from, Begin&& begin) 
       psp::keyx::connect_or_absent(options.pspd != nullptr ? options.pspd : psp::default_socket());
   up->upgrade = begin(*up->ops, *policy);
   return up.release();
-} catch (const std::exception&) {
-  return nullptr;
 }
 
 int failed(psp_upgrade_state& up, Error error) {
@@ -106,6 +104,22 @@ int to_status(psp_upgrade_state& up, Step step) {
       break;
   }
   return failed(up, up.upgrade->error());
+}
+
+// guarded is what `body` returns, or what `otherwise` does if it throws: no exception leaves.
+template <typename Otherwise, typename Body>
+auto guarded(Otherwise&& otherwise, Body&& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const std::exception&) {
+    return otherwise();
+  }
+}
+
+constexpr auto kNull = [] { return nullptr; };
+
+int out_of_memory(psp_upgrade_state& up) {
+  return failed(up, {ErrorCode::kUsage, ENOMEM, "out of memory"});
 }
 
 // NonBlocking makes a socket non-blocking while it lives.
@@ -150,26 +164,31 @@ static_assert(static_cast<int>(Freshness::kFresh) == PSP_FRESH &&
               static_cast<int>(Freshness::kUnknown) == PSP_UNKNOWN);
 
 struct psp_upgrade_state* psp_upgrade_new(SSL* ssl, const struct psp_upgrade_options* options) {
-  return make(SSL_get_fd(ssl), options,
-              [&](psp::keyx::PspOps& ops, const psp::keyx::Policy& policy) {
-                return psp::keyx::make_upgrade(ssl, ops, policy);
-              });
-}
-
-struct psp_upgrade_state* psp_upgrade_new_clear(int fd, const struct psp_upgrade_options* options) {
-  return make(fd, options, [&](psp::keyx::PspOps& ops, const psp::keyx::Policy& policy) {
-    return psp::keyx::make_clear_upgrade(fd, ops, policy);
+  return guarded(kNull, [&] {
+    return make(SSL_get_fd(ssl), options,
+                [&](psp::keyx::PspOps& ops, const psp::keyx::Policy& policy) {
+                  return psp::keyx::make_upgrade(ssl, ops, policy);
+                });
   });
 }
 
-int psp_upgrade(struct psp_upgrade_state* up) try {
-  if (up->error) return PSP_UPGRADE_FAILED;
-  return to_status(*up, up->upgrade->step());
-} catch (const std::exception&) {
-  return failed(*up, {ErrorCode::kUsage, ENOMEM, "out of memory"});
+struct psp_upgrade_state* psp_upgrade_new_clear(int fd, const struct psp_upgrade_options* options) {
+  return guarded(kNull, [&] {
+    return make(fd, options, [&](psp::keyx::PspOps& ops, const psp::keyx::Policy& policy) {
+      return psp::keyx::make_clear_upgrade(fd, ops, policy);
+    });
+  });
 }
 
-int psp_upgrade_run(struct psp_upgrade_state* up, int timeout_ms) try {
+int psp_upgrade(struct psp_upgrade_state* up) {
+  if (up->error) return PSP_UPGRADE_FAILED;
+  return guarded([&] { return out_of_memory(*up); },
+                 [&] { return to_status(*up, up->upgrade->step()); });
+}
+
+namespace {
+
+int run(psp_upgrade_state* up, int timeout_ms) {
   const NonBlocking non_blocking(up->fd);
   const Clock::time_point end = Clock::now() + std::chrono::milliseconds(timeout_ms);
   for (;;) {
@@ -182,8 +201,12 @@ int psp_upgrade_run(struct psp_upgrade_state* up, int timeout_ms) try {
                                       up->upgrade->waiting_for())});
     wait_for(status, up->fd, left);
   }
-} catch (const std::exception&) {
-  return failed(*up, {ErrorCode::kUsage, ENOMEM, "out of memory"});
+}
+
+}  // namespace
+
+int psp_upgrade_run(struct psp_upgrade_state* up, int timeout_ms) {
+  return guarded([&] { return out_of_memory(*up); }, [&] { return run(up, timeout_ms); });
 }
 
 size_t psp_upgrade_pending(const struct psp_upgrade_state* up) {
@@ -235,8 +258,9 @@ int psp_upgrade_announced(const SSL* ssl) {
   return -1;
 }
 
-struct psp_rotation* psp_rotation_new(const char* pspd, struct psp_error* err) try {
-  if (err != nullptr) *err = {};
+namespace {
+
+psp_rotation* watch(const char* pspd, psp_error* err) {
   auto watch = RotationWatch::connect(pspd != nullptr ? pspd : psp::default_socket());
   if (watch) return std::make_unique<psp_rotation>(std::move(*watch)).release();
   if (err != nullptr) {
@@ -244,22 +268,26 @@ struct psp_rotation* psp_rotation_new(const char* pspd, struct psp_error* err) t
     err->text[message.copy(err->text, sizeof err->text - 1)] = '\0';
   }
   return nullptr;
-} catch (const std::exception&) {
-  return nullptr;
+}
+
+}  // namespace
+
+struct psp_rotation* psp_rotation_new(const char* pspd, struct psp_error* err) {
+  if (err != nullptr) *err = {};
+  return guarded(kNull, [&] { return watch(pspd, err); });
 }
 
 int psp_rotation_fd(const struct psp_rotation* watch) { return watch->watch.fd(); }
 
 int psp_rotation_process(struct psp_rotation* watch) {
-  return static_cast<int>(watch->watch.process());
+  return guarded([] { return 0; }, [&] { return static_cast<int>(watch->watch.process()); });
 }
 
 void psp_rotation_free(struct psp_rotation* watch) { std::unique_ptr<psp_rotation>{watch}.reset(); }
 
-struct psp_ticket* psp_ticket_new(struct psp_rotation* watch) try {
-  return std::make_unique<psp_ticket>(watch->watch.begin()).release();
-} catch (const std::exception&) {
-  return nullptr;
+struct psp_ticket* psp_ticket_new(struct psp_rotation* watch) {
+  return guarded(kNull,
+                 [&] { return std::make_unique<psp_ticket>(watch->watch.begin()).release(); });
 }
 
 void psp_ticket_bind(struct psp_ticket* ticket, uint32_t dev_id) { ticket->ticket.bind(dev_id); }

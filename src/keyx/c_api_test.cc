@@ -4,6 +4,7 @@
 // There is no pspd here; tests/tls has one.
 #include <csignal>
 #include <fcntl.h>
+#include <functional>
 #include <future>
 #include <gmock/gmock.h>
 #include <openssl/evp.h>
@@ -13,12 +14,15 @@
 
 #include <psp/tls.hh>
 
+#include "little_memory.hh"
+
 extern "C" int psp_c_tls_test(SSL* ssl, const char* pspd, char* message, size_t size);
 
 namespace psp::tls {
 namespace {
 
 using namespace std::chrono_literals;
+using keyx::test::memory_left;
 using ::testing::HasSubstr;
 
 constexpr char kNobody[] = "@psp-tls-test-nobody";
@@ -218,6 +222,56 @@ TEST(TlsApi, WithoutThePeersAnnouncementItStaysOnTlsAtOnce) {
   EXPECT_EQ(up.step(), PSP_UPGRADE_TLS);
   EXPECT_THAT(up.message(), HasSubstr("did not announce"));
   EXPECT_EQ(psp_upgrade_announce(one.client->ctx), -EINVAL) << "twice";
+}
+
+// goes_through calls `body` with ever more memory until it has enough; false: an exception left.
+bool goes_through(const std::function<bool()>& body) {
+  for (int allocations = 0; allocations < 10000; ++allocations) {
+    memory_left = allocations;
+    try {
+      const bool done = body();
+      const bool enough = memory_left > 0;
+      memory_left = -1;
+      if (done || enough) return true;
+    } catch (...) {
+      memory_left = -1;
+      return false;
+    }
+  }
+  return false;
+}
+
+TEST(TlsApi, NoExceptionLeavesWhereverMemoryEnds) {
+  const Options options = nobody(PSP_UPGRADE_PREFERRED);
+  psp_error error{};
+  EXPECT_TRUE(goes_through([&] { return psp_rotation_new(kNobody, &error) != nullptr; }));
+  Link link;
+  EXPECT_TRUE(goes_through([&] {
+    psp_upgrade_state* const up = psp_upgrade_new(link.client->ssl, &options);
+    psp_upgrade_free(up);
+    return up != nullptr;
+  }));
+  EXPECT_TRUE(goes_through([&] {
+    psp_upgrade_state* const up = psp_upgrade_new_clear(link.client->fd, &options);
+    psp_upgrade_free(up);
+    return up != nullptr;
+  }));
+  for (const int timeout_ms : {0, 1}) {
+    unsigned failed = 0;
+    EXPECT_TRUE(goes_through([&] {
+      const int left = std::exchange(memory_left, -1);  // the link is the test's
+      Link each;
+      psp_upgrade_state* const up = psp_upgrade_new(each.client->ssl, &options);
+      memory_left = left;
+      const int status = psp_upgrade_run(up, timeout_ms);
+      const bool enough = memory_left > 0;
+      memory_left = -1;
+      failed += !enough && status == PSP_UPGRADE_FAILED;
+      psp_upgrade_free(up);
+      return enough;
+    }));
+    EXPECT_GT(failed, 0u);
+  }
 }
 
 TEST(TlsApi, AWatchWithoutPspdSaysWhy) {

@@ -88,6 +88,10 @@ const char* Exchange::waiting_for() const {
 }
 
 Step Exchange::step() {
+  return bounded_step(tls_->ssl(), [this] { return run_stages(); });
+}
+
+Step Exchange::run_stages() {
   for (;;) {
     if (stage_ == Stage::kDone) return Step::kDone;
     if (stage_ == Stage::kFailed) return Step::kFailed;
@@ -134,6 +138,7 @@ Step Exchange::begin() {
       return stay_on_tls("the other end did not announce PSP in its TLS handshake");
     return fail(ErrorCode::kNoPsp, "the other end did not announce PSP in its TLS handshake");
   }
+  if (auto error = keep_urgent_inline(tls_->fd())) return fail(std::move(*error));
   if (!make_marks())
     return fail(ErrorCode::kProtocol, "TLS gave no exporter secret; nothing can prove the start");
   const Availability availability = ops_.available(tls_->fd());
@@ -171,7 +176,9 @@ Step Exchange::decide() {
   const auto version = choose_version(own_.versions, peer_.versions);
   if (!version) return no_common_version();
   version_ = *version;
-  auto assoc = ops_.rx_assoc(tls_->fd(), version_);
+  const auto ends = ops_.ends(tls_->fd());
+  ends_ = ends.value_or(Ends{});
+  auto assoc = ends ? ops_.rx_assoc(tls_->fd(), version_) : std::unexpected(ends.error());
   if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
     assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
   if (!assoc) {
@@ -283,12 +290,17 @@ bool Exchange::make_marks() {
 }
 
 bool Exchange::make_starts() {
-  // The context ties the proofs to the version and both SPIs.
+  // The context ties the proofs to the version, both SPIs and both ends. The ends by their roles
+  // are what a reflection cannot have: A, whose packets come back to A as if B had sent them, is
+  // client and server of one TLS session, if A has one secret for both (RFC 9257: the Selfie
+  // attack).
   const bool is_server = tls_->server();
-  std::uint8_t context[9];
+  std::uint8_t context[9 + 2 * sizeof(End)];
   context[0] = static_cast<std::uint8_t>(version_);
   wire::store_be(context + 1, (is_server ? outcome_.tx_spi : outcome_.rx_spi).value);
   wire::store_be(context + 5, (is_server ? outcome_.rx_spi : outcome_.tx_spi).value);
+  std::ranges::copy(is_server ? ends_.remote : ends_.local, context + 9);
+  std::ranges::copy(is_server ? ends_.local : ends_.remote, context + 9 + sizeof(End));
   constexpr std::size_t kProof = kStartSize - kStartHeader;
   crypto::Secret<2 * kProof> both;
   both.resize(2 * kProof);
@@ -339,9 +351,11 @@ Step Exchange::read_start() {
   start_own_.wipe();
   start_peer_.wipe();
   if (!equal)
-    return fail(ErrorCode::kAuthentication,
-                "the PSP stream does not start as agreed inside TLS: octets were cut off or put in "
-                "on the way; do not trust this network path");
+    return fail(
+        ErrorCode::kAuthentication,
+        "the PSP stream does not start as agreed inside TLS: octets were cut off or put in "
+        "on the way, or the two ends do not see the same addresses and ports (a reflection, "
+        "NAT); do not trust this network path");
   outcome_.proven = true;
   tls_->retire();
   return Step::kDone;
@@ -438,6 +452,7 @@ Step Exchange::socket_failure(const char* doing, int error) {
 }
 
 Step Exchange::stay_on_tls(std::string why) {
+  urgent_as_before(tls_->fd());
   outcome_ = {.kind = Outcome::Kind::kTls, .why_tls = std::move(why)};
   stage_ = Stage::kHandBack;
   return Step::kDone;

@@ -30,6 +30,7 @@ struct Pair {
       auto [near2, far2] = test::tcp_pair();
       relay.emplace(std::move(far), std::move(near2));
       far = std::move(far2);
+      test::see_a_wire(client_ops, server_ops);
     }
     client = Side(test::first_use_context(false), std::move(near));
     server = Side(test::first_use_context(true), std::move(far));
@@ -296,10 +297,11 @@ TEST(Exchange, AMalformedOfferFailsAndThePeerHearsIt) {
   const BadOffer table[] = {
       {"another message", {'G', 'E', 'T', ' ', '/', ' ', 'H', 'T'}, std::nullopt},
       {"a later version", {'P', 'S', 'P', 'X', 9, 1, 0, 0}, Refusal::kOtherVersion},
-      {"too long", {'P', 'S', 'P', 'X', 1, 1, 0xff, 0xff}, Refusal::kMalformed},
-      {"empty", {'P', 'S', 'P', 'X', 1, 1, 0, 0}, Refusal::kMalformed},
-      {"a field past the end", {'P', 'S', 'P', 'X', 1, 1, 0, 2, 0x81, 4}, Refusal::kMalformed},
-      {"an unknown type", {'P', 'S', 'P', 'X', 1, 99, 0, 0}, Refusal::kMalformed},
+      {"the version before", {'P', 'S', 'P', 'X', 1, 1, 0, 0}, Refusal::kOtherVersion},
+      {"too long", {'P', 'S', 'P', 'X', 2, 1, 0xff, 0xff}, Refusal::kMalformed},
+      {"empty", {'P', 'S', 'P', 'X', 2, 1, 0, 0}, Refusal::kMalformed},
+      {"a field past the end", {'P', 'S', 'P', 'X', 2, 1, 0, 2, 0x81, 4}, Refusal::kMalformed},
+      {"an unknown type", {'P', 'S', 'P', 'X', 2, 99, 0, 0}, Refusal::kMalformed},
   };
   for (const BadOffer& row : table) {
     ScriptedPeer peer;
@@ -566,6 +568,106 @@ TEST(Exchange, KeyUpdatesDuringTheExchangeDoNoHarm) {
     }
 }
 
+TEST(Exchange, KeyUpdatesWithoutEndEndNoStepLate) {
+  // OpenSSL by itself would go round in SSL_read for as long as they come.
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's offer");
+  const int left = unread(peer.client.fd.get());
+  EXPECT_GT(left, 0);
+  exchange.step();
+  EXPECT_LT(unread(peer.client.fd.get()), left);
+  // If they do end, nothing is lost.
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  peer.say_plain(peer.start(kClientSpi, kServerSpi));
+  EXPECT_EQ(run(exchange, peer.client), Step::kDone) << exchange.error().message;
+}
+
+TEST(Exchange, OnABlockingSocketAStepGoesOnThroughThem) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  peer.say_plain(peer.start(kClientSpi, kServerSpi));
+  fcntl(peer.client.fd.get(), F_SETFL, 0);
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  EXPECT_EQ(exchange.step(), Step::kDone) << exchange.error().message;
+}
+
+TEST(Exchange, ManySmallRecordsOfTheApplicationEndNoStepLate) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  for (unsigned i = 0; i < 1000; ++i) peer.say_raw(Bytes{'x'});
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_GT(unread(peer.client.fd.get()), 0);
+  peer.say(Offer{.versions = VersionSet::all()});
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
+  EXPECT_EQ(exchange.pending(), 1000u);
+}
+
+TEST(Exchange, AnswersToKeyUpdatesBehindOurKeyAreKeptNowhere) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true});
+  peer.say(Offer{.versions = VersionSet::all(), .tls_allowed = true});
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000, SSL_KEY_UPDATE_REQUESTED));
+  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
+  EXPECT_EQ(unread(peer.client.fd.get()), 0);
+  EXPECT_EQ(BIO_pending(SSL_get_wbio(peer.client.ssl.get())), 0);
+  // That something was to be said is known: this SSL cannot go on.
+  peer.say(ErrorMessage{Refusal::kRxAssoc, "no SPI"});
+  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
+  EXPECT_THAT(exchange.error().message, HasSubstr("KeyUpdate"));
+}
+
+TEST(Exchange, KeyUpdatesBehindThePeersKeyEndNoStepLate) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  ops.busy_while_unread = true;
+  Exchange exchange(peer.client.ssl.get(), ops, {});
+  peer.say(Offer{.versions = VersionSet::all()});
+  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
+  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
+  ASSERT_EQ(exchange.step(), Step::kWantRetry);
+  EXPECT_GT(unread(peer.client.fd.get()), 0);
+  EXPECT_STREQ(exchange.waiting_for(), "clear data to leave the receive queue");
+  EXPECT_LT(ops.tx_calls, 16u);
+}
+
+TEST(Exchange, ACallbackOfTheApplicationOnItsBioIsCalledAndStays) {
+  ScriptedPeer peer;
+  ModelOps ops;
+  unsigned calls = 0;
+  const BIO_callback_fn_ex count = [](BIO* bio, int, const char*, std::size_t, int, long,
+                                      int result, std::size_t*) -> long {
+    ++*reinterpret_cast<unsigned*>(BIO_get_callback_arg(bio));
+    return result;
+  };
+  BIO* const bio = SSL_get_rbio(peer.client.ssl.get());
+  BIO_set_callback_ex(bio, count);
+  BIO_set_callback_arg(bio, reinterpret_cast<char*>(&calls));
+  const auto modes = SSL_get_mode(peer.client.ssl.get());
+  {
+    Exchange exchange(peer.client.ssl.get(), ops, {});
+    ASSERT_EQ(exchange.step(), Step::kWantRead);
+    EXPECT_GT(calls, 0u);
+    EXPECT_EQ(BIO_get_callback_ex(bio), count);
+    EXPECT_EQ(BIO_get_callback_arg(bio), reinterpret_cast<char*>(&calls));
+  }
+  EXPECT_EQ(SSL_get_mode(peer.client.ssl.get()), modes);
+}
+
 TEST(Exchange, SessionTicketsInFrontOfTheOfferDoNoHarm) {
   auto [a, b] = test::tcp_pair();
   Side client(test::first_use_context(false), std::move(a));
@@ -607,6 +709,90 @@ TEST(Exchange, AStartThatDoesNotFitIsAnAttack) {
     peer.say_plain(row.start(peer));
     ASSERT_EQ(run(exchange, peer.client), Step::kFailed) << row.what;
     EXPECT_EQ(exchange.error().code, ErrorCode::kAuthentication) << row.what;
+  }
+}
+
+Ends ends(std::uint8_t local, std::uint8_t local_port, std::uint8_t remote,
+          std::uint8_t remote_port) {
+  Ends out;
+  out.local[15] = local;
+  out.local[17] = local_port;
+  out.remote[15] = remote;
+  out.remote[17] = remote_port;
+  return out;
+}
+
+TEST(Exchange, WhoseOwnPacketsComeBackHasNoPeer) {
+  // A (1) connects from port 8 to port 9 of B (2). Somebody on the way exchanges the addresses of
+  // A's packets and sends them back to A, which listens at port 9 and has the same secret for both.
+  Pair pair;
+  pair.client_ops.ends_seen = ends(1, 8, 2, 9);
+  pair.server_ops.ends_seen = ends(1, 9, 2, 8);
+  ASSERT_EQ(pair.exchange(), kBothFailed);
+  for (const Exchange* exchange : {&*pair.a, &*pair.b}) {
+    EXPECT_EQ(exchange->error().code, ErrorCode::kAuthentication);
+    EXPECT_THAT(exchange->error().message, HasSubstr("a reflection"));
+  }
+}
+
+TEST(Exchange, EveryOctetOfBothEndsIsProven) {
+  const Ends client = ends(1, 8, 2, 9), server = ends(2, 9, 1, 8);
+  for (std::size_t i = 0; i < 2 * sizeof(End); ++i) {
+    Pair pair;
+    pair.client_ops.ends_seen = client;
+    pair.server_ops.ends_seen = server;
+    End& end =
+        i < sizeof(End) ? pair.server_ops.ends_seen->local : pair.server_ops.ends_seen->remote;
+    end[i % sizeof(End)] ^= 0x80;
+    EXPECT_EQ(pair.exchange(), kBothFailed) << i;
+    EXPECT_EQ(pair.a->error().code, ErrorCode::kAuthentication) << i;
+  }
+}
+
+TEST(Exchange, WhoseAddressesAreTranslatedOnTheWayIsToldSo) {
+  // The relay ends one connection and begins another, as NAT does to those who look.
+  Pair pair(true);
+  pair.client_ops.ends_seen.reset();
+  pair.server_ops.ends_seen.reset();
+  ASSERT_EQ(pair.exchange(), kBothFailed);
+  EXPECT_EQ(pair.a->error().code, ErrorCode::kAuthentication);
+  EXPECT_THAT(pair.a->error().message, HasSubstr("NAT"));
+}
+
+TEST(Exchange, ASocketOfEitherFamilyProvesTheSameAddresses) {
+  struct Row {
+    int client, server;
+    const char* address;
+  };
+  for (const Row& row :
+       {Row{AF_INET, AF_INET, "127.0.0.1"}, Row{AF_INET, AF_INET6, "127.0.0.1"},
+        Row{AF_INET6, AF_INET, "::ffff:127.0.0.1"}, Row{AF_INET6, AF_INET6, "::ffff:127.0.0.1"},
+        Row{AF_INET6, AF_INET6, "::1"}}) {
+    auto [near, far] = test::tcp_pair(row.client, row.server, row.address);
+    Side client(test::first_use_context(false), std::move(near));
+    Side server(test::first_use_context(true), std::move(far));
+    const auto [ra, rb] = test::shake(client, server);
+    ASSERT_TRUE(ra && rb);
+    ModelOps client_ops, server_ops;
+    Exchange a(client.ssl.get(), client_ops, {}), b(server.ssl.get(), server_ops, {});
+    EXPECT_EQ(drive(a, client, b, server), kBothDone) << row.address << a.error().message;
+  }
+}
+
+TEST(Exchange, ASocketWithoutAddressesStaysOnTlsOrFails) {
+  for (const bool allow_tls : {true, false}) {
+    int fds[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    Side client(test::first_use_context(false), test::Fd(fds[0]));
+    Side server(test::first_use_context(true), test::Fd(fds[1]));
+    const auto [ra, rb] = test::shake(client, server);
+    ASSERT_TRUE(ra && rb);
+    ModelOps client_ops, server_ops;
+    const Policy policy{.allow_tls = allow_tls};
+    Exchange a(client.ssl.get(), client_ops, policy), b(server.ssl.get(), server_ops, policy);
+    EXPECT_EQ(drive(a, client, b, server), allow_tls ? kBothDone : kBothFailed);
+    EXPECT_THAT(allow_tls ? a.outcome().why_tls : a.error().message, HasSubstr("IP socket"));
+    EXPECT_EQ(client_ops.rx_calls + server_ops.rx_calls, 0u);
   }
 }
 

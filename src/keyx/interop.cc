@@ -54,6 +54,10 @@ const char* Swap::waiting_for() const {
 }
 
 Step Swap::step() {
+  return bounded_step(ssl(), [this] { return run_stages(); });
+}
+
+Step Swap::run_stages() {
   for (;;) {
     if (stage_ == Stage::kDone) return Step::kDone;
     if (stage_ == Stage::kFailed) return Step::kFailed;
@@ -94,6 +98,7 @@ Step Swap::begin() {
                              name(policy_.protocol))});
   version_ = *to_version(static_cast<std::uint32_t>(std::countr_zero(policy_.versions.bits)));
   if (auto error = unfit()) return fail(std::move(*error));
+  if (auto error = keep_urgent_inline(fd())) return fail(std::move(*error));
   auto assoc = ops_.rx_assoc(fd(), version_);
   if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
     assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});

@@ -30,6 +30,7 @@ class Swap : public Upgrade {
   // The parts that differ. send and read return kDone when all is through.
   virtual std::optional<Error> unfit() const = 0;
   virtual int fd() const = 0;
+  virtual SSL* ssl() const = 0;  // null: none
   virtual void queue_key(KeyInfo rx) = 0;
   virtual bool queue_error() = 0;  // false: the protocol has no words for it
   virtual TlsStream::Io send() = 0;
@@ -43,6 +44,7 @@ class Swap : public Upgrade {
   Version version_ = Version::kAesGcm128;
 
  private:
+  Step run_stages();
   Step run_stage();
   Step begin();
   Step read_peer();
@@ -65,6 +67,7 @@ class FizzV0 final : public Swap {
  private:
   std::optional<Error> unfit() const override;
   int fd() const override { return tls_.fd(); }
+  SSL* ssl() const override { return tls_.ssl(); }
   void queue_key(KeyInfo rx) override;
   bool queue_error() override;
   TlsStream::Io send() override;
@@ -88,6 +91,7 @@ class KernelSelftest final : public Swap {
  private:
   std::optional<Error> unfit() const override;
   int fd() const override { return fd_; }
+  SSL* ssl() const override { return nullptr; }
   void queue_key(KeyInfo rx) override;
   bool queue_error() override { return false; }
   TlsStream::Io send() override;

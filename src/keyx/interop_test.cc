@@ -381,6 +381,49 @@ TEST(KernelSelftest, OneOctetAtATimeIsEnoughAndNotOneMoreIsRead) {
   EXPECT_EQ(unread(near.get()), 3);
 }
 
+// An urgent pointer that a clear segment moved on the way takes no octet out of what comes as PSP.
+void expect_urgent_stays_in_line(int near, int far) {
+  ASSERT_EQ(send(far, "12345678", 8, MSG_OOB), 8);
+  EXPECT_EQ(test::read_all(near, 8), "12345678");
+}
+
+TEST(KernelSelftest, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
+  auto [near, far] = test::tcp_pair();
+  ModelOps ops;
+  int when_key_is_made = -1;
+  ops.on_rx_assoc = [&](int fd) { when_key_is_made = test::urgent_inline(fd); };
+  const auto upgrade = make_clear_upgrade(near.get(), ops, policy(Protocol::kKernelSelftest));
+  Bytes octets(4 + 16, 'k');
+  ASSERT_EQ(send(far.get(), octets.data(), octets.size(), 0), 20);
+  ASSERT_TRUE(test::wait_readable(near.get()));
+  ASSERT_EQ(upgrade->step(), Step::kDone) << upgrade->error().message;
+  EXPECT_EQ(when_key_is_made, 1);
+  Bytes key(20);
+  ASSERT_EQ(recv(far.get(), key.data(), key.size(), 0), 20);
+  expect_urgent_stays_in_line(near.get(), far.get());
+}
+
+TEST(FizzV0, KeyUpdatesWithoutEndEndNoStepLate) {
+  Fizz fizz;
+  ASSERT_TRUE(test::key_updates(fizz.peer.own.ssl.get(), 1000));
+  ASSERT_TRUE(test::wait_readable(fizz.peer.client.fd.get()));
+  ASSERT_EQ(fizz.upgrade->step(), Step::kWantRetry);
+  EXPECT_GT(unread(fizz.peer.client.fd.get()), 0);
+  fizz.peer.say_raw(sa(7, 0, Bytes(16, 9)));
+  EXPECT_EQ(fizz.run(), Step::kDone) << fizz.upgrade->error().message;
+}
+
+TEST(FizzV0, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
+  Fizz fizz;
+  int when_key_is_made = -1;
+  fizz.ops.on_rx_assoc = [&](int fd) { when_key_is_made = test::urgent_inline(fd); };
+  fizz.peer.say_raw(sa(7, 0, Bytes(16, 9)));
+  ASSERT_EQ(fizz.run(), Step::kDone);
+  EXPECT_EQ(when_key_is_made, 1);
+  fizz.upgrade.reset();
+  expect_urgent_stays_in_line(fizz.peer.client.fd.get(), fizz.peer.own.fd.get());
+}
+
 TEST(KernelSelftest, EveryExitIsAFailureThatSaysWhy) {
   const auto fail = [](std::size_t size, std::uint32_t spi, ModelOps& ops, bool reset) {
     auto [near, far] = test::tcp_pair();

@@ -84,18 +84,26 @@ int RotationWatch::fd() const { return impl_->source ? impl_->source->fd() : -1;
 
 unsigned RotationWatch::process() {
   unsigned changed = 0;
-  while (impl_->source) {
-    const auto next = impl_->source->next();
-    if (!next) {
-      // What we have missed nobody can tell.
-      changed +=
-          impl_->for_each([](Ticket::Counts& counts) { return !std::exchange(counts.lost, true); });
-      if (next.error().sys_errno == ENOBUFS) continue;  // but the source goes on
-      impl_->source.reset();
-      break;
+  // What we have missed nobody can tell.
+  const auto lose = [&] {
+    changed +=
+        impl_->for_each([](Ticket::Counts& counts) { return !std::exchange(counts.lost, true); });
+  };
+  try {
+    while (impl_->source) {
+      const auto next = impl_->source->next();
+      if (!next) {
+        lose();
+        if (next.error().sys_errno == ENOBUFS) continue;  // but the source goes on
+        impl_->source.reset();
+        break;
+      }
+      if (!*next) break;
+      changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
     }
-    if (!*next) break;
-    changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
+  } catch (const std::exception&) {  // out of memory, with a notification half noted
+    lose();
+    impl_->source.reset();
   }
   return changed;
 }

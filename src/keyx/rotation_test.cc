@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <deque>
 #include <gtest/gtest.h>
+#include <new>
 #include <utility>
 
 #include <psp/keyx/rotation.hh>
@@ -14,7 +15,7 @@ namespace {
 // List is a source that says what the test puts in.
 struct List {
   std::deque<Notification> notifications;
-  bool ended = false;
+  bool ended = false, out_of_memory = false;
   bool lost = false;  // some, before those that are listed
 
   class Source final : public NotificationSource {
@@ -22,6 +23,7 @@ struct List {
     explicit Source(List& list) : list_(list) {}
     int fd() const override { return 42; }
     ClientResult<std::optional<Notification>> next() override {
+      if (list_.out_of_memory) throw std::bad_alloc();
       if (std::exchange(list_.lost, false))
         return std::unexpected(ClientError{ENOBUFS, "", "", "", "lost"});
       if (!list_.notifications.empty()) {
@@ -137,6 +139,17 @@ TEST_F(Rotation, ALossIsUnknownToThoseOfBeforeAndTheWatchGoesOn) {
   list_.rotate(1);
   watch_.process();
   EXPECT_EQ(later.state(), Freshness::kStale) << "two that were heard are enough";
+}
+
+TEST_F(Rotation, ANotificationThatFindsNoMemoryIsLostAndThrowsNothing) {
+  auto ticket = watch_.begin();
+  ticket.bind(1);
+  list_.out_of_memory = true;
+  unsigned changed = 0;
+  EXPECT_NO_THROW(changed = watch_.process());
+  EXPECT_EQ(changed, 1u);
+  EXPECT_EQ(ticket.state(), Freshness::kUnknown);
+  EXPECT_EQ(watch_.fd(), -1);
 }
 
 TEST_F(Rotation, TicketsThatAreGoneAreForgotten) {

@@ -2,44 +2,17 @@
 //
 // Which netdev does a connected socket send by? Asked of the kernel's routing table (RTM_GETROUTE)
 // with the socket's own addresses, mark and bound device, so that policy routing is honoured.
-#include <cstring>
 #include <libmnl/libmnl.h>
 #include <linux/rtnetlink.h>
 #include <memory>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <psp/keyx/ops.hh>
 
+#include "addresses.hh"
+
 namespace psp::keyx {
 namespace {
-
-// Address is an IPv4 or IPv6 address; IPv4 in IPv6 is IPv4, as it is on the wire.
-struct Address {
-  int family = AF_UNSPEC;
-  std::size_t size = 0;
-  unsigned char octets[16] = {};
-  unsigned scope = 0;
-};
-
-Address to_address(const sockaddr_storage& from) {
-  Address out;
-  if (from.ss_family == AF_INET) {
-    const auto& in = reinterpret_cast<const sockaddr_in&>(from);
-    out = {.family = AF_INET, .size = 4};
-    std::memcpy(out.octets, &in.sin_addr, 4);
-  } else if (from.ss_family == AF_INET6) {
-    const auto& in = reinterpret_cast<const sockaddr_in6&>(from);
-    if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
-      out = {.family = AF_INET, .size = 4};
-      std::memcpy(out.octets, in.sin6_addr.s6_addr + 12, 4);
-    } else {
-      out = {.family = AF_INET6, .size = 16, .octets = {}, .scope = in.sin6_scope_id};
-      std::memcpy(out.octets, &in.sin6_addr, 16);
-    }
-  }
-  return out;
-}
 
 unsigned socket_option(int fd, int option) {
   unsigned value = 0;
@@ -81,13 +54,9 @@ Routes::Routes() = default;
 Routes::~Routes() = default;
 
 std::optional<unsigned> Routes::ifindex(int fd) {
-  sockaddr_storage local{}, remote{};
-  socklen_t local_size = sizeof local, remote_size = sizeof remote;
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&local), &local_size) != 0 ||
-      getpeername(fd, reinterpret_cast<sockaddr*>(&remote), &remote_size) != 0)
-    return std::nullopt;
-  const Address source = to_address(local), target = to_address(remote);
-  if (target.size == 0 || source.family != target.family) return std::nullopt;
+  const auto addresses = addresses_of(fd);
+  if (!addresses) return std::nullopt;
+  const auto& [source, target] = *addresses;
 
   if (!link_ || !link_->good) link_ = std::make_unique<Link>();
   if (!link_->good) return std::nullopt;

@@ -55,21 +55,28 @@ class Fd {
   int fd_;
 };
 
-// tcp_pair is an established TCP connection: the connecting end and the accepting end,
-// non-blocking.
-inline std::pair<Fd, Fd> tcp_pair() {
+// tcp_pair is an established TCP connection over loopback: the connecting end and the accepting
+// end, non-blocking. An IPv6 socket may have an IPv4 address ("::ffff:127.0.0.1").
+inline std::pair<Fd, Fd> tcp_pair(int client_family = AF_INET, int server_family = AF_INET,
+                                  const char* address = "127.0.0.1") {
   signal(SIGPIPE, SIG_IGN);
-  Fd listener(socket(AF_INET, SOCK_STREAM, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* any = reinterpret_cast<sockaddr*>(&address);
-  EXPECT_EQ(bind(listener.get(), any, size), 0);
+  Fd listener(socket(server_family, SOCK_STREAM, 0));
+  sockaddr_storage any{};
+  any.ss_family = static_cast<sa_family_t>(server_family);
+  socklen_t size = sizeof any;
+  EXPECT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&any), size), 0);
   EXPECT_EQ(listen(listener.get(), 1), 0);
-  EXPECT_EQ(getsockname(listener.get(), any, &size), 0);
-  Fd client(socket(AF_INET, SOCK_STREAM, 0));
-  EXPECT_EQ(connect(client.get(), any, size), 0);
+  EXPECT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&any), &size), 0);
+  const in_port_t port = reinterpret_cast<const sockaddr_in&>(any).sin_port;  // both have it there
+  sockaddr_storage to{};
+  to.ss_family = static_cast<sa_family_t>(client_family);
+  reinterpret_cast<sockaddr_in&>(to).sin_port = port;
+  void* const octets = client_family == AF_INET
+                           ? static_cast<void*>(&reinterpret_cast<sockaddr_in&>(to).sin_addr)
+                           : &reinterpret_cast<sockaddr_in6&>(to).sin6_addr;
+  EXPECT_EQ(inet_pton(client_family, address, octets), 1);
+  Fd client(socket(client_family, SOCK_STREAM, 0));
+  EXPECT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
   Fd server(accept(listener.get(), nullptr, nullptr));
   for (int fd : {client.get(), server.get()}) {
     const int on = 1;
@@ -90,6 +97,24 @@ inline bool wait_readable(int fd, int timeout_ms = 5000) {
   return poll(&p, 1, timeout_ms) == 1;
 }
 
+inline int urgent_inline(int fd) {
+  int on = -1;
+  socklen_t size = sizeof on;
+  return getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, &size) == 0 ? on : -1;
+}
+
+// read_all reads `size` octets, or what comes before the end or 5 s of nothing.
+inline std::string read_all(int fd, std::size_t size) {
+  std::string out;
+  char piece[64];
+  while (out.size() < size && wait_readable(fd)) {
+    const ssize_t n = recv(fd, piece, std::min(sizeof piece, size - out.size()), 0);
+    if (n <= 0) break;
+    out.append(piece, static_cast<std::size_t>(n));
+  }
+  return out;
+}
+
 // ModelOps is PSP with faults to order.
 class ModelOps final : public PspOps {
  public:
@@ -99,16 +124,24 @@ class ModelOps final : public PspOps {
   std::deque<OpsError> tx_faults;  // one per call, then success
   bool busy_while_unread = false;  // EBUSY as long as the receive queue holds anything
   std::optional<KeyInfo> rx_key;   // what rx_assoc gives; else one of the right length
+  std::function<void(int)> on_rx_assoc;
   unsigned rx_calls = 0, tx_calls = 0;
   Spi next_spi{0x8000'0101};
   std::optional<Version> version;
   std::optional<Spi> tx_spi;
   Bytes tx_key, rx_key_given;
 
+  std::optional<Ends> ends_seen;  // else those of the socket
+
+  std::expected<Ends, OpsError> ends(int fd) override {
+    if (ends_seen) return *ends_seen;
+    return PspOps::ends(fd);
+  }
   Availability available(int) override { return availability; }
 
-  std::expected<RxAssocInfo, OpsError> rx_assoc(int, Version wanted) override {
+  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version wanted) override {
     ++rx_calls;
+    if (on_rx_assoc) on_rx_assoc(fd);
     if (rx_fault) return std::unexpected(*rx_fault);
     version = wanted;
     if (rx_key) return RxAssocInfo{kDevId, std::move(*rx_key)};
@@ -135,6 +168,12 @@ inline const TlsContext& first_use_context(bool server) {
   static const auto client_context = make_context({.server = false, .first_use = true});
   static const auto server_context = make_context({.server = true, .first_use = true});
   return server ? *server_context : *client_context;
+}
+
+// see_a_wire lets two ends believe that what lies between them leaves their addresses as they are.
+inline void see_a_wire(ModelOps& client, ModelOps& server) {
+  client.ends_seen = Ends{{1}, {2}};
+  server.ends_seen = Ends{{2}, {1}};
 }
 
 // Relay is a man in the middle between two connections: what it reads it hands on, unless `tamper`
@@ -266,15 +305,26 @@ class ScriptedPeer {
   Bytes start(Spi client_spi, Spi server_spi, std::uint8_t role = 1,
               Version version = Version::kAesGcm256) {
     Bytes out{'P', 'S', 'P', 'S', role, 0, 0, 0};
-    std::uint8_t context[9] = {static_cast<std::uint8_t>(version)};
-    for (int i = 0; i < 4; ++i) {
-      context[1 + i] = static_cast<std::uint8_t>(client_spi.value >> (24 - 8 * i));
-      context[5 + i] = static_cast<std::uint8_t>(server_spi.value >> (24 - 8 * i));
+    Bytes context{static_cast<std::uint8_t>(version)};
+    for (const Spi spi : {client_spi, server_spi})
+      for (int shift = 24; shift >= 0; shift -= 8)
+        context.push_back(static_cast<std::uint8_t>(spi.value >> shift));
+    // Both ends are on loopback: ::ffff:127.0.0.1 and the port, the client's first.
+    for (const Fd* fd : {&client.fd, &own.fd}) {
+      sockaddr_in end{};
+      socklen_t size = sizeof end;
+      EXPECT_EQ(getsockname(fd->get(), reinterpret_cast<sockaddr*>(&end), &size), 0);
+      context.insert(context.end(), 10, 0);
+      context.insert(context.end(), {0xff, 0xff, 127, 0, 0, 1});
+      const std::uint16_t port = ntohs(end.sin_port);
+      context.push_back(static_cast<std::uint8_t>(port >> 8));
+      context.push_back(static_cast<std::uint8_t>(port));
     }
     Bytes proofs(64);
-    EXPECT_EQ(SSL_export_keying_material(own.ssl.get(), proofs.data(), proofs.size(),
-                                         "EXPORTER-softpsp-start", 22, context, sizeof context, 1),
-              1);
+    EXPECT_EQ(
+        SSL_export_keying_material(own.ssl.get(), proofs.data(), proofs.size(),
+                                   "EXPORTER-softpsp-start", 22, context.data(), context.size(), 1),
+        1);
     out.insert(out.end(), proofs.begin() + 32 * role, proofs.begin() + 32 * (role + 1));
     return out;
   }
@@ -296,6 +346,14 @@ class ScriptedPeer {
     return true;
   }
 };
+
+// key_updates sends `count` KeyUpdates, each a record without data. False: the peer's queue is
+// full.
+inline bool key_updates(SSL* ssl, unsigned count, int kind = SSL_KEY_UPDATE_NOT_REQUESTED) {
+  for (unsigned i = 0; i < count; ++i)
+    if (SSL_key_update(ssl, kind) != 1 || SSL_do_handshake(ssl) != 1) return false;
+  return true;
+}
 
 // run steps an exchange alone until it needs what does not come, is done or has failed.
 inline Step run(Upgrade& exchange, const Side& side) {

@@ -110,6 +110,12 @@ int on_server_psk(SSL* ssl, const unsigned char* id, std::size_t id_size, SSL_SE
   return 1;
 }
 
+bool is_address(const std::string& name) {
+  in6_addr address;
+  return inet_pton(AF_INET, name.c_str(), &address) == 1 ||
+         inet_pton(AF_INET6, name.c_str(), &address) == 1;
+}
+
 int accept_any(int, X509_STORE_CTX*) { return 1; }
 
 std::expected<void, Error> use_psk(TlsContext& context, const std::string& file) {
@@ -151,8 +157,6 @@ std::expected<void, Error> use_certificates(TlsContext& context, const TlsOption
     return usage("a listener with certificates needs its own: give --cert and --key");
   if (!options.server && options.ca_file.empty())
     return usage("whom shall this end believe? Give --ca with the listener's authority");
-  if (options.server && options.mutual && options.ca_file.empty())
-    return usage("--mutual needs --ca with the authority of the peers' certificates");
   if (!options.cert_file.empty()) {
     if (SSL_CTX_use_certificate_chain_file(ctx, options.cert_file.c_str()) != 1)
       return usage(
@@ -167,12 +171,12 @@ std::expected<void, Error> use_certificates(TlsContext& context, const TlsOption
   if (!options.ca_file.empty() && SSL_CTX_load_verify_file(ctx, options.ca_file.c_str()) != 1)
     return usage(
         fmt::format("cannot use the authorities in {}: {}", options.ca_file, last_reason()));
-  if (!options.server)
+  if (!options.server) {
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, nullptr);
-  else if (options.mutual)
+  } else if (!options.ca_file.empty()) {
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  if (options.server && options.mutual)
     SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(options.ca_file.c_str()));
+  }
   return {};
 }
 
@@ -258,8 +262,8 @@ std::expected<Psk, std::string> decode_psk(std::span<const std::uint8_t> content
 }
 
 std::expected<TlsContext, Error> make_context(const TlsOptions& options) {
-  const bool certificates = !options.cert_file.empty() || !options.key_file.empty() ||
-                            !options.ca_file.empty() || options.mutual;
+  const bool certificates =
+      !options.cert_file.empty() || !options.key_file.empty() || !options.ca_file.empty();
   if (certificates + !options.psk_file.empty() + options.first_use != 1)
     return usage("choose one: certificates (--cert, --key, --ca), --psk-file, or first use");
   ERR_clear_error();
@@ -269,7 +273,7 @@ std::expected<TlsContext, Error> make_context(const TlsOptions& options) {
   SSL_CTX* ctx = context.ctx.get();
   if (ctx == nullptr) return usage(fmt::format("OpenSSL does not start: {}", last_reason()));
   SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
-  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_CLEANSE_PLAINTEXT);
   SSL_CTX_set_num_tickets(ctx, 0);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_read_ahead(ctx, 0);
@@ -289,6 +293,22 @@ std::expected<TlsContext, Error> make_context(const TlsOptions& options) {
   return context;
 }
 
+std::expected<void, std::string> check_peer_name(const std::string& name) {
+  if (name.empty()) return std::unexpected(std::string("it is empty"));
+  if (name.front() == '.' || name.find('*') != std::string::npos)
+    return std::unexpected(
+        fmt::format("\"{}\" would let in many hosts; give the name of one", name));
+  return {};
+}
+
+bool certificate_names(X509* certificate, const std::string& name) {
+  constexpr unsigned kExactly = X509_CHECK_FLAG_NO_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+  if (!check_peer_name(name)) return false;
+  return is_address(name)
+             ? X509_check_ip_asc(certificate, name.c_str(), 0) == 1
+             : X509_check_host(certificate, name.c_str(), name.size(), kExactly, nullptr) == 1;
+}
+
 std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
                                              const std::string& peer_name) {
   SslPtr ssl(SSL_new(context.ctx.get()));
@@ -299,18 +319,19 @@ std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
     return ssl;
   }
   SSL_set_connect_state(ssl.get());
-  in6_addr address;
   const std::string bare = peer_name.substr(0, peer_name.find('%'));
-  const bool is_address = inet_pton(AF_INET, bare.c_str(), &address) == 1 ||
-                          inet_pton(AF_INET6, bare.c_str(), &address) == 1;
+  const bool by_address = is_address(bare);
   if (context.mode == TlsMode::kCertificates) {
-    if (peer_name.empty()) return usage("the peer's name is needed to check its certificate");
-    const int set = is_address
+    if (const auto fits = check_peer_name(peer_name); !fits)
+      return usage("the peer's name is needed to check its certificate: " + fits.error());
+    SSL_set_hostflags(ssl.get(),
+                      X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    const int set = by_address
                         ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl.get()), bare.c_str())
                         : SSL_set1_host(ssl.get(), peer_name.c_str());
     if (set != 1) return usage(fmt::format("cannot check certificates for {}", peer_name));
   }
-  if (!is_address && !peer_name.empty()) SSL_set_tlsext_host_name(ssl.get(), peer_name.c_str());
+  if (!by_address && !peer_name.empty()) SSL_set_tlsext_host_name(ssl.get(), peer_name.c_str());
   return ssl;
 }
 

@@ -33,7 +33,7 @@ constexpr Advice kAdvice[] = {
     {SSL_R_BINDER_DOES_NOT_VERIFY, ErrorCode::kAuthentication,
      "the other end has a different pre-shared key; both --psk-file must hold the same"},
     {SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ErrorCode::kAuthentication,
-     "the other end showed no certificate, which --mutual demands; give it --cert and --key"},
+     "the other end showed no certificate, which --ca demands; give it --cert and --key"},
     {SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED, ErrorCode::kAuthentication,
      "the other end demands a certificate; give --cert and --key"},
     {SSL_R_TLSV1_ALERT_UNKNOWN_CA, ErrorCode::kAuthentication,
@@ -106,6 +106,7 @@ Error tls_error(SSL* ssl, int result, int sys_errno, const std::string& doing) {
 }
 
 std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl) {
+  const BoundedReads bound(ssl);
   ERR_clear_error();
   errno = 0;
   const int done = SSL_do_handshake(ssl);

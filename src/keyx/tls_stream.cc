@@ -13,8 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include <psp/keyx/tls.hh>
-
 namespace psp::keyx {
 namespace {
 
@@ -48,12 +46,15 @@ bool has_upper_layer(int fd) {
 TlsStream::TlsStream(SSL* ssl)
     : ssl_(ssl),
       fd_(SSL_get_fd(ssl)),
+      options_(SSL_get_options(ssl)),
       modes_(static_cast<std::uint64_t>(SSL_get_mode(ssl))),
       read_ahead_(SSL_get_read_ahead(ssl)),
       quiet_shutdown_(SSL_get_quiet_shutdown(ssl)) {
   // Read-ahead could take octets of the PSP stream into the TLS library. Without "moving write
   // buffer" OpenSSL notices if a write of the application is unfinished.
   SSL_set_read_ahead(ssl_, 0);
+  // Records are decrypted in place, in a buffer that is freed as it is: with the peer's key in it.
+  SSL_set_options(ssl_, SSL_OP_CLEANSE_PLAINTEXT);
   SSL_clear_mode(ssl_, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_set_mode(ssl_, SSL_MODE_ENABLE_PARTIAL_WRITE);
   // Small messages go back and forth: none must wait for an acknowledgement.
@@ -67,6 +68,7 @@ TlsStream::TlsStream(SSL* ssl)
 
 TlsStream::~TlsStream() {
   SSL_set_read_ahead(ssl_, read_ahead_);
+  SSL_clear_options(ssl_, SSL_OP_CLEANSE_PLAINTEXT & ~options_);
   SSL_clear_mode(ssl_, SSL_get_mode(ssl_));
   SSL_set_mode(ssl_, static_cast<long>(modes_));
   if (socket_bio_ != nullptr)
@@ -144,8 +146,8 @@ TlsStream::Io TlsStream::failure(int result, int sys_errno, const std::string& d
 void TlsStream::close_out() {
   if (socket_bio_ != nullptr) return;
   SSL_set_quiet_shutdown(ssl_, 1);
-  BIO* const sink = BIO_new(BIO_s_mem());
-  if (sink == nullptr) return;  // quiet shutdown and our own silence have to do
+  BIO* const sink = BIO_new(BIO_s_null());  // keeps nothing, however often a peer wants an answer
+  if (sink == nullptr) return;              // quiet shutdown and our own silence have to do
   socket_bio_ = SSL_get_wbio(ssl_);
   BIO_up_ref(socket_bio_);
   SSL_set0_wbio(ssl_, sink);
@@ -154,7 +156,7 @@ void TlsStream::close_out() {
 bool TlsStream::reopen_out() {
   SSL_set_quiet_shutdown(ssl_, quiet_shutdown_);
   if (socket_bio_ == nullptr) return true;
-  const bool held = BIO_ctrl_pending(SSL_get_wbio(ssl_)) != 0;
+  const bool held = BIO_number_written(SSL_get_wbio(ssl_)) != 0;
   if (held) return false;
   SSL_set0_wbio(ssl_, socket_bio_);
   socket_bio_ = nullptr;

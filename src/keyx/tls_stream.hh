@@ -4,13 +4,27 @@
 // at last make sure that nothing can leave through it any more.
 #pragma once
 
+#include <fcntl.h>
 #include <span>
 #include <string>
 
 #include <psp/crypto/secret.hh>
+#include <psp/keyx/tls.hh>
 #include <psp/keyx/upgrade.hh>
 
 namespace psp::keyx {
+
+// bounded_step is `run`, which takes a step as far as it can without waiting, within BoundedReads.
+// On a blocking socket it goes on: its user has chosen to wait for the peer, however long.
+template <typename Run>
+Step bounded_step(SSL* ssl, Run&& run) {
+  for (;;) {
+    const BoundedReads bound(ssl);
+    const Step step = run();
+    if (step != Step::kWantRead || !bound.used_up()) return step;
+    if ((fcntl(SSL_get_fd(ssl), F_GETFL) & O_NONBLOCK) != 0) return Step::kWantRetry;
+  }
+}
 
 class TlsStream {
  public:
@@ -59,7 +73,7 @@ class TlsStream {
   static constexpr std::size_t kOutMax = 2048;
   SSL* ssl_;
   int fd_;
-  std::uint64_t modes_;
+  std::uint64_t options_, modes_;
   int read_ahead_;
   int quiet_shutdown_;
   std::optional<int> nodelay_;   // as it was, where it was changed

@@ -98,6 +98,10 @@ class Tls : public ::testing::Test {
     ours.issue("server", "DNS:localhost,IP:127.0.0.1");
     ours.issue("client", "DNS:client");
     theirs.issue("stranger", "DNS:localhost");
+    ours.issue("localhost", "");
+    ours.issue("elsewhere", "DNS:elsewhere,DNS:10.0.0.9");
+    ours.issue("whole", "DNS:*.one.example");
+    ours.issue("partial", "DNS:h*.one.example");
   }
   static void TearDownTestSuite() { std::filesystem::remove_all(directory_); }
 
@@ -170,6 +174,51 @@ TEST_F(Tls, ACertificateForAnotherNameOrAddressIsRefused) {
   }
 }
 
+TEST_F(Tls, AServerIsItsSubjectAltNameAndAWildCardThereIsOneWholeLabel) {
+  const auto accepted = [](const std::string& certificate, const std::string& name) {
+    return !talk({.ca_file = file("ours.pem")},
+                 {.server = true,
+                  .cert_file = file(certificate + ".pem"),
+                  .key_file = file(certificate + ".key")},
+                 name)
+                .client;
+  };
+  EXPECT_TRUE(accepted("whole", "host.one.example"));
+  EXPECT_FALSE(accepted("whole", "one.example"));
+  EXPECT_FALSE(accepted("whole", "a.host.one.example"));
+  EXPECT_FALSE(accepted("partial", "host.one.example"));
+  EXPECT_FALSE(accepted("localhost", "localhost")) << "it is the subject only";
+}
+
+TEST_F(Tls, ANameThatStandsForManyIsNoPeer) {
+  const auto context = make_context({.ca_file = file("ours.pem")});
+  ASSERT_TRUE(context);
+  auto [near, far] = test::tcp_pair();
+  for (const char* name : {"", ".", ".example", "*.example", "h*.example"}) {
+    EXPECT_FALSE(check_peer_name(name)) << name;
+    const auto made = make_connection(*context, near.get(), name);
+    ASSERT_FALSE(made) << name;
+    EXPECT_EQ(made.error().code, ErrorCode::kUsage);
+  }
+}
+
+TEST_F(Tls, AClientIsNamedExactlyByItsSubjectAltName) {
+  const auto named = [](const std::string& certificate, const std::string& name) {
+    const std::unique_ptr<std::FILE, Free> in(std::fopen(file(certificate + ".pem").c_str(), "r"));
+    const std::unique_ptr<X509, Free> x(PEM_read_X509(in.get(), nullptr, nullptr, nullptr));
+    return certificate_names(x.get(), name);
+  };
+  EXPECT_TRUE(named("server", "localhost"));
+  EXPECT_TRUE(named("server", "127.0.0.1"));
+  EXPECT_TRUE(named("client", "CLIENT")) << "as DNS has it";
+  EXPECT_FALSE(named("localhost", "localhost")) << "it is the subject only";
+  EXPECT_FALSE(named("whole", "host.one.example"));
+  EXPECT_FALSE(named("whole", "*.one.example"));
+  EXPECT_FALSE(named("whole", ".one.example"));
+  EXPECT_FALSE(named("partial", "host.one.example"));
+  EXPECT_FALSE(named("elsewhere", "10.0.0.9")) << "an address is no DNS name";
+}
+
 TEST_F(Tls, ACertificateOfAnotherAuthorityIsRefused) {
   const auto result =
       talk({.ca_file = file("ours.pem")},
@@ -179,10 +228,9 @@ TEST_F(Tls, ACertificateOfAnotherAuthorityIsRefused) {
   EXPECT_THAT(result.client->message, HasSubstr("not in the --ca file"));
 }
 
-TEST_F(Tls, MutualLetsInWhoHasACertificateOfTheAuthority) {
+TEST_F(Tls, AServerWithAnAuthorityLetsInWhoHasItsCertificateAndNobodyElse) {
   TlsOptions server = server_options();
   server.ca_file = file("ours.pem");
-  server.mutual = true;
   const TlsOptions none{.ca_file = file("ours.pem")};
   TlsOptions right = none, wrong = none;
   right.cert_file = file("client.pem");
@@ -274,6 +322,23 @@ TEST_F(Tls, AnEndOfFileInTheHandshakeIsAClosedPeer) {
   EXPECT_EQ(result.error().code, ErrorCode::kPeerClosed);
 }
 
+TEST_F(Tls, WhoeverSendsWithoutEndInTheHandshakeEndsNoStepLate) {
+  // Anybody on the way can: these records are in clear, and OpenSSL skips them one after the other.
+  auto [near, far] = test::tcp_pair();
+  Side client(test::first_use_context(false), std::move(near));
+  ASSERT_EQ(*handshake(*client.context, client.ssl.get()), Step::kWantRead);
+  const Bytes hello_request{22, 3, 3, 0, 4, 0, 0, 0, 0};
+  Bytes many;
+  for (unsigned i = 0; i < 5000; ++i)
+    many.insert(many.end(), hello_request.begin(), hello_request.end());
+  ASSERT_EQ(send(far.get(), many.data(), many.size(), 0), static_cast<ssize_t>(many.size()));
+  ASSERT_TRUE(test::wait_readable(client.fd.get()));
+  const auto step = handshake(*client.context, client.ssl.get());
+  ASSERT_TRUE(step) << step.error().message;
+  EXPECT_EQ(*step, Step::kWantRead);
+  EXPECT_GT(test::unread(client.fd.get()), 0);
+}
+
 TEST_F(Tls, SettingsThatDoNotFitTogetherAreUsageErrors) {
   const TlsOptions table[] = {
       {},
@@ -282,10 +347,6 @@ TEST_F(Tls, SettingsThatDoNotFitTogetherAreUsageErrors) {
       {.cert_file = file("client.pem"), .ca_file = file("ours.pem")},
       {.cert_file = file("client.pem"), .key_file = file("client.key")},
       {.server = true, .ca_file = file("ours.pem")},
-      {.server = true,
-       .cert_file = file("server.pem"),
-       .key_file = file("server.key"),
-       .mutual = true},
       {.server = true, .cert_file = file("server.pem"), .key_file = file("client.key")},
       {.ca_file = file("absent.pem")},
       {.psk_file = file("absent")},

@@ -125,7 +125,9 @@ TEST(Upgrade, DataThatLooksLikeAMessageIsStillData) {
   peer.say_raw(forged.span());
   EXPECT_EQ(run(exchange, peer.client), Step::kWantRead);
   EXPECT_STREQ(exchange.waiting_for(), "the peer's offer");
-  EXPECT_EQ(exchange.pending(), forged.size());
+  shutdown(peer.own.fd.get(), SHUT_WR);  // its last octet may be that with which a mark begins
+  EXPECT_EQ(run(exchange, peer.client), Step::kFailed);
+  EXPECT_EQ(take(exchange), Bytes(forged.span().begin(), forged.span().end()));
 }
 
 TEST(Upgrade, DataBehindTheOfferIsKeptWhereBothStayOnTls) {
@@ -297,12 +299,15 @@ TEST(Upgrade, StayingOnTlsLeavesTheSslAsItWas) {
   SSL_set_mode(ssl, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_set_read_ahead(ssl, 1);
   const long mode = SSL_get_mode(ssl);
+  SSL_clear_options(ssl, SSL_OP_CLEANSE_PLAINTEXT);
+  const auto options = SSL_get_options(ssl);
   // The server refuses when the client's KEY is out already, the hard case.
   two.server_ops.rx_fault = OpsError{ENOSPC, "no SPI"};
   ASSERT_EQ(two.upgrade({.allow_tls = true}, {.allow_tls = true}), kBothDone);
   EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kTls);
   two.a.reset();
   EXPECT_EQ(SSL_get_mode(ssl), mode);
+  EXPECT_EQ(SSL_get_options(ssl), options);
   EXPECT_EQ(SSL_get_read_ahead(ssl), 1);
   EXPECT_EQ(SSL_get_quiet_shutdown(ssl), 0);
   EXPECT_EQ(SSL_get_wfd(ssl), two.client.fd.get());
@@ -314,6 +319,35 @@ TEST(Upgrade, StayingOnTlsLeavesTheSslAsItWas) {
   ASSERT_TRUE(test::wait_readable(two.server.fd.get()));
   char data[4];
   EXPECT_EQ(SSL_read(two.server.ssl.get(), data, sizeof data), 2);
+}
+
+TEST(Upgrade, AnUrgentPointerTakesNoOctetOutOfThePspStream) {
+  // A clear segment from the way can move it; it stands when our KEY goes out, and stays.
+  Two two;
+  ASSERT_TRUE(two.shake());
+  std::vector<int> when_keys_are_made;
+  for (ModelOps* ops : {&two.client_ops, &two.server_ops})
+    ops->on_rx_assoc = [&](int fd) { when_keys_are_made.push_back(test::urgent_inline(fd)); };
+  ASSERT_EQ(two.upgrade(), kBothDone);
+  EXPECT_EQ(when_keys_are_made, (std::vector<int>{1, 1}));
+  two.a.reset();
+  two.b.reset();
+  ASSERT_EQ(send(two.client.fd.get(), "12345678", 8, MSG_OOB), 8);
+  EXPECT_EQ(test::read_all(two.server.fd.get(), 8), "12345678");
+}
+
+TEST(Upgrade, WhereItStaysOnTlsUrgentDataIsAsBefore) {
+  for (const int before : {0, 1}) {
+    Two two;
+    ASSERT_TRUE(two.shake());
+    for (const Side* side : {&two.client, &two.server})
+      setsockopt(side->fd.get(), SOL_SOCKET, SO_OOBINLINE, &before, sizeof before);
+    two.server_ops.rx_fault = OpsError{ENOSPC, "no SPI"};
+    ASSERT_EQ(two.upgrade({.allow_tls = true}, {.allow_tls = true}), kBothDone);
+    ASSERT_EQ(two.a->outcome().kind, Outcome::Kind::kTls);
+    EXPECT_EQ(test::urgent_inline(two.client.fd.get()), before);
+    EXPECT_EQ(test::urgent_inline(two.server.fd.get()), before);
+  }
 }
 
 TEST(Upgrade, ReadAheadOfTheApplicationDoesNoHarm) {
@@ -447,6 +481,57 @@ TEST(Upgrade, AnnouncedOnBothEndsItGoesOn) {
   EXPECT_EQ(two.a->outcome().kind, Outcome::Kind::kPsp);
 }
 
+TEST(Upgrade, AnAnnouncementIsOfOneHandshake) {
+  // One SSL for two connections: the first peer announces, the second does not.
+  for (const bool reused_is_server : {true, false}) {
+    Two first(true, true);
+    ASSERT_TRUE(first.shake());
+    Side& reused = reused_is_server ? first.server : first.client;
+    ASSERT_EQ(announced(reused.ssl.get()), Announced::kYes);
+    SSL_set_shutdown(reused.ssl.get(), SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    ASSERT_EQ(SSL_clear(reused.ssl.get()), 1);
+    EXPECT_EQ(announced(reused.ssl.get()), Announced::kNo);
+    auto [near, far] = test::tcp_pair();
+    SSL_set_fd(reused.ssl.get(), near.get());
+    reused.fd = std::move(near);
+    Side plain(test::first_use_context(!reused_is_server), std::move(far));
+    const auto [ra, rb] = test::shake(reused, plain);
+    ASSERT_TRUE(ra && rb);
+    EXPECT_EQ(announced(reused.ssl.get()), Announced::kNo);
+  }
+}
+
+// to_other is a server-name callback: the context to go on with is its argument.
+int to_other(SSL* ssl, int*, void* context) {
+  return SSL_set_SSL_CTX(ssl, static_cast<SSL_CTX*>(context)) != nullptr ? SSL_TLSEXT_ERR_OK
+                                                                         : SSL_TLSEXT_ERR_NOACK;
+}
+
+TEST(Upgrade, WhicheverContextAServerGoesOnWithBothEndsAgreeOnTheAnnouncement) {
+  for (const bool by_first : {true, false})
+    for (const bool by_second : {true, false})
+      for (const bool by_client : {true, false}) {
+        Two two(by_client, by_first);
+        auto second = make_context({.server = true, .first_use = true});
+        ASSERT_TRUE(!by_second || announce(second->ctx.get()));
+        SSL_CTX* const first = two.server_context.ctx.get();
+        SSL_CTX_set_tlsext_servername_callback(first, to_other);
+        SSL_CTX_set_tlsext_servername_arg(first, second->ctx.get());
+        ASSERT_TRUE(two.shake());
+        ASSERT_EQ(SSL_get_SSL_CTX(two.server.ssl.get()), second->ctx.get());
+        const Announced client = announced(two.client.ssl.get());
+        const Announced server = announced(two.server.ssl.get());
+        const bool all = by_first && by_second && by_client;
+        EXPECT_EQ(client, !by_client ? Announced::kNotAsked
+                          : all      ? Announced::kYes
+                                     : Announced::kNo);
+        EXPECT_EQ(server, !by_first && !by_second ? Announced::kNotAsked
+                          : all                   ? Announced::kYes
+                                                  : Announced::kNo)
+            << by_first << by_second << by_client;
+      }
+}
+
 TEST(Upgrade, WithoutThePeersAnnouncementItEndsAtOnceAndSaysNothing) {
   for (const bool by_server : {false, true})
     for (const bool allow_tls : {false, true}) {
@@ -506,6 +591,7 @@ TEST(Upgrade, TwoRoundTripsAreEnough) {
     auto [b_far, b_wire] = test::tcp_pair();
     SSL_set_fd(two.client.ssl.get(), a_wire.get());
     SSL_set_fd(two.server.ssl.get(), b_wire.get());
+    test::see_a_wire(two.client_ops, two.server_ops);
     const Policy policy{.allow_tls = allow_tls};
     const auto a = make_upgrade(two.client.ssl.get(), two.client_ops, policy);
     const auto b = make_upgrade(two.server.ssl.get(), two.server_ops, policy);

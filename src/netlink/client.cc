@@ -454,6 +454,9 @@ void read_daemon(std::span<const std::uint8_t> attributes, DaemonInfo& info) {
       case SOFTPSP_INFO_PID:
         info.pid = get_u32(attribute);
         break;
+      case SOFTPSP_INFO_INSTANCE:
+        info.instance = get_uint(attribute);
+        break;
       default:
         break;
     }

@@ -9,12 +9,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory>
 #include <mutex>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -23,6 +25,7 @@
 
 #include <psp/netlink/client.hh>
 #include <psp/netlink/credentials.hh>
+#include <psp/netlink/trusted_peer.h>
 #include <psp/psp.h>
 
 #include "test_support.hh"
@@ -372,6 +375,7 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
     daemon.inspector.info = {.version = "0.1.0",
                              .crypto_backend = "ipsec-mb",
                              .pid = 77,
+                             .instance = 0x123456789abcdef,
                              .devices = {{.id = 1,
                                           .ifname = "eth0",
                                           .tap = "psp0",
@@ -412,6 +416,7 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   EXPECT_EQ(info->version, "0.1.0");
   EXPECT_EQ(info->crypto_backend, "ipsec-mb");
   EXPECT_EQ(info->pid, 77u);
+  EXPECT_EQ(info->instance, 0x123456789abcdefu);
   ASSERT_EQ(info->devices.size(), 2u);
   EXPECT_EQ(info->devices[0].tap, "psp0");
   EXPECT_EQ(info->devices[0].mtu, 1500u);
@@ -569,10 +574,51 @@ TEST(Client, ADaemonOfAnotherUserIsNotTrusted) {
 }
 
 TEST(Transport, TrustsRootAndTheCallerOnly) {
-  EXPECT_TRUE(trusted_peer(0, 1000));
-  EXPECT_TRUE(trusted_peer(1000, 1000));
-  EXPECT_FALSE(trusted_peer(1000, 0));
-  EXPECT_FALSE(trusted_peer(65534, 1000));
+  constexpr uid_t kNone = static_cast<uid_t>(-1);  // every user is known
+  EXPECT_TRUE(psp_uid_trusted(0, 1000, kNone));
+  EXPECT_TRUE(psp_uid_trusted(1000, 1000, kNone));
+  EXPECT_TRUE(psp_uid_trusted(65534, 65534, kNone));
+  EXPECT_FALSE(psp_uid_trusted(1000, 0, kNone));
+  EXPECT_FALSE(psp_uid_trusted(65534, 1000, kNone));
+  EXPECT_FALSE(psp_uid_trusted(65534, 65534, 65534)) << "it may be anybody";
+  EXPECT_FALSE(psp_uid_trusted(0, 1000, 0)) << "as sysctl kernel.overflowuid=0 has it";
+  EXPECT_FALSE(psp_uid_trusted(kNone, 0, kNone)) << "not known";
+}
+
+// as runs `what` in a process of user `uid`, if wanted in a user namespace that knows no user, and
+// is its result; 99: there are no such namespaces here.
+int as(uid_t uid, bool unknown, const std::function<int()>& what) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setresuid(uid, uid, uid) != 0) ::_exit(98);
+    if (unknown && ::unshare(CLONE_NEWUSER) != 0) ::_exit(99);
+    ::_exit(what());
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Client, WhereUsersAreNotKnownNobodyIsTakenForTheCaller) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to run a daemon as another user";
+  const std::string name = unique_name();
+  UniqueFd listener;
+  // The one who listens is who SO_PEERCRED names.
+  ASSERT_EQ(::seteuid(4711), 0);
+  listener = listen_at(name);
+  ASSERT_EQ(::seteuid(0), 0);
+  ASSERT_TRUE(listener);
+  const auto refused = [&] {
+    if (::geteuid() != 65534) return 97;
+    const auto client = Client::connect_daemon(name);
+    return !client && client.error().sys_errno == EPERM &&
+                   client.error().message.find("may be anybody") != std::string::npos
+               ? 0
+               : 1;
+  };
+  const int result = as(4712, true, refused);
+  if (result == 99) GTEST_SKIP() << "needs user namespaces for users";
+  EXPECT_EQ(result, 0);
 }
 
 TEST(Client, NamesOfSocketsAreChecked) {

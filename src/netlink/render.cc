@@ -79,6 +79,7 @@ void put_info(Writer& writer, const DaemonInfo& info) {
   writer.put_string(SOFTPSP_INFO_VERSION, info.version);
   writer.put_string(SOFTPSP_INFO_CRYPTO_BACKEND, info.crypto_backend);
   writer.put_u32(SOFTPSP_INFO_PID, info.pid);
+  writer.put_uint(SOFTPSP_INFO_INSTANCE, info.instance);
 }
 
 void put_info_device(Writer& writer, const DaemonInfo::Device& device) {

@@ -94,7 +94,7 @@ class FakeDriver final : public device::Driver {
     if (refusal.sys_errno != 0) return std::unexpected(refusal);
     return proposed;
   }
-  device::Result<device::RxKey> rx_spi_alloc(Version version) override {
+  device::Result<device::RxKey> rx_spi_alloc(std::uint64_t, Version version) override {
     if (refusal.sys_errno != 0) return std::unexpected(refusal);
     device::RxKey key;
     key.spi = {next_spi++};
@@ -103,13 +103,13 @@ class FakeDriver final : public device::Driver {
       key.key.data()[i] = static_cast<std::uint8_t>(i);
     return key;
   }
-  device::Result<std::uint32_t> tx_key_add(Version, Spi spi,
+  device::Result<std::uint32_t> tx_key_add(std::uint64_t, Version, Spi spi,
                                            std::span<const std::uint8_t> key) override {
     tx_spi = spi.value;
     tx_key.assign(key.begin(), key.end());
     return 1;
   }
-  void tx_key_del(std::uint32_t) override {}
+  void tx_key_del(std::uint64_t, std::uint32_t) override {}
   device::Result<device::DriverStats> get_stats() override {
     if (refusal.sys_errno != 0) return std::unexpected(refusal);
     return stats;

@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <psp/netlink/trusted_peer.h>
+
 namespace psp::netlink {
 namespace {
 
@@ -81,14 +83,12 @@ ClientResult<Transport> Transport::open_daemon(const std::string& socket) {
   set_timeouts(fd.get());
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address->first), address->second) != 0)
     return client_error(errno == ECONNREFUSED ? ENOENT : errno, no_daemon_text(socket, errno));
-  ucred peer = {};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
-    return client_error(errno, "cannot see who runs pspd at " + socket);
-  if (!trusted_peer(peer.uid, ::geteuid()))
-    return client_error(EPERM, "the program at " + socket + " runs as user " +
-                                   std::to_string(peer.uid) +
-                                   ": only a pspd of root or of the caller is trusted with keys");
+  uid_t peer = 0;
+  if (!psp_peer_trusted(fd.get(), &peer))
+    return client_error(EPERM,
+                        "the program at " + socket + " runs as user " + std::to_string(peer) +
+                            (peer == psp_stranger_uid() ? ", which here may be anybody" : "") +
+                            ": only a pspd of root or of the caller is trusted with keys");
   return Transport(std::move(fd), false);
 }
 

@@ -55,7 +55,4 @@ std::unexpected<ClientError> client_error(int sys_errno, std::string text);
 // notifications_lost is ENOBUFS: whatever was lost must be asked for.
 std::unexpected<ClientError> notifications_lost();
 
-// trusted_peer: a daemon that gets keys must run as root or as the caller.
-constexpr bool trusted_peer(uid_t peer, uid_t self) { return peer == 0 || peer == self; }
-
 }  // namespace psp::netlink

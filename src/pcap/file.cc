@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <psp/pcap/file.hh>
 
@@ -31,10 +32,27 @@ ssize_t read_again(int fd, void* to, std::size_t size) {
   return got;
 }
 
+// keep_secret makes a file that was there before ours alone, and empty.
+std::expected<void, std::string> keep_secret(int fd, const std::string& path) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return failed(path, "look at");
+  if (!S_ISREG(status.st_mode)) return {};
+  if (status.st_uid != ::geteuid())
+    return std::unexpected(
+        fmt::format("{}: belongs to user {}, who could read it", path, status.st_uid));
+  if (::fchmod(fd, 0600) != 0) return failed(path, "keep others from reading");
+  if (::ftruncate(fd, 0) != 0) return failed(path, "write");
+  return {};
+}
+
 }  // namespace
 
-Reader::Reader(UniqueFd fd, std::string path, std::uint64_t size)
-    : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+void Reader::CloseStream::operator()(gzFile_s* stream) const {
+  ::gzclose_r(stream);  // what it could still say was asked for by fill
+}
+
+Reader::Reader(UniqueFd fd, Stream stream, std::string path, std::uint64_t size)
+    : fd_(std::move(fd)), stream_(std::move(stream)), path_(std::move(path)), size_(size) {}
 
 std::expected<Reader, std::string> Reader::open(const std::string& path) {
   const std::string shown = is_standard(path) ? "standard input" : path;
@@ -46,17 +64,32 @@ std::expected<Reader, std::string> Reader::open(const std::string& path) {
     return std::unexpected(fmt::format("{}: this is a directory", shown));
   const bool regular = S_ISREG(status.st_mode);
   if (regular) ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
-  return Reader(std::move(fd), shown, regular ? static_cast<std::uint64_t>(status.st_size) : 0);
+  UniqueFd own(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!own) return failed(shown, "open");
+  Stream stream(::gzdopen(own.get(), "rb"));
+  if (!stream) return std::unexpected(fmt::format("{}: out of memory", shown));
+  static_cast<void>(own.release());  // zlib's now
+  const bool plain = regular && ::gzdirect(stream.get()) == 1;
+  return Reader(std::move(fd), std::move(stream), shown,
+                plain ? static_cast<std::uint64_t>(status.st_size) : 0);
 }
 
-// fill reads until the buffer has a batch, or the file ends.
+// fill reads until the buffer has a batch, or the file ends. A file that is not compressed zlib
+// hands through, in large pieces without a copy.
 std::expected<void, std::string> Reader::fill(Buffer& octets) {
   const std::size_t wanted = octets.size() + kBatch;
   while (octets.size() < wanted) {
     const std::size_t room = wanted - octets.size();
-    const ssize_t got = read_again(fd_.get(), octets.room(room), room);
-    if (got < 0) return failed(path_, "read");
-    if (got == 0) {
+    const int got = ::gzread(stream_.get(), octets.room(room), static_cast<unsigned>(room));
+    if (got <= 0) {
+      int error = Z_OK;
+      ::gzerror(stream_.get(), &error);
+      if (error == Z_ERRNO) return failed(path_, "read");
+      // What was read before is good: the damage is told behind it.
+      if (error == Z_BUF_ERROR)
+        damaged_ = "the file ends inside its compressed data";
+      else if (got < 0)
+        damaged_ = "its compressed data is damaged";
       at_end_ = true;
       break;
     }
@@ -91,12 +124,12 @@ std::expected<Writer, std::string> Writer::open(const std::string& path, int inp
   if (input >= 0 && ::fstat(input, &in) == 0 && ::stat(path.c_str(), &out) == 0 &&
       in.st_dev == out.st_dev && in.st_ino == out.st_ino && S_ISREG(in.st_mode))
     return std::unexpected(fmt::format("{}: this is the file to be read", path));
-  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, secret ? 0600 : 0666));
+  // A link in a directory of others could lead a secret anywhere.
+  UniqueFd fd(secret ? ::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600)
+                     : ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (!fd) return failed(path, "write");
-  // Also a file that was there before.
-  if (secret && ::fstat(fd.get(), &out) == 0 && S_ISREG(out.st_mode) &&
-      ::fchmod(fd.get(), 0600) != 0)
-    return failed(path, "keep others from reading");
+  if (secret)
+    if (const auto kept = keep_secret(fd.get(), path); !kept) return std::unexpected(kept.error());
   return Writer(std::move(fd), path);
 }
 

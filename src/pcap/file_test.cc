@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+#include <zlib.h>
 
 #include <psp/pcap/file.hh>
 
@@ -67,6 +69,69 @@ TEST_F(FileTest, ReadsAFileOfManyBatches) {
   EXPECT_EQ(reader->damaged(), "");
 }
 
+// gzip is what the program of that name makes of octets.
+Octets gzip(const Octets& octets) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  Octets out(deflateBound(&stream, octets.size()));
+  stream.next_in = const_cast<Bytef*>(octets.data());
+  stream.avail_in = static_cast<uInt>(octets.size());
+  stream.next_out = out.data();
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+// packets_in counts those of a file, to its end.
+std::size_t packets_in(Reader& reader) {
+  Batch batch;
+  std::size_t packets = 0;
+  while (reader.next(batch).value_or(false))
+    for (const Record& record : batch.records) packets += record.kind == Record::Kind::kPacket;
+  return packets;
+}
+
+TEST_F(FileTest, ReadsWhatGzipCompressed) {
+  FileMaker maker;
+  maker.pcap_header();
+  for (std::size_t i = 0; i < 3000; ++i) maker.pcap_packet(octets_of(i));
+  const Octets& whole = maker.made;
+  auto reader = Reader::open(write(gzip(whole)));
+  ASSERT_TRUE(reader) << reader.error();
+  EXPECT_EQ(reader->size(), 0u) << "not known before";
+  EXPECT_EQ(packets_in(*reader), 3000u);
+  EXPECT_EQ(reader->damaged(), "");
+  // As `cat a.gz b.gz` makes it: a capture in two pieces.
+  const auto middle = whole.begin() + 99'999;
+  Octets both = gzip({whole.begin(), middle});
+  const Octets second = gzip({middle, whole.end()});
+  both.insert(both.end(), second.begin(), second.end());
+  auto joined = Reader::open(write(both));
+  EXPECT_EQ(packets_in(*joined), 3000u);
+  EXPECT_EQ(joined->damaged(), "");
+}
+
+TEST_F(FileTest, TellsOfDamageInWhatGzipCompressedBehindWhatIsGood) {
+  FileMaker maker;
+  maker.pcap_header();
+  for (std::size_t i = 0; i < 100; ++i) maker.pcap_packet(octets_of(1000, std::uint8_t(i)));
+  const Octets good = gzip(maker.made);
+  const Octets cut(good.begin(), good.end() - 9);
+  auto reader = Reader::open(write(cut));
+  EXPECT_GE(packets_in(*reader), 99u);
+  EXPECT_THAT(reader->damaged(), HasSubstr("ends inside its compressed data"));
+  Octets wrong = good;
+  wrong[wrong.size() - 8] ^= 1;  // its checksum
+  auto other = Reader::open(write(wrong));
+  packets_in(*other);
+  EXPECT_THAT(other->damaged(), HasSubstr("compressed data is damaged"));
+  auto none = Reader::open(write({0x1f, 0x8b, 8, 0}));
+  EXPECT_EQ(packets_in(*none), 0u);
+  EXPECT_THAT(none->damaged(), HasSubstr("ends inside its compressed data"));
+}
+
 TEST_F(FileTest, SaysWhatIsWrongWithAFile) {
   EXPECT_THAT(Reader::open(directory_ / "none").error(), HasSubstr("No such file"));
   EXPECT_THAT(Reader::open(directory_).error(), HasSubstr("directory"));
@@ -84,6 +149,19 @@ TEST_F(FileTest, DoesNotWriteOverWhatItReads) {
   const auto reader = Reader::open(path);
   EXPECT_THAT(Writer::open(path, reader->fd()).error(), HasSubstr("to be read"));
   EXPECT_EQ(std::filesystem::file_size(path), 24u);
+}
+
+TEST_F(FileTest, ASecretGoesIntoNoFileThatOthersNamedOrOwn) {
+  const std::string path = write(octets_of(50)), link = directory_ / "link";
+  std::filesystem::create_symlink(path, link);
+  EXPECT_FALSE(Writer::open(link, -1, true));
+  EXPECT_EQ(std::filesystem::file_size(path), 50u);
+  auto writer = Writer::open(path, -1, true);
+  ASSERT_TRUE(writer) << writer.error();
+  EXPECT_EQ(std::filesystem::file_size(path), 0u);
+  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+  if (::chown(path.c_str(), 65534, 65534) != 0) return;  // not root: no other owner to be had
+  EXPECT_THAT(Writer::open(path, -1, true).error(), HasSubstr("belongs to user 65534"));
 }
 
 TEST_F(FileTest, ReportsAFullDisk) {

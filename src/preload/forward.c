@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <psp/netlink/trusted_peer.h>
 #include <psp/netlink/uapi.h>
 
 #include "next.h"
@@ -65,12 +66,10 @@ static int reach(int* error) {
   do {
     result = syscall(SYS_connect, fd, &address, address_size);
   } while (result != 0 && errno == EINTR);
-  struct ucred peer = {0};
-  socklen_t size = sizeof peer;
+  uid_t peer;
   if (result != 0) {
     if (errno == EAGAIN) *error = ETIMEDOUT;
-  } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-             (peer.uid == 0 || peer.uid == geteuid())) {
+  } else if (psp_peer_trusted(fd, &peer)) {
     *error = 0;
     return fd;
   }

@@ -10,8 +10,10 @@
  *   setsockopt                                       membership in the groups of `psp`
  *   connect                                          to the kernel: would lock pspd out
  *
- * A call on any other descriptor costs a look at the first octets that it writes, or at the length
- * and the address that it got. Where the kernel has the family, lookups go to it, and so all else.
+ * A call on any other descriptor costs one getsockopt at most: nothing that a program points to is
+ * looked at before it is known that the descriptor is ours to care for, and then by psp_copy_in, so
+ * that a bad pointer stays the kernel's to refuse. Where the kernel has the family, lookups go to
+ * it, and so all else.
  *
  * Threading: any thread, signal handlers, after fork and vfork: no state but what is atomic, no
  * locks, no memory from malloc. Never a point of cancellation where libc's function is none.
@@ -26,13 +28,18 @@
 #include <psp/netlink/uapi.h>
 
 #include "forward.h"
+#include "memory.h"
 #include "message.h"
 #include "next.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-enum { kOnStack = 4096, kMessagesMax = 1024 /* UIO_MAXIOV: the most that recvmmsg takes */ };
+enum {
+  kOnStack = 4096,
+  kMessagesMax = 1024,   /* UIO_MAXIOV: the most of anything that one call takes */
+  kBatchMax = 256 * 1024 /* no netlink socket takes more at once */
+};
 
 /*
  * <sys/socket.h> declares sendto, recvfrom and connect with transparent unions for C, which no
@@ -58,8 +65,7 @@ static bool is_generic(int fd) {
 
 static bool is_kernel_address(const void* name, socklen_t size) {
   struct sockaddr_nl address;
-  if (size < sizeof address) return false;
-  memcpy(&address, name, sizeof address);
+  if (size < sizeof address || !psp_copy_in(&address, name, sizeof address)) return false;
   return address.nl_family == AF_NETLINK && address.nl_pid == 0 && address.nl_groups == 0;
 }
 
@@ -136,75 +142,60 @@ static ssize_t send_batch(const struct batch* batch, size_t size) {
 }
 
 /*
- * take sends `parts` if they are ours to look at. False: they are not, and nothing has happened.
+ * take sends `parts` of a NETLINK_GENERIC socket if there is a message in them that is not for the
+ * kernel alone. False: there is none, or not all is there, and nothing has happened.
  */
 static bool take(int fd, const struct iovec* parts, size_t count, int flags,
                  const struct msghdr* original, ssize_t* result) {
   const void* name = original != NULL ? original->msg_name : NULL;
   const socklen_t name_size = original != NULL ? original->msg_namelen : 0;
-  if ((flags & MSG_OOB) != 0 || !is_generic(fd)) return false;
   const int saved = errno;
-  const bool to_kernel = goes_to_kernel(fd, name_size != 0 ? name : NULL, name_size);
-  errno = saved;
-  if (!to_kernel) return false;
-  struct batch batch = {fd, flags, original, NULL};
   size_t size = 0;
-  for (size_t i = 0; i < count; i++) size += parts[i].iov_len;
-  if (count == 1) {
-    batch.octets = parts[0].iov_base;
-    *result = send_batch(&batch, size);
-    return true;
-  }
+  const bool may = (flags & MSG_OOB) == 0 && count <= kMessagesMax &&
+                   goes_to_kernel(fd, name_size != 0 ? name : NULL, name_size) &&
+                   psp_vector_size(parts, count, kBatchMax, &size) && size >= NLMSG_HDRLEN;
+  errno = saved;
+  if (!may) return false;
   _Alignas(struct nlmsghdr) unsigned char room[kOnStack];
   unsigned char* joined = room;
   if (size > sizeof room) {
     joined = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (joined == MAP_FAILED) return false;
   }
-  size_t at = 0;
-  for (size_t i = 0; i < count; i++) {
-    if (parts[i].iov_len != 0) memcpy(joined + at, parts[i].iov_base, parts[i].iov_len);
-    at += parts[i].iov_len;
+  const bool ours = psp_gather(joined, size, parts, count) && psp_has_ours(joined, size);
+  if (ours) {
+    const struct batch batch = {fd, flags, original, joined};
+    *result = send_batch(&batch, size);
   }
-  batch.octets = joined;
-  *result = send_batch(&batch, size);
   explicit_bzero(joined, size); /* may hold a key */
   if (joined != room) munmap(joined, size);
-  return true;
+  return ours;
 }
 
 static bool take_flat(int fd, const void* octets, size_t size, int flags, const void* name,
                       socklen_t name_size, ssize_t* result) {
+  if (size < NLMSG_HDRLEN || !is_generic(fd)) return false;
   const struct iovec part = {(void*)(uintptr_t)octets, size};
   const struct msghdr original = {.msg_name = (void*)(uintptr_t)name, .msg_namelen = name_size};
   return take(fd, &part, 1, flags, &original, result);
 }
 
-static bool vector_is_ours(const struct iovec* parts, size_t count) {
-  return parts != NULL && count != 0 && count <= 1024 && psp_vector_has_ours(parts, count);
-}
-
 EXPORT ssize_t write(int fd, const void* octets, size_t size) {
   ssize_t result;
-  if (UNLIKELY(size >= NLMSG_HDRLEN && octets != NULL && psp_has_ours(octets, size)) &&
-      take_flat(fd, octets, size, 0, NULL, 0, &result))
-    return result;
+  if (UNLIKELY(take_flat(fd, octets, size, 0, NULL, 0, &result))) return result;
   return psp_next()->write(fd, octets, size);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec* parts, int count) {
   ssize_t result;
-  if (UNLIKELY(count > 0 && vector_is_ours(parts, (size_t)count)) &&
-      take(fd, parts, (size_t)count, 0, NULL, &result))
+  if (UNLIKELY(count > 0 && is_generic(fd)) && take(fd, parts, (size_t)count, 0, NULL, &result))
     return result;
   return psp_next()->writev(fd, parts, count);
 }
 
 EXPORT ssize_t send(int fd, const void* octets, size_t size, int flags) {
   ssize_t result;
-  if (UNLIKELY(size >= NLMSG_HDRLEN && octets != NULL && psp_has_ours(octets, size)) &&
-      take_flat(fd, octets, size, flags, NULL, 0, &result))
-    return result;
+  if (UNLIKELY(take_flat(fd, octets, size, flags, NULL, 0, &result))) return result;
   return psp_next()->send(fd, octets, size, flags);
 }
 
@@ -213,30 +204,27 @@ EXPORT ssize_t own_sendto(int fd, const void* octets, size_t size, int flags,
 ssize_t own_sendto(int fd, const void* octets, size_t size, int flags, const struct sockaddr* name,
                    socklen_t name_size) {
   ssize_t result;
-  if (UNLIKELY(size >= NLMSG_HDRLEN && octets != NULL && psp_has_ours(octets, size)) &&
-      take_flat(fd, octets, size, flags, name, name_size, &result))
-    return result;
+  if (UNLIKELY(take_flat(fd, octets, size, flags, name, name_size, &result))) return result;
   return psp_next()->sendto(fd, octets, size, flags, name, name_size);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr* message, int flags) {
   ssize_t result;
-  if (UNLIKELY(message != NULL && vector_is_ours(message->msg_iov, message->msg_iovlen)) &&
-      take(fd, message->msg_iov, message->msg_iovlen, flags, message, &result))
+  struct msghdr copy;
+  if (UNLIKELY(is_generic(fd)) && psp_copy_in(&copy, message, sizeof copy) &&
+      take(fd, copy.msg_iov, copy.msg_iovlen, flags, &copy, &result))
     return result;
   return psp_next()->sendmsg(fd, message, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags) {
-  bool ours = false;
-  for (unsigned i = 0; messages != NULL && i < count && !ours; i++)
-    ours = vector_is_ours(messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen);
-  if (!UNLIKELY(ours) || !is_generic(fd)) return psp_next()->sendmmsg(fd, messages, count, flags);
+  if (!UNLIKELY(is_generic(fd))) return psp_next()->sendmmsg(fd, messages, count, flags);
+  if (count > kMessagesMax) count = kMessagesMax;
   unsigned done = 0;
   for (; done < count; done++) {
     const ssize_t sent = sendmsg(fd, &messages[done].msg_hdr, flags);
-    if (sent < 0) break;
-    messages[done].msg_len = (unsigned)sent;
+    const unsigned length = (unsigned)sent;
+    if (sent < 0 || !psp_copy_out(&messages[done].msg_len, &length, sizeof length)) break;
   }
   return done == 0 && count != 0 ? -1 : (int)done;
 }
@@ -250,8 +238,9 @@ EXPORT int sendmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags)
 static bool lost_some(int fd, const void* octets, size_t room, ssize_t got, int flags,
                       bool* again) {
   *again = false;
-  if (got != (ssize_t)NLMSG_HDRLEN || room < NLMSG_HDRLEN ||
-      !psp_is_overrun(octets, NLMSG_HDRLEN) || !is_generic(fd))
+  /* The descriptor first: TCP can be told to throw octets away, and then fills nothing in. */
+  if (got != (ssize_t)NLMSG_HDRLEN || room < NLMSG_HDRLEN || !is_generic(fd) ||
+      !psp_is_overrun(octets, NLMSG_HDRLEN))
     return false;
   if ((flags & MSG_PEEK) != 0) {
     char sign[NLMSG_HDRLEN];
@@ -319,7 +308,9 @@ EXPORT ssize_t read(int fd, void* octets, size_t size) {
 EXPORT ssize_t readv(int fd, const struct iovec* parts, int count) {
   for (bool again;;) {
     const ssize_t got = psp_next()->readv(fd, parts, count);
-    if (got <= 0 || !UNLIKELY(lost_some(fd, parts->iov_base, parts->iov_len, got, 0, &again)))
+    struct iovec first;
+    if (got <= 0 || !UNLIKELY(is_generic(fd)) || !psp_copy_in(&first, parts, sizeof first) ||
+        !lost_some(fd, first.iov_base, first.iov_len, got, 0, &again))
       return got;
     if (!again) return -1;
   }
@@ -329,12 +320,14 @@ EXPORT ssize_t own_recvfrom(int fd, void* octets, size_t size, int flags, struct
                             socklen_t* name_size) __asm__("recvfrom");
 ssize_t own_recvfrom(int fd, void* octets, size_t size, int flags, struct sockaddr* name,
                      socklen_t* name_size) {
-  const socklen_t room = name != NULL && name_size != NULL ? *name_size : 0;
+  socklen_t room = 0;
+  const bool named = name != NULL && name_size != NULL && is_generic(fd) &&
+                     psp_copy_in(&room, name_size, sizeof room);
   for (bool again;;) {
     const ssize_t got = psp_next()->recvfrom(fd, octets, size, flags, name, name_size);
     if (UNLIKELY(lost_some(fd, octets, size, got, flags, &again))) {
       if (!again) return -1;
-      if (name_size != NULL) *name_size = room;
+      if (named) *name_size = room;
       continue;
     }
     if (got >= 0 && room >= sizeof(struct sockaddr_nl)) (void)as_kernel(fd, name, *name_size);
@@ -343,12 +336,15 @@ ssize_t own_recvfrom(int fd, void* octets, size_t size, int flags, struct sockad
 }
 
 EXPORT ssize_t recvmsg(int fd, struct msghdr* message, int flags) {
-  const struct msghdr room = message != NULL ? *message : (struct msghdr){0};
+  struct msghdr room;
+  struct iovec first = {0};
+  if (!UNLIKELY(is_generic(fd)) || !psp_copy_in(&room, message, sizeof room) ||
+      (room.msg_iovlen != 0 && !psp_copy_in(&first, room.msg_iov, sizeof first)))
+    return psp_next()->recvmsg(fd, message, flags);
   for (bool again;;) {
     const ssize_t got = psp_next()->recvmsg(fd, message, flags);
-    if (got < 0 || message == NULL) return got;
-    if (room.msg_iovlen != 0 && UNLIKELY(lost_some(fd, room.msg_iov->iov_base,
-                                                   room.msg_iov->iov_len, got, flags, &again))) {
+    if (got < 0) return got;
+    if (UNLIKELY(lost_some(fd, first.iov_base, first.iov_len, got, flags, &again))) {
       if (!again) return -1;
       *message = room;
       continue;
@@ -361,10 +357,10 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr* message, int flags) {
 EXPORT int recvmmsg(int fd, struct mmsghdr* messages, unsigned count, int flags,
                     struct timespec* timeout) {
   socklen_t rooms[kMessagesMax];
-  if (messages == NULL || !is_generic(fd))
-    return psp_next()->recvmmsg(fd, messages, count, flags, timeout);
+  if (!UNLIKELY(is_generic(fd))) return psp_next()->recvmmsg(fd, messages, count, flags, timeout);
   if (count > kMessagesMax) count = kMessagesMax;
-  for (unsigned i = 0; i < count; i++) rooms[i] = messages[i].msg_hdr.msg_namelen;
+  for (unsigned i = 0; i < count; i++)
+    if (!psp_copy_in(&rooms[i], &messages[i].msg_hdr.msg_namelen, sizeof rooms[i])) rooms[i] = 0;
   const int got = psp_next()->recvmmsg(fd, messages, count, flags, timeout);
   for (int i = 0; i < got; i++)
     message_as_kernel(fd, &messages[i].msg_hdr, rooms[i], (ssize_t)messages[i].msg_len);
@@ -405,11 +401,11 @@ EXPORT ssize_t __recvfrom_chk(int fd, void* octets, size_t size, size_t room, in
 /* --- the rest --------------------------------------------------------------------------- */
 
 EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t size) {
-  if (UNLIKELY(level == SOL_NETLINK) && value != NULL && size >= sizeof(uint32_t) &&
-      (option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP)) {
-    uint32_t group;
-    memcpy(&group, value, sizeof group);
-    if ((group == SOFTPSP_ID_GROUP_MGMT || group == SOFTPSP_ID_GROUP_USE) && is_generic(fd)) {
+  if (UNLIKELY(level == SOL_NETLINK) && size >= sizeof(uint32_t) &&
+      (option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP) && is_generic(fd)) {
+    uint32_t group = 0;
+    if (psp_copy_in(&group, value, sizeof group) &&
+        (group == SOFTPSP_ID_GROUP_MGMT || group == SOFTPSP_ID_GROUP_USE)) {
       const int error = psp_forward(
           fd, option == NETLINK_ADD_MEMBERSHIP ? SOFTPSP_FORWARD_JOIN : SOFTPSP_FORWARD_LEAVE,
           &group, sizeof group, -1);
@@ -430,9 +426,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
  */
 EXPORT int own_connect(int fd, const struct sockaddr* name, socklen_t size) __asm__("connect");
 int own_connect(int fd, const struct sockaddr* name, socklen_t size) {
-  if (name != NULL && size >= sizeof(struct sockaddr_nl) &&
-      UNLIKELY(name->sa_family == AF_NETLINK) && is_kernel_address(name, size) && is_generic(fd) &&
-      !psp_kernel_has_family()) {
+  if (UNLIKELY(is_generic(fd)) && is_kernel_address(name, size) && !psp_kernel_has_family()) {
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
     give_port(fd);
     return psp_next()->connect(fd, &nobody, sizeof nobody);

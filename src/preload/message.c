@@ -7,8 +7,6 @@
 
 #include <psp/netlink/uapi.h>
 
-enum { kBatchMax = 256 * 1024 }; /* no netlink socket takes more at once */
-
 struct attributes {
   const unsigned char* at;
   size_t left;
@@ -81,7 +79,6 @@ size_t psp_next_message(const void* octets, size_t size, enum psp_route* route) 
 
 bool psp_has_ours(const void* octets, size_t size) {
   const unsigned char* at = octets;
-  if (size > kBatchMax) return false;
   for (size_t step; size != 0; at += step, size -= step) {
     enum psp_route route;
     step = psp_next_message(at, size, &route);
@@ -89,21 +86,6 @@ bool psp_has_ours(const void* octets, size_t size) {
     if (route != PSP_ROUTE_KERNEL) return true;
   }
   return false;
-}
-
-bool psp_vector_has_ours(const struct iovec* parts, size_t count) {
-  size_t total = 0;
-  uint32_t length = 0;
-  for (size_t i = 0; i < count; i++) {
-    const unsigned char* from = parts[i].iov_base;
-    for (size_t j = 0; total + j < sizeof length && j < parts[i].iov_len; j++)
-      ((unsigned char*)&length)[total + j] = from[j];
-    total += parts[i].iov_len;
-    if (total > kBatchMax) return false;
-  }
-  if (count == 1) return psp_has_ours(parts[0].iov_base, total);
-  /* Only the first length is looked at: ordinary data in pieces rarely passes. */
-  return length >= NLMSG_HDRLEN && length <= total;
 }
 
 int psp_sock_fd(const void* octets, size_t size) {

@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 enum psp_route {
   PSP_ROUTE_KERNEL,
@@ -25,14 +24,8 @@ enum psp_route {
  */
 size_t psp_next_message(const void* octets, size_t size, enum psp_route* route);
 
-/*
- * psp_has_ours is true if any message in `size` octets is not for the kernel alone. Octets that are
- * no netlink messages cost a few compares.
- */
+/* psp_has_ours is true if any message in `size` octets is not for the kernel alone. */
 bool psp_has_ours(const void* octets, size_t size);
-
-/* psp_vector_has_ours is the same for octets in pieces: true if it is worth joining them. */
-bool psp_vector_has_ours(const struct iovec* parts, size_t count);
 
 /* psp_sock_fd finds the descriptor that rx-assoc or tx-assoc names; -1 if there is none. */
 int psp_sock_fd(const void* octets, size_t size);

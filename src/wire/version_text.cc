@@ -28,4 +28,23 @@ std::expected<VersionSet, std::string_view> parse_versions(std::string_view list
   return versions;
 }
 
+std::expected<VersionSet, std::string_view> parse_versions_to_use(std::string_view list) {
+  if (list != "all") return parse_versions(list);
+  VersionSet versions;
+  for (std::uint32_t number = 0; number < kVersions; number++)
+    if (encrypts(*to_version(number))) versions.bits |= 1u << number;
+  return versions;
+}
+
+std::string readable(VersionSet versions) {
+  std::string names;
+  for (std::uint32_t number = 0; number < kVersions; number++) {
+    const Version version = *to_version(number);
+    if ((versions.bits >> number & 1) == 0 || encrypts(version)) continue;
+    if (!names.empty()) names += ", ";
+    names += name(version);
+  }
+  return names;
+}
+
 }  // namespace psp

@@ -19,5 +19,16 @@ TEST(ParseVersions, NamesTheWordThatIsNoVersion) {
     EXPECT_FALSE(parse_versions(text)) << text;
 }
 
+TEST(ParseVersionsToUse, TakesGmacByNameOnly) {
+  EXPECT_EQ(parse_versions_to_use("all"), VersionSet{0b0011});
+  EXPECT_EQ(parse_versions_to_use("0,3"), VersionSet{0b1001});
+  EXPECT_FALSE(parse_versions_to_use("rot13"));
+}
+
+TEST(Readable, NamesWhatDoesNotEncrypt) {
+  EXPECT_EQ(readable(VersionSet{0b0011}), "");
+  EXPECT_EQ(readable(VersionSet{0b1110}), "hdr0-aes-gmac-128, hdr0-aes-gmac-256");
+}
+
 }  // namespace
 }  // namespace psp

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl capture beside real secured connections: what is in the file, who gets keys and which, and
-// that psp-pcap and Wireshark can read it all.
+// that psp-pcap and Wireshark can read it all; and what tcpdump makes of them.
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -200,6 +200,48 @@ TEST_F(Captures, KeysOpenWhatWasCaptured) {
   EXPECT_EQ(mode_of(path("eth0.pcapng")), 0600u);
   const std::string log = content(path("keys"));
   for (const KeyInfo& key : keys) EXPECT_NE(log.find(hex(key)), std::string::npos);
+}
+
+TEST_F(Captures, OfTcpdumpHoldJoinedDatagramsThatAreTakenApart) {
+  const std::string tcpdump = "/usr/bin/tcpdump";
+  if (::access(tcpdump.c_str(), X_OK) != 0) GTEST_SKIP() << "needs tcpdump";
+  const auto program = begin(with_keys());  // for the keys
+  Program dump(lab_->ns(From::kA), tcpdump,
+               {"-Z", "root", "-U", "-i", "eth0", "-w", path("td.pcap"), "udp", "port", "1000"},
+               path("td.said"));
+  ASSERT_TRUE(eventually(
+      [&] { return content(path("td.said")).find("listening on") != std::string::npos; }));
+  const Octets sent = random_octets(kMuch);
+  {
+    const Connection connection = lab_->connect(Kind::kIpv4);
+    secure(*lab_, connection);
+    exchange(connection, sent, random_octets(kMuch));
+  }
+  const auto check = [&] {
+    return psp_pcap(fmt::format("check --json --key-log {} -r {} >{}", path("keys"),
+                                path("td.pcap"), path("td.json")));
+  };
+  ASSERT_TRUE(eventually([&] {  // tcpdump gets packets when the kernel hands over a block
+    if (check() != 0) return false;
+    const Json now = Json::parse(content(path("td.json")));
+    return now["flows"].size() == 2 && now["flows"][0]["octets"] > kMuch;
+  })) << content(path("log"))
+      << content(path("td.json"));
+  EXPECT_EQ(dump.interrupt(), 0);
+  EXPECT_EQ(program->interrupt(), 0) << content(said());
+  EXPECT_EQ(check(), 0) << content(path("log"));
+  const Json report = Json::parse(content(path("td.json")));
+  EXPECT_GE(report["joined"], 1) << "else this shows nothing";
+  EXPECT_GT(report["psp"], report["packets"]);
+  for (const Json& flow : report["flows"]) {
+    EXPECT_GE(flow["icv-good"], 1);
+    EXPECT_EQ(flow["icv-wrong"], 0);
+  }
+  ASSERT_EQ(psp_pcap(fmt::format("decrypt --key-log {} -r {} -w {}", path("keys"), path("td.pcap"),
+                                 path("clear.pcap"))),
+            0)
+      << content(path("log"));
+  EXPECT_NE(content(path("clear.pcap")).find(text_of(sent).substr(0, 500)), std::string::npos);
 }
 
 TEST_F(Captures, AreOpenedByWireshark) {

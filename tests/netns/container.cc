@@ -3,12 +3,18 @@
 
 #include <arpa/inet.h>
 #include <csignal>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <fstream>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdexcept>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,18 +66,35 @@ std::uint32_t ifindex_of(const Netns& netns, const std::string& name) {
   return ::if_nametoindex(name.c_str());
 }
 
-Container::Container(Lab& lab, Link link) : lab_(lab) {
-  netns_.emplace();
-  {
-    const InNetns inside(*netns_);
-    process_ = ::fork();
-    if (process_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::close_range(3, ~0u, 0);  // what the test holds is not the container's
-      for (;;) ::pause();
-    }
-  }
+Container::Container(Lab& lab, Link link, Owner owner) : lab_(lab) {
+  live(owner);
   wire(link);
+}
+
+// live starts the process of the container, in a network namespace of its own.
+void Container::live(Owner owner) {
+  std::optional<InNetns> inside;
+  if (owner == Owner::kHost) inside.emplace(netns_.emplace());
+  int ready[2];
+  if (::pipe2(ready, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
+  const UniqueFd out(ready[0]);
+  UniqueFd in(ready[1]);
+  process_ = ::fork();
+  if (process_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (owner == Owner::kItself && ::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) ::_exit(1);
+    ::close_range(3, ~0u, 0);  // what the test holds is not the container's
+    for (;;) ::pause();
+  }
+  in.reset();
+  char nothing;
+  if (::read(out.get(), &nothing, 1) != 0) throw std::runtime_error("read");
+  if (owner == Owner::kHost) return;
+  const std::string proc = fmt::format("/proc/{}/", process_);
+  for (const char* map : {"uid_map", "gid_map"})
+    if (!(std::ofstream(proc + map) << "0 100000 65536" << std::flush))
+      throw std::runtime_error("no user namespace");
+  netns_.emplace(UniqueFd(::open((proc + "ns/net").c_str(), O_RDONLY | O_CLOEXEC)));
 }
 
 bool Container::has_netkit() {
@@ -98,6 +121,32 @@ void Container::wire(Link link) {
   ifindex_ = ifindex_of(*netns_, "eth0");
   const std::string shown = host.sh("ip -j link show vc0"), key = "\"link_netnsid\":";
   nsid_ = std::stoi(shown.substr(shown.find(key) + key.size()));
+}
+
+UniqueFd Container::packet_socket(const std::string& netdev) {
+  const UniqueFd user(::open(fmt::format("/proc/{}/ns/user", process_).c_str(), O_RDONLY));
+  // It shares the table of descriptors: what it opens as root of the container is here.
+  const auto pid =
+      static_cast<pid_t>(::syscall(SYS_clone, CLONE_FILES | SIGCHLD, nullptr, nullptr, nullptr, 0));
+  if (pid == 0) {
+    const bool root = ::setns(user.get(), CLONE_NEWUSER) == 0 &&
+                      ::setns(netns_->fd(), CLONE_NEWNET) == 0 && ::setresgid(0, 0, 0) == 0 &&
+                      ::setresuid(0, 0, 0) == 0;
+    ::_exit(root ? ::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK, htons(ETH_P_ALL)) : -1);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  constexpr int kNone = 255;
+  UniqueFd fd(WIFEXITED(status) && WEXITSTATUS(status) != kNone ? WEXITSTATUS(status) : -1);
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(ETH_P_ALL);
+  address.sll_ifindex = static_cast<int>(ifindex_of(*netns_, netdev));
+  const int on = 1;
+  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      ::setsockopt(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof on) != 0)
+    throw std::runtime_error("no packet socket on " + netdev);
+  return fd;
 }
 
 Container::~Container() { kill(); }

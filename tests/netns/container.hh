@@ -19,12 +19,16 @@ class Container {
  public:
   enum class Link { kVeth, kNetkitL2, kNetkitL3 };
 
-  explicit Container(Lab& lab, Link link = Link::kVeth);
+  // kItself: root inside is nobody outside, as with user namespaces.
+  enum class Owner { kHost, kItself };
+
+  explicit Container(Lab& lab, Link link = Link::kVeth, Owner owner = Owner::kHost);
   ~Container();  // as kill
   Container(const Container&) = delete;
   Container& operator=(const Container&) = delete;
 
   Netns& ns() { return *netns_; }
+  pid_t pid() const { return process_; }
   std::uint32_t ifindex() const { return ifindex_; }  // of its eth0
   std::int32_t nsid() const { return nsid_; }         // its number at host A
 
@@ -42,10 +46,15 @@ class Container {
   // secure is as that of a connection between the hosts.
   Secured secure(const Connection& connection);
 
+  // packet_socket is one of its root's (AF_PACKET), on a netdev of the container. What it sends
+  // goes past every filter (PACKET_QDISC_BYPASS).
+  UniqueFd packet_socket(const std::string& netdev);
+
   // kill ends its process and all that the test holds of the namespace.
   void kill();
 
  private:
+  void live(Owner owner);
   void wire(Link link);
   Lab& lab_;
   std::optional<Netns> netns_;

@@ -199,6 +199,23 @@ TEST_P(Containers, EndWithTheirLastProcess) {
   EXPECT_EQ(lab_->stop(From::kA), 0);
 }
 
+TEST_P(Containers, CountForTheDeviceAlsoWhenTheyHaveGone) {
+  const std::size_t before = descriptors();
+  ASSERT_TRUE(box_->associate());
+  Connection connection = secured();
+  expect_carried(connection);
+  const StatsInfo stats = lab_->stats(From::kA);
+  EXPECT_GT(stats.rx_packets, 0u);
+  connection.a.reset();
+  box_->kill();
+  EXPECT_TRUE(pspd_let_go(before));
+  const StatsInfo after = lab_->stats(From::kA);
+  EXPECT_GE(after.rx_packets, stats.rx_packets);
+  EXPECT_GE(after.rx_bytes, stats.rx_bytes);
+  EXPECT_GE(after.tx_packets, stats.tx_packets);
+  EXPECT_GE(after.tx_bytes, stats.tx_bytes);
+}
+
 TEST_P(Containers, KeepTheirNamespaceWhileASocketIsThere) {
   const std::size_t before = descriptors();
   ASSERT_TRUE(box_->associate());

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdexcept>
@@ -21,6 +22,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
+
+#include "hooks.hh"
 
 namespace psp::lab {
 namespace {
@@ -37,13 +40,22 @@ bool can_unshare() {
   return can;
 }
 
+int bpf(int command, bpf_attr& attributes) {
+  return static_cast<int>(::syscall(SYS_bpf, command, &attributes, sizeof attributes));
+}
+
+UniqueFd map_by_id(unsigned id) {
+  bpf_attr attributes{};
+  attributes.map_id = id;
+  return UniqueFd(bpf(BPF_MAP_GET_FD_BY_ID, attributes));
+}
+
 bool has_bpf() {
   bpf_attr attr{};
   attr.map_type = BPF_MAP_TYPE_ARRAY;
   attr.key_size = attr.value_size = 4;
   attr.max_entries = 1;
-  return static_cast<bool>(
-      UniqueFd(static_cast<int>(::syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof attr))));
+  return static_cast<bool>(UniqueFd(bpf(BPF_MAP_CREATE, attr)));
 }
 
 std::optional<std::string> find_missing() {
@@ -81,6 +93,15 @@ Netns::Netns() {
     if (::unshare(CLONE_NEWNET) == 0) fd_ = this_netns();
   }).join();
   if (!fd_) throw failure("unshare(CLONE_NEWNET)");
+  calm();
+}
+
+Netns::Netns(UniqueFd fd) : fd_(std::move(fd)) {
+  if (!fd_) throw failure("no network namespace");
+  calm();
+}
+
+void Netns::calm() const {
   for (const char* where : {"all", "default"}) {
     write_sysctl(*this, fmt::format("net/ipv4/conf/{}/rp_filter", where), "0");
     write_sysctl(*this, fmt::format("net/ipv6/conf/{}/accept_dad", where), "0");
@@ -124,13 +145,17 @@ void write_sysctl(const Netns& netns, const std::string& path, const std::string
   EXPECT_TRUE(file.good()) << path;
 }
 
+std::string pspd_path() {
+  const char* other = std::getenv("PSPD");
+  return other != nullptr ? other : PSP_PSPD_PATH;
+}
+
 Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw failure("pipe");
   out_.reset(ends[0]);
   const UniqueFd in(ends[1]);
-  const char* other = std::getenv("PSPD");
-  std::vector<std::string> words = {other != nullptr ? other : PSP_PSPD_PATH};
+  std::vector<std::string> words = {pspd_path()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -209,14 +234,50 @@ std::vector<unsigned> programs_of(pid_t pid) {
 }
 
 bool program_exists(unsigned id) {
-  bpf_attr attr{};
-  attr.prog_id = id;
-  return static_cast<bool>(
-      UniqueFd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attr, sizeof attr))));
+  bpf_attr attributes{};
+  attributes.prog_id = id;
+  return static_cast<bool>(UniqueFd(bpf(BPF_PROG_GET_FD_BY_ID, attributes)));
 }
 
 bool any_exists(const std::vector<unsigned>& programs) {
   return std::ranges::any_of(programs, program_exists);
+}
+
+bool map_exists(unsigned id) { return static_cast<bool>(map_by_id(id)); }
+
+std::set<unsigned> maps_of(pid_t pid) {
+  std::set<unsigned> maps;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(fmt::format("/proc/{}/fdinfo", pid))) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with("map_id:"))
+        maps.insert(static_cast<unsigned>(std::stoul(line.substr(7))));
+  }
+  return maps;
+}
+
+std::map<std::string, std::size_t> entries_of(pid_t pid) {
+  std::map<std::string, std::size_t> counts;
+  for (const unsigned id : maps_of(pid)) {
+    const UniqueFd map = map_by_id(id);
+    bpf_map_info info{};
+    bpf_attr ask{};
+    ask.info.bpf_fd = static_cast<std::uint32_t>(map.get());
+    ask.info.info_len = sizeof info;
+    ask.info.info = reinterpret_cast<std::uint64_t>(&info);
+    if (!map || bpf(BPF_OBJ_GET_INFO_BY_FD, ask) != 0 || info.type != BPF_MAP_TYPE_HASH) continue;
+    std::vector<std::uint8_t> key(info.key_size), next(info.key_size);
+    bpf_attr step{};
+    step.map_fd = static_cast<std::uint32_t>(map.get());
+    step.next_key = reinterpret_cast<std::uint64_t>(next.data());
+    std::size_t& count = counts[info.name];
+    for (; bpf(BPF_MAP_GET_NEXT_KEY, step) == 0; count++) {
+      key = next;
+      step.key = reinterpret_cast<std::uint64_t>(key.data());
+    }
+  }
+  return counts;
 }
 
 std::size_t descriptors_of(pid_t pid) {
@@ -233,6 +294,14 @@ bool feature(const Netns& netns, const std::string& device, const std::string& n
 
 void set_feature(const Netns& netns, const std::string& device, const std::string& name, bool on) {
   netns.sh(fmt::format("ethtool -K {} {} {}", device, name, on ? "on" : "off"));
+}
+
+bool take_program_off(const Netns& netns, const std::string& netdev, bool egress) {
+  const InNetns inside(netns);
+  const std::array<datapath::OurPlace, 1> place = {
+      {{egress ? datapath::Side::kEgress : datapath::Side::kIngress,
+        egress ? "psp_egress" : "psp_ingress"}}};
+  return datapath::take_off(::if_nametoindex(netdev.c_str()), place, false).has_value();
 }
 
 }  // namespace psp::lab

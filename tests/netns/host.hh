@@ -8,7 +8,9 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -30,6 +32,7 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
 class Netns {
  public:
   Netns();
+  explicit Netns(UniqueFd fd);  // one that is there already
   int fd() const { return fd_.get(); }
 
   // sh runs a shell command inside and returns what it prints; a failure fails the test.
@@ -38,6 +41,7 @@ class Netns {
   bool try_sh(const std::string& command) const;
 
  private:
+  void calm() const;
   UniqueFd fd_;
 };
 
@@ -52,6 +56,10 @@ class InNetns {
  private:
   UniqueFd before_;
 };
+
+// take_program_off takes pspd's program off one side of a netdev, at all hooks, as only root of the
+// host can.
+bool take_program_off(const Netns& netns, const std::string& netdev, bool egress);
 
 // write_sysctl writes a file of /proc/sys as the namespace has it.
 void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);
@@ -90,6 +98,15 @@ std::vector<unsigned> programs_of(pid_t pid);
 bool program_exists(unsigned id);
 bool any_exists(const std::vector<unsigned>& programs);
 std::size_t descriptors_of(pid_t pid);
+
+// maps_of are the BPF maps that a process holds; entries_of counts the keys of its hash maps, by
+// the name of the maps.
+std::set<unsigned> maps_of(pid_t pid);
+bool map_exists(unsigned id);
+std::map<std::string, std::size_t> entries_of(pid_t pid);
+
+// pspd_path is the program that Pspd starts.
+std::string pspd_path();
 
 // feature and set_feature are ethtool(8)'s, by its names.
 bool feature(const Netns& netns, const std::string& device, const std::string& name);

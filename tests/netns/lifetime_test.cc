@@ -20,7 +20,6 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <iostream>
-#include <linux/bpf.h>
 #include <map>
 #include <netinet/in.h>
 #include <poll.h>
@@ -29,7 +28,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,7 +97,7 @@ Address address_of(From side, int family) {
 // Hosts are two namespaces with a veth between them and a pspd in each.
 class Hosts {
  public:
-  Hosts() {
+  explicit Hosts(std::vector<std::string> more = {}) : more_(std::move(more)) {
     a_.sh(fmt::format("ip link add eth0 type veth peer name eth0 netns /proc/{}/fd/{}", ::getpid(),
                       b_.fd()));
     for (const From side : {From::kA, From::kB}) {
@@ -127,7 +125,9 @@ class Hosts {
   void start(From side) {
     ::setenv("LD_PRELOAD", PSP_SKIP_TIME_PATH, 1);
     ::setenv("PSP_TEST_CLOCK", ahead_.path().c_str(), 1);
-    daemon(side).emplace(ns(side), std::vector<std::string>{"--dev", "eth0", "--enable", "all"});
+    std::vector<std::string> arguments = {"--dev", "eth0", "--enable", "all"};
+    arguments.insert(arguments.end(), more_.begin(), more_.end());
+    daemon(side).emplace(ns(side), arguments);
     ::unsetenv("LD_PRELOAD");
     ::unsetenv("PSP_TEST_CLOCK");
     ASSERT_TRUE(daemon(side)->wait_ready()) << daemon(side)->log();
@@ -143,6 +143,7 @@ class Hosts {
 
  private:
   std::optional<Pspd>& daemon(From side) { return side == From::kA ? a_pspd_ : b_pspd_; }
+  const std::vector<std::string> more_;
   Shared<std::atomic<int>> ahead_;
   Netns a_, b_;
   std::optional<Pspd> a_pspd_, b_pspd_;
@@ -363,55 +364,6 @@ unsigned environment(const char* name, unsigned otherwise) {
   return text != nullptr ? static_cast<unsigned>(std::stoul(text)) : otherwise;
 }
 
-int bpf(int command, bpf_attr& attributes) {
-  return static_cast<int>(::syscall(SYS_bpf, command, &attributes, sizeof attributes));
-}
-
-UniqueFd map_by_id(unsigned id) {
-  bpf_attr attributes{};
-  attributes.map_id = id;
-  return UniqueFd(bpf(BPF_MAP_GET_FD_BY_ID, attributes));
-}
-
-bool map_exists(unsigned id) { return static_cast<bool>(map_by_id(id)); }
-
-// maps_of are the BPF maps that a process holds.
-std::set<unsigned> maps_of(pid_t pid) {
-  std::set<unsigned> maps;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(fmt::format("/proc/{}/fdinfo", pid))) {
-    std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);)
-      if (line.starts_with("map_id:"))
-        maps.insert(static_cast<unsigned>(std::stoul(line.substr(7))));
-  }
-  return maps;
-}
-
-// entries_of counts the keys of the hash maps of a process, by the name of the maps.
-std::map<std::string, std::size_t> entries_of(pid_t pid) {
-  std::map<std::string, std::size_t> counts;
-  for (const unsigned id : maps_of(pid)) {
-    const UniqueFd map = map_by_id(id);
-    bpf_map_info info{};
-    bpf_attr ask{};
-    ask.info.bpf_fd = static_cast<std::uint32_t>(map.get());
-    ask.info.info_len = sizeof info;
-    ask.info.info = reinterpret_cast<std::uint64_t>(&info);
-    if (!map || bpf(BPF_OBJ_GET_INFO_BY_FD, ask) != 0 || info.type != BPF_MAP_TYPE_HASH) continue;
-    Octets key(info.key_size), next(info.key_size);
-    bpf_attr step{};
-    step.map_fd = static_cast<std::uint32_t>(map.get());
-    step.next_key = reinterpret_cast<std::uint64_t>(next.data());
-    std::size_t& count = counts[info.name];
-    for (; bpf(BPF_MAP_GET_NEXT_KEY, step) == 0; count++) {
-      key = next;
-      step.key = reinterpret_cast<std::uint64_t>(key.data());
-    }
-  }
-  return counts;
-}
-
 // number_after is the number behind `label` in a text file, 0 if there is none.
 std::size_t number_after(const std::string& text, const std::string& label) {
   const std::size_t at = text.find(label);
@@ -592,6 +544,114 @@ TEST_F(Lifetime, RoundAfterRoundOfConnectionsNeedsNoMoreMemory) {
     EXPECT_LE(now, after_two[side] + 256) << "kB; after two rounds " << after_two[side];
   }
 }
+
+// Limits: of the maps that pspd keeps of secured sockets, which anybody can have.
+class Limits : public testing::TestWithParam<int> {
+ protected:
+  static constexpr std::size_t kMost = 1024;
+
+  void SetUp() override {
+    PSP_NEEDS_LAB();
+    hosts_.emplace(std::vector<std::string>{"--max-connections", std::to_string(kMost)});
+    const InNetns inside(hosts_->ns(From::kB));
+    listener_.reset(::socket(GetParam(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    Address any = address_of(From::kB, GetParam());
+    ASSERT_EQ(::bind(listener_.get(), any.get(), any.length), 0);
+    ASSERT_EQ(::listen(listener_.get(), 64), 0);
+    client_.emplace(hosts_->client(From::kA));
+  }
+  struct Ends {
+    UniqueFd a, b;
+  };
+  Ends connect() {
+    Address peer;
+    ::getsockname(listener_.get(), peer.get(), &peer.length);
+    Ends ends;
+    const InNetns inside(hosts_->ns(From::kA));
+    ends.a.reset(::socket(GetParam(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::connect(ends.a.get(), peer.get(), peer.length), 0) << std::strerror(errno);
+    ends.b.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    return ends;
+  }
+  ClientResult<void> secure(const Ends& ends) {
+    const auto rx = client_->rx_assoc(ends.a.get(), Version::kAesGcm128);
+    if (!rx) return std::unexpected(rx.error());
+    return client_->tx_assoc(ends.a.get(), Version::kAesGcm128, rx->rx);
+  }
+  std::map<std::string, std::size_t> entries() { return entries_of(hosts_->pspd(From::kA).pid()); }
+  void expect_entries(std::size_t number) {
+    for (const char* map : {"psp_departed", "psp_by_tx_spi", "psp_noted"})
+      EXPECT_EQ(entries()[map], number) << map;
+  }
+
+  std::optional<Hosts> hosts_;
+  UniqueFd listener_;
+  std::optional<Client> client_;
+  const KeyInfo key_ = random_key(Version::kAesGcm128);
+};
+
+TEST_P(Limits, ASocketThatReconnectsAgainAndAgainTakesOneEntry) {
+  Ends ends = connect();
+  ASSERT_TRUE(secure(ends));
+  expect_entries(1);
+  Address peer = address_of(From::kB, GetParam());
+  ::fcntl(ends.a.get(), F_SETFL, O_NONBLOCK);
+  unsigned begun = 0;
+  for (std::uint16_t port = 1; port <= 5000; port++) {
+    const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+    ASSERT_EQ(::connect(ends.a.get(), &nobody, sizeof nobody), 0);
+    reinterpret_cast<sockaddr_in&>(peer.name).sin_port = htons(port);  // where IPv6 has it too
+    begun += ::connect(ends.a.get(), peer.get(), peer.length) != 0 && errno == EINPROGRESS;
+  }
+  EXPECT_EQ(begun, 5000u);
+  expect_entries(1);
+  ends = {};
+  const auto gone = [&] {
+    hosts_->skip(kAfterTimeWait);
+    return entries()["psp_noted"] == 0;
+  };
+  EXPECT_TRUE(eventually(gone, 20s));
+  expect_entries(0);
+}
+
+TEST_P(Limits, TheSocketThatIsOneTooManyGoesOnInClearAndHasItsTurnLater) {
+  std::vector<Ends> secured;
+  while (secured.size() < kMost) {
+    secured.push_back(connect());
+    const auto done = secure(secured.back());
+    ASSERT_TRUE(done) << secured.size() << ": " << done.error().message;
+  }
+  const Ends one_more = connect();
+  for (int attempt = 0; attempt < 2; attempt++) {
+    const auto rx = client_->rx_assoc(one_more.a.get(), Version::kAesGcm128);
+    EXPECT_EQ(rx.has_value(), attempt == 0);
+    const auto refused = client_->tx_assoc(one_more.a.get(), Version::kAesGcm128, key_);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().sys_errno, ENOSPC);
+    EXPECT_NE(refused.error().message.find("Too many secured sockets"), std::string::npos)
+        << refused.error().message;
+    expect_entries(kMost);
+    const Octets text = octets_of("in clear, there and back");
+    send_all(one_more.a.get(), text);
+    EXPECT_EQ(receive(one_more.b.get(), text.size()), text);
+    send_all(one_more.b.get(), text);
+    EXPECT_EQ(receive(one_more.a.get(), text.size()), text);
+  }
+  // B has no keys: what it can read came in clear.
+  for (const Ends& ends : secured) send_all(ends.a.get(), octets_of("sealed"));
+  for (const Ends& ends : secured) EXPECT_EQ(pending(ends.b.get()), Octets());
+  secured.clear();
+  const auto has_its_turn = [&] {
+    hosts_->skip(kAfterTimeWait);
+    return client_->tx_assoc(one_more.a.get(), Version::kAesGcm128, key_).has_value();
+  };
+  EXPECT_TRUE(eventually(has_its_turn, 30s));
+  send_all(one_more.a.get(), octets_of("sealed"));
+  EXPECT_EQ(receive(one_more.b.get(), 1, 300ms), Octets());
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Limits, testing::Values(AF_INET, AF_INET6),
+                         [](const auto& one) { return one.param == AF_INET ? "Ipv4" : "Ipv6"; });
 
 }  // namespace
 }  // namespace psp::lab

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -557,6 +558,74 @@ static void ordinary(void) {
   CHECK(write(-1, &r, sizeof r) < 0 && errno == EBADF);
 }
 
+/* Prints what a call says, by the name of its error. */
+static void tell(const char* call, int which, long result) {
+  printf("%s %d: %ld %s\n", call, which, result, result < 0 ? strerrorname_np(errno) : "");
+}
+
+/*
+ * Calls with pointers to nowhere, on descriptors of each kind: what they say is compared with what
+ * they say without the library. `edge` has 16 octets that are there, and nothing behind.
+ */
+static void bad_pointers(void) {
+  unsigned char* pages =
+      mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(pages != MAP_FAILED && munmap(pages + 4096, 4096) == 0);
+  unsigned char* const edge = pages + 4096 - NLMSG_HDRLEN;
+  const struct nlmsghdr beyond = {.nlmsg_len = 64, .nlmsg_type = GENL_ID_CTRL};
+  memcpy(edge, &beyond, sizeof beyond);
+  unsigned char* volatile low = (unsigned char*)8; /* the compiler must not know */
+  int ends[2], tcp[2];
+  CHECK(pipe2(ends, O_NONBLOCK) == 0);
+  connect_pair(tcp);
+  const int fds[] = {open_genl(), socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), ends[1], tcp[0], -1};
+  struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+  socklen_t name_size = sizeof kernel;
+  for (int i = 0; i < 5; i++) {
+    const int fd = fds[i];
+    void* const bad[] = {NULL, low, edge, pages + 4096};
+    for (int j = 0; j < 4; j++) {
+      const int n = i * 10 + j;
+      struct iovec parts[2] = {{edge, 4}, {bad[j], 64}};
+      struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+      struct msghdr nowhere = {.msg_iov = bad[j], .msg_iovlen = 2};
+      struct msghdr nobody = {
+          .msg_name = bad[j], .msg_namelen = 64, .msg_iov = parts, .msg_iovlen = 1};
+      struct mmsghdr many[1] = {{message, 0}};
+      tell("write", n, write(fd, bad[j], 64));
+      tell("writev", n, writev(fd, parts, 2));
+      tell("writev of none", n, writev(fd, bad[j], 2));
+      tell("send", n, send(fd, bad[j], 64, MSG_NOSIGNAL));
+      tell("sendto", n, sendto(fd, bad[j], 64, MSG_NOSIGNAL, (void*)&kernel, sizeof kernel));
+      tell("sendto nobody", n, sendto(fd, &kernel, 4, MSG_NOSIGNAL, bad[j], 64));
+      tell("sendmsg", n, sendmsg(fd, &message, MSG_NOSIGNAL));
+      tell("sendmsg of none", n, sendmsg(fd, &nowhere, MSG_NOSIGNAL));
+      tell("sendmsg to nobody", n, sendmsg(fd, &nobody, MSG_NOSIGNAL));
+      tell("sendmmsg", n, sendmmsg(fd, many, 1, MSG_NOSIGNAL));
+      tell("connect", n, connect(fd, bad[j], 64));
+      if (bad[j] == edge) continue; /* there the rest could succeed, and wait */
+      tell("no message", n, sendmsg(fd, bad[j], MSG_NOSIGNAL));
+      tell("no messages", n, sendmmsg(fd, bad[j], 2, MSG_NOSIGNAL));
+      tell("recv", n, recv(fd, bad[j], 64, MSG_DONTWAIT));
+      tell("recvfrom", n, recvfrom(fd, room, 64, MSG_DONTWAIT, (void*)&kernel, bad[j]));
+      tell("recvmsg", n, recvmsg(fd, bad[j], MSG_DONTWAIT));
+      tell("recvmsg of none", n, recvmsg(fd, &nowhere, MSG_DONTWAIT));
+      tell("recvmmsg", n, recvmmsg(fd, bad[j], 2, MSG_DONTWAIT, NULL));
+      if (i > 1) continue; /* for TCP it depends on whether a BPF program of the host looks first */
+      tell("setsockopt", n, setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, bad[j], 4));
+    }
+  }
+  /* Received octets with nowhere to go: a message waits on the first socket. */
+  ask_family(fds[0], 1, "nlctrl");
+  tell("recvfrom", 100, recvfrom(fds[0], room, sizeof room, MSG_PEEK, (void*)edge, (void*)low));
+  tell("read", 101, read(fds[0], (void*)low, 64));
+  ask_family(fds[0], 1, "nlctrl");
+  tell("readv", 102, readv(fds[0], (void*)low, 1));
+  CHECK(send(tcp[1], room, NLMSG_HDRLEN, 0) == NLMSG_HDRLEN);
+  tell("thrown away", 103, recv(tcp[0], (void*)low, NLMSG_HDRLEN, MSG_TRUNC));
+  tell("name", 104, name_size);
+}
+
 /* Nobody serves `psp`: what a kernel without it says. */
 static void absent(void) {
   const int fd = open_genl();
@@ -637,7 +706,7 @@ int main(int argc, char** argv) {
                {"control", control},     {"threads", threads},     {"forked", forked},
                {"closing", closing},     {"long_dump", long_dump}, {"ordinary", ordinary},
                {"absent", absent},       {"restart", restart},     {"kernel", kernel},
-               {"deaf", deaf},           {"unbound", unbound}};
+               {"deaf", deaf},           {"unbound", unbound},     {"bad_pointers", bad_pointers}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     if (strcmp(what, cases[i].name) == 0) {
       cases[i].run();

@@ -57,7 +57,9 @@ class AnySockets final : public device::SocketOps {
 // ModelDaemon runs from construction to destruction, in the namespace of the thread that makes it.
 class ModelDaemon {
  public:
-  explicit ModelDaemon(const std::string& address, std::uint32_t devices = 1) {
+  explicit ModelDaemon(const std::string& address, std::uint32_t devices = 1,
+                       netlink::Inspector* inspector = nullptr)
+      : server_(core_, inspector) {
     const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM, 0));
     std::uint64_t netns = 0;
     socklen_t length = sizeof netns;
@@ -99,7 +101,7 @@ class ModelDaemon {
   device::FakeDriver driver_;
   AnySockets sockets_;
   device::Core core_{sockets_};
-  netlink::Server server_{core_, nullptr};
+  netlink::Server server_;
   EventLoop loop_;
   std::unique_ptr<ControlSocket> control_;
   EventLoop::Source beat_;

@@ -121,6 +121,16 @@ INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
                                          "overrun_unheard", "unbound", "ordinary"),
                          [](const auto& parameter) { return std::string(parameter.param); });
 
+TEST_F(Preload, APointerToNowhereIsTheKernelsToRefuse) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  const Ended without = run({PSP_HANDWRITTEN, "bad_pointers"}, "");
+  const Ended with = run({PSP_HANDWRITTEN, "bad_pointers"});
+  EXPECT_EQ(without.status, 0);
+  EXPECT_EQ(with.status, 0);
+  EXPECT_NE(without.output.find("write 0: -1 EFAULT\n"), std::string::npos) << without.output;
+  EXPECT_EQ(with.output, without.output);
+}
+
 TEST_F(Preload, ContinuesADumpAsItIsRead) {
   ASSERT_NO_FATAL_FAILURE(start(2000));
   expect_ok({PSP_HANDWRITTEN, "long_dump"}, "2000 devices\nok\n");
@@ -155,6 +165,15 @@ TEST_F(Preload, BoundsWhatWaitsForProgramsThatNeverRead) {
 }
 
 TEST_F(Preload, HasTheKernelAnswerWhilePspdIsAway) { expect_ok({PSP_HANDWRITTEN, "absent"}); }
+
+TEST_F(Preload, TrustsNoPspdWhereUsersAreNotKnown) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  if (WEXITSTATUS(run({"unshare", "--user", "true"}, "").status) != 0)
+    GTEST_SKIP() << "needs user namespaces";
+  // There pspd's user, whoever it is, and the program's own have one and the same number.
+  expect_ok({"unshare", "--user", PSP_HANDWRITTEN, "absent"});
+  expect_ok({"unshare", "--user", "--map-root-user", PSP_HANDWRITTEN, "lookup"});
+}
 
 TEST_F(Preload, SurvivesARestartOfPspd) {
   ASSERT_NO_FATAL_FAILURE(start());

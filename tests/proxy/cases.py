@@ -343,6 +343,14 @@ class Peers(Case):
         self.client_side(credentials=["--peer-name", "db.example", *identity("mallory")])
         self.expect_refused(server, "peer-name", "mallory.example")
 
+    def test_a_version_that_does_not_encrypt_is_warned_of(self):
+        end = self.listen()
+        proxies = self.server_side("--psp-version", "2"), self.client_side("--psp-version", "2")
+        self.both_ends(end)
+        for proxy in proxies:
+            self.assertIn("hdr0-aes-gmac-128 would NOT encrypt", proxy.log)
+            self.assertTrue(proxy.says("psp hdr0-aes-gmac-128 does NOT encrypt: others can read the data"), proxy.log)
+
     def test_nobody_is_asked_without_credentials(self):
         end = self.listen()
         self.server_side(credentials=[])
@@ -398,6 +406,20 @@ class Limits(Case):
             end.close()
         self.assertTrue(eventually(lambda: client.stats()["active"] == 1))
         self.both_ends(server)
+
+    def test_silent_strangers_keep_nobody_out(self):
+        end = self.listen()
+        server = self.server_side("--half-open", "20:30:40", "--half-open-source", "10", "--max-connections", "10")
+        self.client_side()
+        with LAB.inside("a"):
+            strangers = [socket.create_connection((ADDRESS["b"], self.peer_port)) for _ in range(200)]
+        for stranger in strangers:
+            self.addCleanup(stranger.close)
+        self.assertTrue(eventually(lambda: server.stats()["refused"]["half-open"] >= 190), server.log)
+        for _ in range(5):  # from the same address, at the first try
+            self.both_ends(end)
+        self.assertTrue(server.says("too many connections that do not get through the handshake"), server.log)
+        self.assertLess(server.log.count("\n"), 20, "not a line for each")
 
     def test_nobody_answers(self):
         client = self.client_side()

@@ -44,7 +44,7 @@ TEST_F(PspCatLab, EachExchangeMovesAFileInBothDirections) {
   const std::string address = Lab::address(From::kB, Kind::kIpv4);
   for (const char* protocol : {"softpsp", "fizz-v0", "kernel-selftest"}) {
     const std::string options =
-        fmt::format("--protocol {} --version hdr0-aes-gcm-128 --no-progress", protocol);
+        fmt::format("--protocol {} --psp-version hdr0-aes-gcm-128 --no-progress", protocol);
     std::filesystem::remove(file("said"));
     lab_->ns(From::kB).sh(fmt::format("timeout 30 {} -l {} 7000 {} <{} >{} 2>{} &", PSP_CAT,
                                       address, options, file("back"), file("got-there"),

@@ -8,9 +8,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <strings.h>
 #include <utility>
+#include <vector>
 
 namespace psp::crypto {
 
@@ -65,6 +67,23 @@ class Secret {
   std::array<std::uint8_t, N> octets_{};
   std::size_t size_ = 0;
 };
+
+// WipedVector is for data that is nobody else's, of any size: its memory is wiped before it is
+// given back, also when it grows. What it no longer holds may stand in its capacity until then.
+template <typename T>
+struct WipingAllocator {
+  using value_type = T;
+  WipingAllocator() = default;
+  template <typename U>
+  explicit WipingAllocator(const WipingAllocator<U>&) {}
+  T* allocate(std::size_t count) { return std::allocator<T>().allocate(count); }
+  void deallocate(T* octets, std::size_t count) {
+    explicit_bzero(octets, count * sizeof(T));
+    std::allocator<T>().deallocate(octets, count);
+  }
+  friend bool operator==(const WipingAllocator&, const WipingAllocator&) { return true; }
+};
+using WipedVector = std::vector<std::uint8_t, WipingAllocator<std::uint8_t>>;
 
 using DeviceKey = Secret<32>;  // always 256 bit
 using SaKey = Secret<32>;      // 16 or 32 octets by version

@@ -35,20 +35,28 @@ struct SocketInfo {
   std::uint64_t netns = 0;          // cookie of the socket's network namespace
   std::uint32_t route_ifindex = 0;  // netdev of the socket's cached route, 0 if it has none
   bool established = false;         // TCP_ESTABLISHED at that moment; the attach calls look again
+  std::uint32_t uid = 0;            // whose socket it is, as the kernel itself numbers users
 };
 
 // Association is one secured socket (the kernel's psp_assoc). It holds no Rx key: that is derived.
 struct Association {
   std::uint64_t cookie = 0;
   std::uint16_t dev_id = 0;
-  NetdevKey netdev{};  // the device's that the socket's route led to at rx-assoc, else the one in
-                       // the socket's namespace, else the main one
+  NetdevKey netdev{};  // the device's that the socket's route led to at rx-assoc, else one in the
+                       // socket's namespace: the keys are those of that namespace
   Version version = Version::kAesGcm128;
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
   Spi rx_spi{};
   std::optional<Spi> tx_spi{};  // set once tx-assoc succeeded
   std::uint32_t tx_handle = 0;  // the driver's, valid with tx_spi
+  std::uint32_t uid = 0;        // whose socket it is: counts for the limit of that user
+};
+
+// Limits are how many associations there may be, those of sockets that have just gone among them.
+struct Limits {
+  std::size_t all = SIZE_MAX;
+  std::size_t of_a_user = SIZE_MAX;  // of one that is not root
 };
 
 // SocketOps is what the core does to sockets; the datapath implements it on real ones, tests on
@@ -185,6 +193,7 @@ class Core {
   // set_listener: null for none.
   void set_listener(Listener* listener);
 
+  void set_limits(Limits limits) { limits_ = limits; }
   void set_compat(Compat compat) { compat_ = compat; }
   Compat compat() const { return compat_; }
 
@@ -214,7 +223,9 @@ class Core {
   // driver's; the generation proposed to a driver that failed counts as used, as in the kernel.
   Result<const Device*> key_rotate(std::uint32_t id, Caller caller = {});
   // rx_assoc and tx_assoc check in the order of the kernel; the table is in docs/protocol.md. A
-  // refused rx_assoc may have used up an SPI.
+  // refused rx_assoc may have used up an SPI. Keys are those of the socket's namespace, and where
+  // the device has no netdev it has none: EOPNOTSUPP (kSockFd). At the limits rx_assoc says ENOSPC
+  // or EDQUOT (kSockFd), which the kernel does not.
   Result<RxAssocReply> rx_assoc(const AssocRequest& request, Caller caller = {});
   Result<void> tx_assoc(const AssocRequest& request, Caller caller = {});
   Result<DeviceStats> stats(std::uint32_t id, Caller caller = {});
@@ -264,8 +275,10 @@ class Core {
                                 std::optional<std::uint32_t> ifindex,
                                 std::optional<std::int32_t> nsid);
   void disassociate(Record& record, NetdevKey netdev);
+  static void tell_if_unused(const Record& record, std::uint64_t netns);
   bool fit(const SocketInfo& socket) const;
   Result<Target> find_target(const AssocRequest& request, Caller caller);
+  Result<void> check_limits(const SocketInfo& socket) const;
   Result<Version> check_version(const Record& record, const AssocRequest& request) const;
   Result<Association*> check_tx_socket(const Target& target, Version version);
   void drop_record_if_unused(Record& record);
@@ -274,6 +287,8 @@ class Core {
   NetdevOps* netdevs_;  // null: none
   Listener* listener_;  // never null
   Compat compat_ = Compat::kLinux72;
+  Limits limits_;
+  std::unordered_map<std::uint32_t, std::size_t> of_user_;  // associations by uid
   std::map<std::uint16_t, std::unique_ptr<Record>> records_;
   // Registered devices by their netdevs, main and associated.
   std::unordered_map<NetdevKey, Record*, NetdevHash> by_netdev_;

@@ -31,9 +31,13 @@ struct DriverStats {
   std::uint64_t rx_packets = 0, rx_bytes = 0, rx_auth_fail = 0, rx_error = 0, rx_bad = 0;
   std::uint64_t tx_packets = 0, tx_bytes = 0, tx_error = 0;
   friend bool operator==(const DriverStats&, const DriverStats&) = default;
+  DriverStats& operator+=(const DriverStats& other);
 };
 
-// Driver is one PSP device as seen by the core. Thread: the control thread only.
+// Driver is one PSP device as seen by the core. Keys belong to a network namespace, that of the
+// sockets that they are for, named by its cookie: what was handed out in one means nothing in
+// another. The core asks only for namespaces where the device has a netdev. Thread: the control
+// thread only.
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -45,14 +49,19 @@ class Driver {
   // `proposed` is the next generation; the driver returns the one it took (at most 0x7f).
   virtual Result<std::uint8_t> key_rotate(std::uint8_t proposed) = 0;
 
-  // rx_spi_alloc returns an SPI never handed out under the active device key, and its key.
-  // Errors: ENOSPC "SPI space exhausted".
-  virtual Result<RxKey> rx_spi_alloc(Version version) = 0;
+  // rx_spi_alloc returns an SPI never handed out in that namespace under the active device key,
+  // and its key. Errors: ENOSPC "SPI space exhausted".
+  virtual Result<RxKey> rx_spi_alloc(std::uint64_t netns, Version version) = 0;
 
-  // tx_key_add stores a Tx key and returns the driver's handle for it; tx_key_del forgets it.
-  virtual Result<std::uint32_t> tx_key_add(Version version, Spi spi,
+  // tx_key_add stores a Tx key and returns the driver's handle for it in that namespace; tx_key_del
+  // forgets it.
+  virtual Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                            std::span<const std::uint8_t> key) = 0;
-  virtual void tx_key_del(std::uint32_t handle) = 0;
+  virtual void tx_key_del(std::uint64_t netns, std::uint32_t handle) = 0;
+
+  // netns_unused tells that the device has neither netdev nor association in a namespace any more:
+  // the keys there can go.
+  virtual void netns_unused(std::uint64_t /*netns*/) {}
 
   virtual Result<DriverStats> get_stats() = 0;
 };

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -24,7 +25,7 @@ enum class PacketPath : std::uint8_t { kReceive, kTransmit };
 // LoggedPacket is an IP packet: received ones sealed, as they were on the wire; of one to be sent
 // only the headers, for it is in clear.
 struct LoggedPacket {
-  std::uint64_t number = 0;       // from 1, in the order of their coming
+  std::uint64_t number = 0;       // from 1, in the order of their coming to the device
   std::uint64_t nanoseconds = 0;  // since 1970
   PacketPath path = PacketPath::kReceive;
   std::optional<Drop> reason = {};  // nothing: sampled
@@ -39,6 +40,9 @@ class PacketLog {
   static constexpr std::size_t kHeaders = 128;  // of one to be sent
   static constexpr std::uint32_t kPerSecond = 64;
 
+  // Numbers are counted in `numbers`, which other logs may share; none: by itself.
+  explicit PacketLog(std::shared_ptr<std::atomic<std::uint64_t>> numbers = {});
+
   // offer takes a packet if there is room for it in this second. `head` and `rest` are what may be
   // kept of its `length` octets.
   void offer(std::uint64_t nanoseconds, PacketPath path, std::optional<Drop> reason,
@@ -51,7 +55,7 @@ class PacketLog {
   std::atomic<std::uint32_t> taken_{0};  // in that second
   mutable std::mutex mutex_;
   std::deque<LoggedPacket> packets_;
-  std::uint64_t number_ = 0;
+  std::shared_ptr<std::atomic<std::uint64_t>> numbers_;
 };
 
 }  // namespace psp::device

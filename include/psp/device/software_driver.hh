@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The software engine: a Driver whose hardware is the processor. One control object, any number of
-// worker engines that seal and open packets.
+// The software engine: PSP whose hardware is the processor. A SoftwareDriver is what a device is in
+// one network namespace: device keys, SPIs and Tx keys that no other namespace shares. One control
+// object, any number of worker engines that seal and open packets. SoftwareDevice (see there) is
+// the Driver of a whole device.
 //
 // Threading: SoftwareDriver belongs to the control thread. Each Engine belongs to one worker
 // thread. Between them: device keys as immutable snapshots behind an epoch counter, Tx keys in a
@@ -115,7 +117,7 @@ class Engine {
 // wall_clock is the time since 1970 in nanoseconds.
 std::uint64_t wall_clock();
 
-// SoftwareDriverOptions: what one software device is made of.
+// SoftwareDriverOptions: what a software driver is made of.
 struct SoftwareDriverOptions {
   const crypto::Backend* backend = nullptr;
   IvAllocator* ivs = nullptr;
@@ -126,20 +128,29 @@ struct SoftwareDriverOptions {
   std::size_t tx_cache_entries = 256;
   std::uint32_t first_spi = 1;                         // for tests
   std::function<std::uint64_t()> now_ns = wall_clock;  // of the packet log, since 1970
+  // Of the first device key.
+  unsigned phase = 0;
+  std::uint8_t generation = 0;
+  VersionSet enabled{};  // for reception
+  // packet_numbers counts what the packet log took; logs that share it have no number twice. None:
+  // one of its own.
+  std::shared_ptr<std::atomic<std::uint64_t>> packet_numbers{};
 };
 
-class SoftwareDriver final : public Driver {
+class SoftwareDriver {
  public:
   explicit SoftwareDriver(SoftwareDriverOptions options);
-  ~SoftwareDriver() override;
+  ~SoftwareDriver();
+  SoftwareDriver(const SoftwareDriver&) = delete;
+  SoftwareDriver& operator=(const SoftwareDriver&) = delete;
 
-  Result<void> set_config(const DeviceConfig& current, const DeviceConfig& next) override;
-  Result<std::uint8_t> key_rotate(std::uint8_t proposed) override;
-  Result<RxKey> rx_spi_alloc(Version version) override;
-  Result<std::uint32_t> tx_key_add(Version version, Spi spi,
-                                   std::span<const std::uint8_t> key) override;
-  void tx_key_del(std::uint32_t handle) override;
-  Result<DriverStats> get_stats() override;
+  // As those of Driver, in this one namespace.
+  void enable(VersionSet versions);
+  std::uint8_t key_rotate(std::uint8_t proposed);
+  Result<RxKey> rx_spi_alloc(Version version);
+  Result<std::uint32_t> tx_key_add(Version version, Spi spi, std::span<const std::uint8_t> key);
+  void tx_key_del(std::uint32_t handle);
+  DriverStats get_stats() const;
 
   // set_clear_boundary notes where the clear octets of a socket's stream end (see TxSession).
   void set_clear_boundary(std::uint32_t handle, std::uint32_t sequence);
@@ -154,7 +165,7 @@ class SoftwareDriver final : public Driver {
   std::optional<crypto::SaKey> tx_key_of(std::uint32_t handle,
                                          std::span<const std::uint8_t> datagram) const;
 
-  // drops returns how often each Drop happened in this device's engines, by number.
+  // drops returns how often each Drop happened in this driver's engines, by number.
   std::array<std::uint64_t, PSP_DROP_MAX> drops() const;
 
   // packets are those in the log, oldest first.

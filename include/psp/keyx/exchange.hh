@@ -6,7 +6,8 @@
 //            (the same choice on both sides; rx-assoc)
 //     both:  KEY     inside TLS   my SPI and key: the last octets that I send in clear TCP
 //            (nothing unread? tx-assoc)
-//     both:  START   under PSP    proof that this is the connection of that TLS session
+//     both:  START   under PSP    proof that this is the connection of that TLS session, between
+//                                 these addresses and ports
 //
 // or ERROR in place of KEY. Inside TLS each message stands behind a mark that only the two ends of
 // this TLS session can compute; whatever else comes is the application's and is kept for it. A man
@@ -61,6 +62,7 @@ class Exchange final : public Upgrade {
   using Mark = crypto::Secret<kMarkSize>;
 
   // Each does its part and says how to go on: kDone means "next stage".
+  Step run_stages();
   Step run_stage();
   Step begin();
   Step send_offer();
@@ -105,6 +107,7 @@ class Exchange final : public Upgrade {
   bool key_sent_ = false;
   unsigned tx_tries_ = 0;
   Offer own_, peer_;
+  Ends ends_;
   Version version_ = Version::kAesGcm256;
   KeyInfo tx_;
   Mark mark_own_, mark_peer_;

@@ -5,8 +5,9 @@
 //     magic "PSPX" | protocol version, 1 octet | type, 1 octet | length of the rest, 2 octets
 //     then fields: tag, 1 octet | length, 1 octet | value
 //
-// with numbers big-endian. A field may stand once. An unknown field is skipped if the top bit of
-// its tag is 0, and makes the message invalid if it is 1: that is how the protocol can grow.
+// with numbers big-endian. Version 2: START proves the addresses and ports, too. A field may stand
+// once. An unknown field is skipped if the top bit of its tag is 0, and makes the message invalid
+// if it is 1: that is how the protocol can grow.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@
 
 namespace psp::keyx {
 
-inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::uint8_t kProtocolVersion = 2;
 inline constexpr std::size_t kMessageHeader = 8;
 inline constexpr std::size_t kMessageMax = 512;  // octets, header included
 inline constexpr std::size_t kTextMax = 240;     // octets of a text field

@@ -4,6 +4,7 @@
 // model with faults in tests.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <expected>
 #include <memory>
@@ -24,6 +25,13 @@ struct Availability {
   std::string reason = {};  // one sentence with what to do, where `versions` is empty
 };
 
+// Ends are the two ends of a connection as they are on the wire, the same octets whoever writes
+// them: the address, 16 octets (IPv4 as ::ffff:a.b.c.d), and the port, big-endian.
+using End = std::array<std::uint8_t, 18>;
+struct Ends {
+  End local{}, remote{};
+};
+
 // OpsError is a refusal by the provider of PSP.
 struct OpsError {
   int sys_errno = 0;
@@ -35,6 +43,8 @@ class PspOps {
  public:
   virtual ~PspOps() = default;
 
+  // ends asks the socket.
+  virtual std::expected<Ends, OpsError> ends(int fd);
   // available says what can be received on the connected socket `fd`.
   virtual Availability available(int fd) = 0;
   virtual std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) = 0;

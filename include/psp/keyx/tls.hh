@@ -24,15 +24,48 @@ struct SslCtxDeleter {
 using SslPtr = std::unique_ptr<SSL, SslDeleter>;
 using SslCtxPtr = std::unique_ptr<SSL_CTX, SslCtxDeleter>;
 
+// BoundedReads is how often `ssl` (null: none) may read from its socket while this lives. OpenSSL
+// goes round inside a call for as long as records come that hold no data (KeyUpdates, tickets,
+// HelloRequests), and a peer can send those without end: every call that may read stands in one.
+// When the reads are used up OpenSSL says SSL_ERROR_WANT_READ, though the socket may have more.
+// The SSL keeps its BIO for reading meanwhile; its modes and callbacks are as before afterwards.
+class BoundedReads {
+ public:
+  explicit BoundedReads(SSL* ssl);
+  ~BoundedReads();
+  BoundedReads(const BoundedReads&) = delete;
+  BoundedReads& operator=(const BoundedReads&) = delete;
+  // used_up tells whether a read was refused.
+  bool used_up() const { return used_up_; }
+
+ private:
+  static constexpr unsigned kReads = 128;  // a record takes two: 1 MiB of full records
+  static long on_bio(BIO* bio, int what, const char* octets, std::size_t size, int argi, long argl,
+                     int result, std::size_t* processed);
+
+  BIO* bio_;
+  BIO_callback_fn_ex theirs_ = nullptr;
+  char* their_arg_ = nullptr;
+  unsigned left_ = kReads;
+  bool used_up_ = false;
+};
+
+// wipe_what_openssl_frees makes OpenSSL wipe all memory of this process that it gives back: of
+// itself it frees an SSL with the traffic secrets and the exporter secret in it, and with those
+// whoever has recorded the connection reads its KEY messages. For programs, at the beginning of
+// main; false: OpenSSL has memory already.
+bool wipe_what_openssl_frees();
+
 // TlsOptions says who we are and whom we believe. Exactly one of: first_use; psk_file;
 // certificates.
 struct TlsOptions {
   bool server = false;
   std::string cert_file = {};  // PEM chain; a server with certificates needs it
   std::string key_file = {};   // PEM
-  std::string ca_file = {};    // PEM; whom we believe: a client with certificates needs it
-  bool mutual = false;         // server: demand a certificate that ca_file vouches for
-  std::string psk_file = {};   // hex, base64 or at least 16 raw octets
+  // PEM; whom we believe: a client with certificates needs it, and a server that has it demands a
+  // certificate of every peer.
+  std::string ca_file = {};
+  std::string psk_file = {};  // hex, base64 or at least 16 raw octets
   // first_use makes a certificate that lives as long as the context and believes every peer. Such a
   // connection is encrypted, but NOT authenticated unless somebody compares the fingerprints.
   bool first_use = false;
@@ -52,13 +85,24 @@ struct TlsContext {
 // Errors: kUsage, with the file and what is wrong with it.
 std::expected<TlsContext, Error> make_context(const TlsOptions& options);
 
+// check_peer_name is an error text, the end of a sentence, unless `name` is the name of one host:
+// OpenSSL takes a leading dot for every name of a domain.
+std::expected<void, std::string> check_peer_name(const std::string& name);
+
+// certificate_names tells whether the subjectAltName of a certificate has exactly `name`, a host
+// name or an address. Wild cards do not count, nor does the subject.
+bool certificate_names(X509* certificate, const std::string& name);
+
 // make_connection puts TLS on the connected socket `fd`, which stays the caller's. A client with
-// certificates will accept only one for `peer_name` (a host name or an address).
+// certificates will accept only one whose subjectAltName has `peer_name` (a host name or an
+// address). As RFC 9525 has it, "*" there stands for one whole label, the leftmost, and the subject
+// for nothing.
 std::expected<SslPtr, Error> make_connection(const TlsContext& context, int fd,
                                              const std::string& peer_name);
 
-// handshake goes on with the handshake: kDone, kWantRead or kWantWrite.
-// Errors: kAuthentication, kPeerClosed, kIo, kProtocol.
+// handshake goes on with the handshake: kDone, kWantRead or kWantWrite. However much the peer
+// sends, it comes back: with kWantRead, though the socket may be readable still. Errors:
+// kAuthentication, kPeerClosed, kIo, kProtocol.
 std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl);
 
 // peer_fingerprint is the SHA-256 of the peer's certificate as "AB:CD:...", empty if it sent none.

@@ -12,8 +12,8 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include <psp/crypto/secret.hh>
 #include <psp/keyx/ops.hh>
 #include <psp/wire/types.hh>
 
@@ -114,12 +114,18 @@ class Upgrade {
  protected:
   Upgrade() = default;
   void keep_early(std::span<const std::uint8_t> octets);
+  // keep_urgent_inline (SO_OOBINLINE) comes before our KEY: a clear segment that somebody puts in
+  // on the way can move TCP's urgent pointer, also to an octet of the PSP stream, and recv() would
+  // leave that octet out. It stays so, except on TLS: urgent_as_before.
+  std::optional<Error> keep_urgent_inline(int fd);
+  void urgent_as_before(int fd);
 
   Outcome outcome_;
   Error error_;
 
  private:
-  std::vector<std::uint8_t> early_;
+  bool urgent_changed_ = false;
+  crypto::WipedVector early_;  // what was read is zero
   std::size_t early_read_ = 0;
 };
 
@@ -144,7 +150,9 @@ std::unique_ptr<Upgrade> make_clear_upgrade(int fd, PspOps& ops, const Policy& p
 bool announce(SSL_CTX* ctx);
 
 enum class Announced { kNotAsked, kNo, kYes };
-// announced tells, after the handshake, whether the peer did.
+// announced tells, after the handshake, whether both ends did: kNo also where a server-name
+// callback has changed the context for one that does not announce, and in an SSL cleared for
+// another handshake.
 Announced announced(const SSL* ssl);
 
 }  // namespace psp::keyx

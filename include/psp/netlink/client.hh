@@ -115,13 +115,16 @@ struct DaemonInfo {
   std::string version;  // of pspd
   std::string crypto_backend;
   std::uint32_t pid = 0;
+  // Another number for each start of pspd, which a pid is not: in a container it is always 1. 0: it
+  // does not say.
+  std::uint64_t instance = 0;
   struct Device {
     std::uint32_t id = 0;
     std::string ifname;
     std::string tap;
     std::uint32_t mtu = 0;
     std::uint32_t generation = 0;
-    std::uint64_t spi_remaining = 0;
+    std::uint64_t spi_remaining = 0;  // in the namespace that has the fewest
     std::vector<std::pair<std::string, std::uint64_t>> drops;  // by reason, nonzero ones
   };
   std::vector<Device> devices;

@@ -129,6 +129,7 @@ enum softpsp_info {
   SOFTPSP_INFO_GENERATION = 8,     /* u32 */
   SOFTPSP_INFO_SPI_REMAINING = 9,  /* uint */
   SOFTPSP_INFO_DROP = 10,          /* nest of softpsp_drop, repeated */
+  SOFTPSP_INFO_INSTANCE = 11,      /* uint, random at each start of the daemon; do only */
 };
 
 enum softpsp_drop {

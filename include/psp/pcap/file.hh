@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Files and pipes: whole records in, octets out. Plain read() and write() rather than mmap(), which
-// would end the program when a file is cut while it is read.
+// Files and pipes: whole records in, octets out. A file that gzip compressed is read as what is in
+// it. Plain read() and write() rather than mmap(), which would end the program when a file is cut
+// while it is read.
 #pragma once
 
 #include <cstdint>
 #include <expected>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <psp/base/unique_fd.hh>
 #include <psp/pcap/record.hh>
+
+struct gzFile_s;  // zlib's
 
 namespace psp::pcap {
 
@@ -32,21 +36,27 @@ class Reader {
   std::expected<bool, std::string> next(Batch& batch);
 
   // damaged is why the rest of the file could not be read as records; empty if it could.
-  const std::string& damaged() const { return splitter_.damaged(); }
-  // size is that of the file in octets, 0 if it is not known (a pipe).
+  const std::string& damaged() const { return damaged_.empty() ? splitter_.damaged() : damaged_; }
+  // size is that of the file in octets, 0 if it is not known (a pipe, a compressed file).
   std::uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
   int fd() const { return fd_.get(); }
 
  private:
-  Reader(UniqueFd fd, std::string path, std::uint64_t size);
+  struct CloseStream {
+    void operator()(gzFile_s* stream) const;
+  };
+  using Stream = std::unique_ptr<gzFile_s, CloseStream>;
+  Reader(UniqueFd fd, Stream stream, std::string path, std::uint64_t size);
   std::expected<void, std::string> fill(Buffer& octets);
 
   UniqueFd fd_;
+  Stream stream_;  // reads fd_, inflates what gzip made
   std::string path_;
   std::uint64_t size_;
   bool at_end_ = false;
-  Buffer left_;  // the beginning of a record
+  std::string damaged_;  // what gzip made
+  Buffer left_;          // the beginning of a record
   Splitter splitter_;
 };
 

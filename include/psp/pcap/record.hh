@@ -27,7 +27,11 @@ inline constexpr std::size_t kMaxInterfaces = 65536;
 // Link types (https://www.tcpdump.org/linktypes.html) that are understood here.
 inline constexpr std::uint32_t kLinkNull = 0;
 inline constexpr std::uint32_t kLinkEthernet = 1;
+// Raw IP as it is in files, and as libpcap's number of it leaked into files: of most systems,
+// OpenBSD.
 inline constexpr std::uint32_t kLinkRaw = 101;
+inline constexpr std::uint32_t kLinkRawBsd = 12;
+inline constexpr std::uint32_t kLinkRawOpenBsd = 14;
 inline constexpr std::uint32_t kLinkLoop = 108;
 inline constexpr std::uint32_t kLinkSll = 113;
 inline constexpr std::uint32_t kLinkIpv4 = 228;

@@ -5,6 +5,7 @@
 
 #include <expected>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include <psp/wire/types.hh>
@@ -17,6 +18,13 @@ std::optional<Version> parse_version(std::string_view text);
 // parse_versions reads a comma separated list of versions, "all" or "none". On error it returns the
 // word that is no version.
 std::expected<VersionSet, std::string_view> parse_versions(std::string_view list);
+
+// parse_versions_to_use reads such a list for a connection that carries data: "all" are those that
+// encrypt, for GMAC leaves everything readable and must be named.
+std::expected<VersionSet, std::string_view> parse_versions_to_use(std::string_view list);
+
+// readable names the versions of a set that do not encrypt, with commas; empty: all do.
+std::string readable(VersionSet versions);
 
 // kVersionWords is what to write into an error message about such a word.
 inline constexpr std::string_view kVersionWords =

@@ -72,14 +72,16 @@ struct psp_sock {
   psp_u32 upgrade_rcv_nxt; /* rcv_nxt at tx-assoc: where a clear FIN may stand */
   psp_u32 clear_boundary;  /* write_seq at tx-assoc: first sealed octet */
   psp_u32 clear_done;      /* all clear octets are acknowledged: nothing is sent in clear again */
-  psp_u32 tuple_noted;     /* the connection is in psp_departed */
+  psp_u32 tuple_noted;     /* the connection is in psp_noted and psp_departed */
   psp_u32 full_noted;      /* ... and that it is PSP Full */
   psp_u32 psp_start_valid; /* PSP data was let through ... */
   psp_u32 psp_start;       /* ... and none before here */
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
+  psp_u32 over;            /* as in struct psp_noted_entry */
   psp_u32 fence;           /* means nothing: see psp_barrier */
-  psp_u32 reserved;
-  psp_u64 guarded;              /* psp_guard has said yes: psp_guard_version << 32 | ifindex */
+  psp_u32 guard_program;   /* id of the program that must stand first on the way out ... */
+  psp_u64 guarded;         /* ... as psp_guard has it: psp_guard_version << 32 | ifindex */
+  psp_u64 netns;           /* of the socket: the keys are those of that namespace */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */
@@ -96,8 +98,8 @@ struct psp_sock {
 #define PSP_SO_TX_ATTACH 2
 #define PSP_SO_MSS_RESERVED 3
 
-#define PSP_SOCKOPT_ANY_STATE 1   /* as Linux 6.18: not only in ESTABLISHED */
-#define PSP_SOCKOPT_TUPLE_NOTED 2 /* the connection is in psp_departed */
+#define PSP_SOCKOPT_ANY_STATE 1   /* as Linux up to 7.3: not only in ESTABLISHED */
+#define PSP_SOCKOPT_TUPLE_NOTED 2 /* the connection is in psp_noted and psp_departed */
 
 struct psp_sockopt {
   psp_u64 token[2];
@@ -139,7 +141,7 @@ struct psp_sock_view {
   psp_u32 clear_boundary;
   psp_u32 mss;      /* the socket's mss_cache */
   psp_u32 rotation; /* the association's */
-  psp_u32 reserved;
+  psp_u32 uid;      /* whose socket it is, as the initial user namespace has it */
 };
 
 /* psp_device_config is what the programs of one device read: element 0 of the map psp_config. */
@@ -161,16 +163,16 @@ struct psp_netdev_key {
 };
 struct psp_guard_entry {
   psp_u64 epoch;
-  psp_u32 dev_id; /* the PSP device whose programs are in place there */
-  psp_u32 reserved;
+  psp_u32 dev_id;  /* the PSP device whose programs are in place there */
+  psp_u32 program; /* id of its psp_egress, which nobody else's program has */
 };
 
 /*
- * Two entries of psp_guard, in the namespace 0 that there is not, have instead of an epoch the
- * process id of pspd, and when it started in ticks after boot.
+ * The entry of psp_guard for this netdev of the namespace 0, which there is not: its epoch says
+ * whose programs these are, and with it whether that pspd lives (see host_lock.hh). A psp_guard
+ * without it is of a version that says so in another way: hands off.
  */
-#define PSP_OWNER_PID 0u
-#define PSP_OWNER_START 0xffffffffu
+#define PSP_OWNER 1u
 
 /*
  * psp_tx_spi is the key of the map psp_by_tx_spi, whose value is a psp_tuple: the connection that
@@ -181,6 +183,18 @@ struct psp_tx_spi {
   psp_u32 family;
   psp_u32 spi; /* network order */
   psp_u64 netns;
+};
+
+/*
+ * psp_noted has one entry for each socket that was given a Tx key, by cookie, until pspd has seen
+ * it end: the connection that psp_departed and psp_by_tx_spi have of it, which is its last one.
+ */
+struct psp_noted_entry {
+  struct psp_tuple tuple; /* without a peer yet: a namespace only, family 0 */
+  psp_u32 tx_spi;         /* network order */
+  psp_u8 released;        /* its application has closed it: alive only while the kernel lists it */
+  psp_u8 over; /* its connection has ended in the way of TCP, and it has begun no other */
+  psp_u8 reserved[2];
 };
 
 struct psp_tuple_entry {

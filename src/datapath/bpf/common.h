@@ -23,9 +23,13 @@
 #define PSP_TCP_ESTABLISHED 1
 #define PSP_TCP_SYN_SENT 2
 #define PSP_TCP_SYN_RECV 3
+#define PSP_TCP_FIN_WAIT1 4
+#define PSP_TCP_FIN_WAIT2 5
 #define PSP_TCP_TIME_WAIT 6
 #define PSP_TCP_CLOSE 7
+#define PSP_TCP_LAST_ACK 9
 #define PSP_TCP_LISTEN 10
+#define PSP_TCP_CLOSING 11
 #define PSP_TCP_NEW_SYN_RECV 12
 
 #define PSP_OVERHEAD 40 /* UDP 8, PSP 16, ICV 16 */
@@ -45,11 +49,13 @@ struct {
   __type(value, struct psp_sock);
 } psp_assoc SEC(".maps");
 
+#define PSP_MAX_SECURED 1024 /* the loader sets what is wanted */
+
 /* psp_departed: connections with a Tx key by 4-tuple, for packets that have no full socket. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
-  __uint(max_entries, 4 * 1024 * 1024);
+  __uint(max_entries, PSP_MAX_SECURED);
   __type(key, struct psp_tuple);
   __type(value, struct psp_tuple_entry);
 } psp_departed SEC(".maps");
@@ -58,24 +64,19 @@ struct {
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
-  __uint(max_entries, 4 * 1024 * 1024);
+  __uint(max_entries, PSP_MAX_SECURED);
   __type(key, struct psp_tx_spi);
   __type(value, struct psp_tuple);
 } psp_by_tx_spi SEC(".maps");
 
-/*
- * psp_guard: netdevs whose tc programs are in place, with their PSP device and the epoch of who put
- * them there. pspd takes the entry away when they are not: a secured socket may leave only by a
- * guarded netdev of its device. Two keys that no netdev has say whose programs these are:
- * PSP_OWNER_PID, PSP_OWNER_START.
- */
+/* psp_noted: sockets with a Tx key by cookie, with the one connection that the maps above have. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
-  __uint(max_entries, 4096);
-  __type(key, struct psp_netdev_key);
-  __type(value, struct psp_guard_entry);
-} psp_guard SEC(".maps");
+  __uint(max_entries, PSP_MAX_SECURED);
+  __type(key, __u64);
+  __type(value, struct psp_noted_entry);
+} psp_noted SEC(".maps");
 
 /* psp_drops: how often each enum psp_drop_reason happened in these programs. */
 struct {
@@ -117,7 +118,8 @@ static __always_inline bool psp_load(struct __sk_buff* skb, __u32 offset, void* 
 struct psp_segment {
   __u32 seq;
   __u32 payload;
-  bool syn, fin, rst, ack;
+  __u32 urgent; /* one past the octet that the urgent pointer may mean, if `urg` */
+  bool syn, fin, rst, ack, urg;
   struct psp_tuple tuple; /* local is the source on egress; the caller swaps for ingress */
                           /* and says whose namespace it is */
 };
@@ -206,6 +208,9 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   segment->syn = tcp.flags & 0x02;
   segment->rst = tcp.flags & 0x04;
   segment->ack = tcp.flags & 0x10;
+  /* Whether the pointer means the octet before it is a sysctl: both count. */
+  segment->urg = tcp.flags & 0x20;
+  segment->urgent = segment->seq + bpf_ntohs(tcp.urgent) + 1;
   return true;
 }
 

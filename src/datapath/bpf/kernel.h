@@ -45,11 +45,35 @@ typedef struct {
   struct net* net;
 } possible_net_t;
 
+struct bpf_prog_aux {
+  __u32 id;
+};
+
+struct bpf_prog {
+  struct bpf_prog_aux* aux;
+};
+
+struct bpf_mprog_fp {
+  struct bpf_prog* prog;
+};
+
+struct bpf_mprog_entry {
+  struct bpf_mprog_fp fp_items[1]; /* there are more */
+};
+
+struct tcf_proto {
+  void* root;
+};
+
+struct mini_Qdisc {
+  struct tcf_proto* filter_list;
+};
+
 struct net_device {
   int ifindex;
   possible_net_t nd_net;
-  void* tcx_egress;   /* since 6.6: what tc runs on the way out, null if nothing */
-  void* miniq_egress; /* before */
+  struct bpf_mprog_entry* tcx_egress; /* since 6.6: the programs of tcx, which run before tc's */
+  struct mini_Qdisc* miniq_egress;    /* before: the filters of a clsact qdisc */
 };
 
 struct dst_entry {
@@ -76,8 +100,13 @@ struct sock_common {
   __u32 skc_tw_rcv_nxt;
 };
 
+typedef struct {
+  __u32 val;
+} kuid_t;
+
 struct sock {
   struct sock_common __sk_common;
+  kuid_t sk_uid;
   struct dst_entry* sk_dst_cache;
 };
 
@@ -95,6 +124,8 @@ struct tcp_sock {
   __u32 snd_nxt;
   __u32 snd_una;
   __u32 mss_cache;
+  __u16 urg_data; /* not 0: `urg_seq` is where an urgent octet is or was */
+  __u32 urg_seq;
   struct rb_root out_of_order_queue;
   struct sk_buff* ooo_last_skb;
 };
@@ -115,6 +146,18 @@ struct tcp_skb_cb {
 };
 
 #pragma clang attribute pop
+
+/*
+ * The list of cls_bpf, which may be in a module whose types are not at hand; the same in all
+ * kernels that have no tcx. psp_cls_bpf_prog is what psp_list links, by its second member.
+ */
+struct psp_list {
+  struct psp_list* next;
+};
+struct psp_cls_bpf_prog {
+  struct bpf_prog* filter;
+  struct psp_list link;
+};
 
 /*
  * psp_kernel_pointer is the kernel's object behind a BPF pointer, to be read with BPF_CORE_READ.

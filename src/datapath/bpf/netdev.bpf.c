@@ -51,17 +51,46 @@ static __always_inline bool psp_is_ip(const struct __sk_buff* skb) {
   return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
+/*
+ * psp_is_home: is the netdev still in the namespace where the TAP is? One that is moved takes its
+ * programs along, and the number of the TAP may mean something else there.
+ */
+static __always_inline bool psp_is_home(struct __sk_buff* skb) {
+  const struct sk_buff* packet = psp_kernel_pointer(skb);
+
+  return BPF_CORE_READ(packet, dev, nd_net.net, net_cookie) == psp_netns;
+}
+
 /* psp_to_daemon tags the frame and sends it to pspd. */
 static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags,
                                          __u32 handle) {
   struct psp_frame_tag tag = {.kind = kind, .info = flags};
   __be32 value = bpf_htonl(handle);
 
+  if (!psp_is_home(skb)) return psp_drop(PSP_DROP_POLICY_ROUTE);
   __builtin_memcpy(tag.value, &value, sizeof value);
   if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
   return bpf_redirect(psp_tap_ifindex, 0);
+}
+
+/*
+ * psp_is_ours: is the association one of this device's, with keys of this namespace? A packet that
+ * comes from another namespace without passing IP may still have the socket that sent it.
+ */
+static __always_inline bool psp_is_ours(const struct psp_sock* sock) {
+  return sock->dev_id == psp_dev_id && sock->netns == psp_netns;
+}
+
+/* psp_is_foreign: was the packet sent by a socket of another namespace, as through a macvlan? */
+static __always_inline bool psp_is_foreign(const struct __sk_buff* skb) {
+  const struct bpf_sock* sk = skb->sk;
+  const struct sock* sender;
+
+  if (!sk) return false;
+  sender = psp_kernel_pointer(sk);
+  return BPF_CORE_READ(sender, __sk_common.skc_net.net, net_cookie) != psp_netns;
 }
 
 /* psp_parse reads a TCP segment of this netdev's namespace. */
@@ -150,6 +179,7 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
   if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
+  if (psp_is_foreign(skb)) return PSP_NEXT;   /* its addresses are not ours */
   if (time_wait) {
     cookie = bpf_get_socket_cookie(skb);
     if (cookie && cookie != entry->cookie) return PSP_NEXT; /* a later connection, same ports */
@@ -162,9 +192,38 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
   return psp_to_daemon(skb, PSP_FRAME_SEAL, 0, entry->tx_handle);
 }
 
+static __always_inline bool psp_same_tuple(const struct psp_tuple* a, const struct psp_tuple* b) {
+  const __u64 *x = (const void*)a, *y = (const void*)b;
+  __u64 difference = 0;
+
+  for (__u32 i = 0; i < sizeof *a / sizeof *x; i++) difference |= x[i] ^ y[i];
+  return !difference;
+}
+
+static __always_inline struct psp_tx_spi psp_spi_of(const struct psp_tuple* tuple, __u32 spi) {
+  struct psp_tx_spi key = {.family = tuple->family, .spi = spi, .netns = tuple->netns};
+
+  __builtin_memcpy(key.remote, tuple->remote, sizeof key.remote);
+  return key;
+}
+
+/*
+ * psp_unnote: the socket is another connection now, and the packets of the one before are long
+ * gone. A later connection with its ports may have taken its entry over.
+ */
+static __always_inline void psp_unnote(__u64 cookie, const struct psp_noted_entry* noted) {
+  struct psp_tuple tuple = noted->tuple;
+  struct psp_tx_spi spi = psp_spi_of(&tuple, noted->tx_spi);
+  const struct psp_tuple_entry* entry = bpf_map_lookup_elem(&psp_departed, &tuple);
+  const struct psp_tuple* by_spi = bpf_map_lookup_elem(&psp_by_tx_spi, &spi);
+
+  if (by_spi && psp_same_tuple(by_spi, &tuple)) bpf_map_delete_elem(&psp_by_tx_spi, &spi);
+  if (entry && entry->cookie == cookie) bpf_map_delete_elem(&psp_departed, &tuple);
+}
+
 /*
  * psp_note_tuple notes the connection of a socket with a Tx key, for what comes when the socket is
- * gone. False: there is no room.
+ * gone: one for each socket, in the place of an earlier one. False: there is no room.
  */
 static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_sock* sock,
                                            const struct psp_segment* segment) {
@@ -177,11 +236,16 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
                                   .version = sock->version,
                                   .dev_id = sock->dev_id,
                                   .full = sock->state == PSP_STATE_FULL};
-  struct psp_tx_spi spi = {.family = segment->tuple.family, .netns = psp_netns};
+  struct psp_tx_spi spi = psp_spi_of(&segment->tuple, bpf_htonl(sock->tx_spi));
+  __u64 cookie = entry.cookie;
+  struct psp_noted_entry* noted = bpf_map_lookup_elem(&psp_noted, &cookie);
 
+  if (!noted) return false;
+  if (noted->tuple.family && !psp_same_tuple(&noted->tuple, &segment->tuple))
+    psp_unnote(cookie, noted);
+  noted->tuple = segment->tuple;
+  noted->tx_spi = spi.spi;
   if (bpf_map_update_elem(&psp_departed, &segment->tuple, &entry, BPF_ANY)) return false;
-  spi.spi = bpf_htonl(sock->tx_spi);
-  __builtin_memcpy(spi.remote, segment->tuple.remote, sizeof spi.remote);
   bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_ANY);
   sock->tuple_noted = 1;
   return true;
@@ -195,7 +259,7 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
 static __always_inline int psp_supersede(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn)
+  if (psp_is_ip(skb) && psp_parse(skb, &segment) && segment.syn && !psp_is_foreign(skb))
     bpf_map_delete_elem(&psp_departed, &segment.tuple);
   return PSP_NEXT;
 }
@@ -221,17 +285,18 @@ int psp_egress(struct __sk_buff* skb) {
     return state == PSP_TCP_CLOSE || state == PSP_TCP_LISTEN ? psp_egress_departed(skb, false)
                                                              : PSP_NEXT;
   }
-  if (sock->state >= PSP_STATES || psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
+  if (sock->state >= PSP_STATES) return psp_drop(PSP_DROP_TX_NO_ASSOC);
+  if (psp_tx_table[sock->state][1] == PSP_TX_CLEAR) return PSP_NEXT;
   if (sock->epoch != psp_epoch) return psp_drop(PSP_DROP_POLICY_EPOCH);
-  if (sock->dev_id != psp_dev_id) return psp_drop(PSP_DROP_POLICY_ROUTE);
+  if (!psp_is_ours(sock)) return psp_drop(PSP_DROP_POLICY_ROUTE);
   if (skb->vlan_present || !psp_is_ip(skb) || !psp_parse(skb, &segment))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   /* Data in a SYN: pspd could have to cut it. TCP sends it again behind the SYN. */
   if (segment.syn && segment.payload) return psp_drop(PSP_DROP_TX_BAD_PACKET);
   /*
-   * The first segment of a socket that had its keys before it had a peer (rules of Linux 6.18); and
-   * the last of any: a socket with the same ports, if only one of them is bound to a netdev, may
-   * have taken the note away.
+   * The first segment of a socket that had its keys before it had a peer (rules of Linux up
+   * to 7.3); and the last of any: a socket with the same ports, if only one of them is bound to a
+   * netdev, may have taken the note away.
    */
   if ((!sock->tuple_noted || segment.fin || segment.rst) && !psp_note_tuple(skb, sock, &segment))
     return psp_drop(PSP_DROP_TX_NO_ASSOC);
@@ -283,7 +348,7 @@ static __always_inline bool psp_matches(const struct psp_device_config* device,
   __be32 spi;
 
   __builtin_memcpy(&spi, tag->value, sizeof spi);
-  return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->rx_spi == bpf_ntohl(spi) &&
+  return sock->epoch == psp_epoch && psp_is_ours(sock) && sock->rx_spi == bpf_ntohl(spi) &&
          !psp_is_dead(sock->rotation, device->rotation) && sock->generation == tag->info &&
          (sock->version | PSP_FRAME_TO_STACK) == tag->kind;
 }
@@ -553,7 +618,8 @@ int psp_ingress(struct __sk_buff* skb) {
     return PSP_NEXT;
   }
   /* As plain UDP, like a NIC; but a version that there is not is counted where versions are. */
-  if (!psp_wants(device->versions_ena, version) || psp_is_forwarded(skb)) return PSP_NEXT;
+  if (!psp_wants(device->versions_ena, version) || psp_is_forwarded(skb) || !psp_is_home(skb))
+    return PSP_NEXT;
   skb->mark = psp_mark;
   return bpf_redirect(psp_tap_ifindex, 0);
 }
@@ -590,8 +656,10 @@ int psp_tap_ingress(struct __sk_buff* skb) {
 }
 
 /*
- * psp_may_seal: does the Tx key that the frame asks for belong to a connection of this namespace?
- * Whoever is root in a container can learn the mark, and must not get seals of others by it.
+ * psp_may_seal: is the Tx key that the frame asks for that of its connection? This keeps out what
+ * gets to the TAP by a route, a bridge or a program that knows no better. A packet socket that
+ * wants can go past it (PACKET_QDISC_BYPASS), and root can take it off: from seals of other
+ * namespaces such a one is kept by pspd, which has none of their keys at this TAP.
  */
 static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
   struct psp_tuple_entry* entry;
@@ -606,7 +674,7 @@ static __always_inline bool psp_may_seal(struct __sk_buff* skb) {
   sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
   sock = sk ? bpf_sk_storage_get(&psp_assoc, sk, 0, 0) : NULL;
   if (sock)
-    return sock->epoch == psp_epoch && sock->dev_id == psp_dev_id && sock->state >= PSP_STATE_TX &&
+    return sock->epoch == psp_epoch && psp_is_ours(sock) && sock->state >= PSP_STATE_TX &&
            sock->tx_handle == bpf_ntohl(handle);
   if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return false;
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);

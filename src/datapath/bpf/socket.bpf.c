@@ -6,7 +6,9 @@
 //   psp_getsockopt  shows pspd the socket as the kernel sees it, under the same lock
 //   psp_sock_in     applies the state table to every segment of every full socket, whatever
 //                   interface it came by
-//   psp_sock_out    keeps a secured socket from leaving by a netdev that is not its device's
+//   psp_sock_out    keeps a secured socket from leaving by a netdev that is not its device's, or
+//                   that has lost its psp_egress
+//   psp_released    notes that the application has closed a secured socket
 //
 // They run for all sockets of the host; a socket without association costs one storage lookup.
 #include <asm-generic/errno.h>
@@ -23,6 +25,20 @@
 #define PSP_AF_INET6 10
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/*
+ * psp_guard: netdevs whose programs are in place, with their PSP device, the epoch of who put them
+ * there and the id of the program that psp_sock_out wants to see there. A secured socket may leave
+ * only by a guarded netdev of its device. Entries with ifindex 0 are namespaces where sockets may
+ * be secured, and PSP_OWNER.
+ */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 4096);
+  __type(key, struct psp_netdev_key);
+  __type(value, struct psp_guard_entry);
+} psp_guard SEC(".maps");
 
 /* psp_guard_version: pspd counts here how often it has changed psp_guard, after each change. */
 volatile __u32 psp_guard_version = 1;
@@ -67,7 +83,8 @@ static __always_inline bool psp_has_sequence(const struct bpf_sock* sk) {
   return sk->state != PSP_TCP_CLOSE && sk->state != PSP_TCP_SYN_SENT && sk->state != PSP_TCP_LISTEN;
 }
 
-static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
+static __always_inline int psp_rx_attach(struct bpf_sockopt* ctx, struct bpf_sock* sk,
+                                         const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
   __u32 end;
@@ -86,6 +103,7 @@ static __always_inline int psp_rx_attach(struct bpf_sock* sk, const struct psp_s
   sock->dev_id = request->dev_id;
   sock->generation = request->generation;
   sock->version = request->version;
+  sock->netns = bpf_get_netns_cookie(ctx);
   sock->epoch = psp_epoch;
   if (!psp_has_sequence(sk)) {
     sock->state = PSP_STATE_RX;
@@ -119,6 +137,15 @@ static __always_inline bool psp_clear_queued(const struct psp_sock* sock,
   return !sock->psp_start_valid && psp_queue_end(tcp, &end);
 }
 
+/*
+ * psp_urgent_pending: has a segment in clear told TCP to leave an octet out of the stream that has
+ * still to be read? It could be one that comes sealed.
+ */
+static __always_inline bool psp_urgent_pending(const struct tcp_sock* tcp) {
+  return BPF_CORE_READ(tcp, urg_data) &&
+         !psp_before(BPF_CORE_READ(tcp, urg_seq), BPF_CORE_READ(tcp, copied_seq));
+}
+
 static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
@@ -132,7 +159,7 @@ static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_s
    * processor records itself, then looks at the door: one of the two sees the other.
    */
   __sync_lock_test_and_set(&sock->pending_tx, 1);
-  if (psp_has_sequence(sk) && psp_clear_queued(sock, tcp)) {
+  if (psp_has_sequence(sk) && (psp_clear_queued(sock, tcp) || psp_urgent_pending(tcp))) {
     sock->pending_tx = 0;
     return -EBUSY;
   }
@@ -197,7 +224,7 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   if (request->token[0] != psp_token[0] || request->token[1] != psp_token[1]) return 1;
   switch (ctx->optname) {
     case PSP_SO_RX_ATTACH:
-      result = psp_rx_attach(sk, request);
+      result = psp_rx_attach(ctx, sk, request);
       break;
     case PSP_SO_TX_ATTACH:
       result = psp_tx_attach(sk, request);
@@ -287,6 +314,7 @@ static __always_inline void psp_view_tcp(struct psp_sock_view* view, struct bpf_
   view->clear_boundary = sock ? sock->clear_boundary : 0;
   view->mss = BPF_CORE_READ(tcp, mss_cache);
   view->rotation = sock ? sock->rotation : 0;
+  view->uid = BPF_CORE_READ((const struct sock*)tcp, sk_uid.val);
 }
 
 SEC("cgroup/getsockopt")
@@ -314,7 +342,8 @@ int psp_getsockopt(struct bpf_sockopt* ctx) {
 
 static __always_inline __u32 psp_classify(const struct psp_segment* segment, bool verified) {
   if (verified) return PSP_RX_PSP_MATCH;
-  if (segment->payload || segment->syn) return PSP_RX_CLEAR_DATA;
+  /* An urgent pointer changes which octets are read, also of those that come later. */
+  if (segment->payload || segment->syn || segment->urg) return PSP_RX_CLEAR_DATA;
   return segment->fin ? PSP_RX_CLEAR_FIN : PSP_RX_CLEAR_CONTROL;
 }
 
@@ -325,8 +354,10 @@ static __always_inline bool psp_note_clear(struct psp_sock* sock, struct bpf_soc
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
 
   /* A connection that only begins: a SYN leaves nothing in the queue, and data comes after it. */
-  if (!psp_has_sequence(sk)) return segment->syn && !segment->payload && !segment->fin;
+  if (!psp_has_sequence(sk))
+    return segment->syn && !segment->payload && !segment->fin && !segment->urg;
   if (segment->syn && sk->state == PSP_TCP_ESTABLISHED) return true; /* TCP keeps nothing of it */
+  if (segment->urg && psp_before(end, segment->urgent)) end = segment->urgent;
   psp_barrier(sock); /* the state before the numbers */
   window_end = BPF_CORE_READ(tcp, rcv_nxt) + BPF_CORE_READ(tcp, rcv_wnd);
   /* TCP takes what begins in its window even if it ends beyond; we could not record that. */
@@ -387,6 +418,8 @@ static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, stru
   key.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
   entry = bpf_map_lookup_elem(&psp_guard, &key);
   if (!entry || entry->epoch != psp_epoch || entry->dev_id != sock->dev_id) return false;
+  sock->guard_program = entry->program;
+  psp_barrier(sock);
   sock->guarded = now;
   return true;
 }
@@ -402,6 +435,49 @@ static __always_inline __u32 psp_rx_verdict(__u32 state, __u32 event) {
   return index < sizeof psp_rx_table ? (&psp_rx_table[0][0])[index] : PSP_RX_DROP;
 }
 
+/*
+ * psp_note_over: the connection ends with a segment of the peer (`over`), or the socket begins
+ * another. What is over has been told to its application, and need not be blocked when pspd stops.
+ */
+static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock* sock, bool over) {
+  __u64 cookie = bpf_get_socket_cookie(skb);
+  struct psp_noted_entry* noted = bpf_map_lookup_elem(&psp_noted, &cookie);
+
+  sock->over = over;
+  if (noted) noted->over = over;
+}
+
+/*
+ * psp_resets: does TCP end the connection for this RST? Only with the next number; what comes
+ * before it may still wait for the socket's lock, so the peer's own need only be in the window.
+ * Where nothing has come yet the number says nothing.
+ */
+static __always_inline bool psp_resets(const struct bpf_sock* sk, const struct psp_segment* segment,
+                                       bool verified) {
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  __u32 next = BPF_CORE_READ(tcp, rcv_nxt);
+
+  if (sk->state == PSP_TCP_SYN_SENT) return segment->ack;
+  return segment->seq == next || (verified && !psp_before(segment->seq, next) &&
+                                  !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
+}
+
+/* psp_ends: is this the end of a connection that its application has open? Both have said FIN, or
+   the peer has reset it. */
+static __always_inline bool psp_ends(const struct bpf_sock* sk, const struct psp_segment* segment,
+                                     bool verified) {
+  if (segment->rst) return psp_resets(sk, segment, verified);
+  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING) return true;
+  return segment->fin && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
+}
+
+/* psp_goes_on: does the socket send more than the end of a connection? */
+static __always_inline bool psp_goes_on(struct __sk_buff* skb) {
+  struct psp_segment segment;
+
+  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.payload;
+}
+
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
                                        struct psp_sock* sock) {
   bool verified = skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock);
@@ -415,12 +491,15 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
   switch (verdict) {
     case PSP_RX_ACCEPT_AT_LATCH:
-      return segment.seq == sock->upgrade_rcv_nxt;
+      if (segment.seq != sock->upgrade_rcv_nxt) return false;
+      if (psp_ends(sk, &segment, verified)) psp_note_over(skb, sock, true);
+      return true;
     case PSP_RX_ACCEPT_PEER:
     case PSP_RX_ACCEPT:
       if (event == PSP_RX_PSP_MATCH) psp_note_psp(sock, skb, &segment);
       if (state == PSP_STATE_RX && (event == PSP_RX_CLEAR_DATA || event == PSP_RX_CLEAR_FIN))
         return psp_note_clear(sock, sk, &segment);
+      if (state >= PSP_STATE_TX && psp_ends(sk, &segment, verified)) psp_note_over(skb, sock, true);
       return true;
     default:
       return false;
@@ -447,18 +526,33 @@ int psp_sock_in(struct __sk_buff* skb) {
   return 0;
 }
 
+/* psp_first_filter is the id of the first program of a clsact that begins with cls_bpf; else 0. */
+static __always_inline __u32 psp_first_filter(const struct net_device* device) {
+  struct psp_list* head = BPF_CORE_READ(device, miniq_egress, filter_list, root);
+  struct psp_list* first = NULL;
+  struct bpf_prog* filter = NULL;
+
+  if (!head || bpf_probe_read_kernel(&first, sizeof first, &head->next) || first == head) return 0;
+  first = (void*)first - offsetof(struct psp_cls_bpf_prog, link);
+  if (bpf_probe_read_kernel(&filter, sizeof filter, first)) return 0;
+  return BPF_CORE_READ(filter, aux, id);
+}
+
+/* psp_first_program is the id of the program that sees the packets of a netdev first; 0: none. */
+static __always_inline __u32 psp_first_program(const struct net_device* device) {
+  if (bpf_core_field_exists(device->tcx_egress))
+    return BPF_CORE_READ(device, tcx_egress, fp_items[0].prog, aux, id);
+  return psp_first_filter(device);
+}
+
 /*
- * psp_guarded: will the tc programs of the socket's device see this packet? pspd says where they
- * are in place; and a netdev without any tc egress (its clsact was deleted, or it has been in
- * another namespace) has none, also while no pspd is there to notice.
+ * psp_guarded: will psp_egress of the socket's device see this packet? pspd says on which netdevs
+ * it is, and the kernel whether it is there now: for a program can be taken away, replaced or
+ * outrun, and a netdev can take the number of another, also while no pspd is there to notice.
  */
 static __always_inline bool psp_guarded(struct __sk_buff* skb, struct psp_sock* sock) {
-  const struct net_device* device = psp_netdev(skb);
-
-  if (!psp_is_of(skb, skb->ifindex, sock)) return false;
-  if (bpf_core_field_exists(device->tcx_egress)) return BPF_CORE_READ(device, tcx_egress);
-  if (bpf_core_field_exists(device->miniq_egress)) return BPF_CORE_READ(device, miniq_egress);
-  return true;
+  return psp_is_of(skb, skb->ifindex, sock) &&
+         psp_first_program(psp_netdev(skb)) == sock->guard_program;
 }
 
 /*
@@ -492,7 +586,30 @@ int psp_sock_out(struct __sk_buff* skb) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
+  if (sock->over && psp_goes_on(skb)) psp_note_over(skb, sock, false);
   if (psp_guarded(skb, sock)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;
+}
+
+/*
+ * psp_released: the application has closed its last descriptor of a secured socket. From now on the
+ * socket is alive only if the kernel lists it. Before, one that has been disconnected is in no
+ * listing and can connect again.
+ */
+SEC("cgroup/sock_release")
+int psp_released(struct bpf_sock* sk) {
+  struct psp_noted_entry* noted;
+  struct psp_sock* sock;
+  __u64 cookie;
+
+  /* The epoch is never 0. Asking makes the constants a map of this program: they tell whose it is.
+   */
+  if (!psp_epoch || sk->protocol != IPPROTO_TCP) return 1;
+  sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+  if (!sock || sock->state < PSP_STATE_TX) return 1;
+  cookie = bpf_get_socket_cookie(sk);
+  noted = bpf_map_lookup_elem(&psp_noted, &cookie);
+  if (noted) noted->released = 1;
+  return 1;
 }

@@ -9,7 +9,9 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <optional>
 #include <sys/socket.h>
+#include <vector>
 
 namespace psp::cat {
 namespace {
@@ -81,13 +83,14 @@ std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& dea
 
 // listen_on gives the listening socket, or an errno.
 std::expected<UniqueFd, int> listen_on(const sockaddr* address, socklen_t size, bool v6_only) {
-  UniqueFd fd(socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
   const int on = 1, v6 = v6_only;
   setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (address->sa_family == AF_INET6)
     setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6, sizeof v6);
-  if (bind(fd.get(), address, size) != 0 || listen(fd.get(), 1) != 0) return std::unexpected(errno);
+  if (bind(fd.get(), address, size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
+    return std::unexpected(errno);
   return fd;
 }
 
@@ -117,6 +120,54 @@ std::expected<UniqueFd, Failure> make_listener(const Options& options) {
                           options.port, std::strerror(error))});
 }
 
+// Caller is a connection that has not said a word yet.
+struct Caller {
+  Connection connection;
+  Deadline deadline;
+};
+
+// accept_caller takes one more; without room the one that has been silent longest goes.
+std::expected<void, Failure> accept_caller(int listener, const Options& options,
+                                           std::vector<Caller>& callers) {
+  constexpr std::size_t kCallersMax = 64;
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  auto* any = reinterpret_cast<sockaddr*>(&address);
+  UniqueFd fd(accept4(listener, any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!fd && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)) return {};
+  if (!fd) return failure(fmt::format("cannot accept a connection: {}", std::strerror(errno)));
+  set_nodelay(fd.get());
+  if (callers.size() == kCallersMax) callers.erase(callers.begin());
+  callers.push_back({{std::move(fd), to_text(any, size)}, Deadline(options.timeout)});
+  return {};
+}
+
+// speaker takes the first that has said something out of `callers`, and drops those that have gone
+// without a word or whose time is up.
+std::optional<Connection> speaker(std::vector<Caller>& callers) {
+  for (auto next = callers.begin(); next != callers.end();) {
+    char octet = 0;
+    const ssize_t n = recv(next->connection.fd.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n > 0) return std::move(next->connection);
+    const bool waits = n < 0 && (errno == EAGAIN || errno == EINTR) && next->deadline.left() > 0;
+    next = waits ? next + 1 : callers.erase(next);
+  }
+  return std::nullopt;
+}
+
+// wait_for_any waits until the listener or a caller has something, or a caller's time is up.
+void wait_for_any(int listener, const std::vector<Caller>& callers) {
+  std::vector<pollfd> all{{listener, POLLIN, 0}};
+  int patience = -1;
+  for (const Caller& caller : callers) {
+    all.push_back({caller.connection.fd.get(), POLLIN, 0});
+    const int left = caller.deadline.left();
+    patience = patience < 0 ? left : std::min(patience, left);
+  }
+  // An interrupted or failed wait is only an early look.
+  (void)poll(all.data(), all.size(), patience);
+}
+
 }  // namespace
 
 int Deadline::left() const {
@@ -127,8 +178,10 @@ int Deadline::left() const {
 
 bool Deadline::wait(int fd, short events) const {
   for (;;) {
+    const int ms = left();
+    if (ms == 0) return false;  // also where there is always something: a peer that never stops
     pollfd p{fd, events, 0};
-    const int n = poll(&p, 1, left());
+    const int n = poll(&p, 1, ms);
     if (n > 0) return true;
     if (n == 0 || errno != EINTR) return false;
   }
@@ -157,15 +210,12 @@ std::expected<Connection, Failure> answer(const Options& options, const Report& 
   auto* any = reinterpret_cast<sockaddr*>(&address);
   if (getsockname(listener->get(), any, &size) == 0)
     report.notice("listening on " + to_text(any, size));
+  std::vector<Caller> callers;
   for (;;) {
-    size = sizeof address;
-    UniqueFd fd(accept4(listener->get(), any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (fd.get() >= 0) {
-      set_nodelay(fd.get());
-      return Connection{std::move(fd), to_text(any, size)};
-    }
-    if (errno != EINTR && errno != ECONNABORTED)
-      return failure(fmt::format("cannot accept a connection: {}", std::strerror(errno)));
+    wait_for_any(listener->get(), callers);
+    if (auto done = accept_caller(listener->get(), options, callers); !done)
+      return std::unexpected(done.error());
+    if (auto peer = speaker(callers)) return std::move(*peer);
   }
 }
 

@@ -24,7 +24,7 @@ class Deadline {
       : end_(std::chrono::steady_clock::now() + from_now) {}
   // left is in milliseconds, 0 when time is up; as poll() wants it.
   int left() const;
-  // wait waits for `events` on `fd`; false: time is up.
+  // wait waits for `events` on `fd`; false: time is up, even if they are there.
   bool wait(int fd, short events) const;
 
  private:
@@ -39,7 +39,8 @@ struct Connection {
 // dial connects to options.host, trying one address after the other until `deadline`.
 std::expected<Connection, Failure> dial(const Options& options, const Deadline& deadline);
 
-// answer listens, says where, accepts one connection and closes the listener.
+// answer listens, says where, and gives the first connection on which the other end says something:
+// whoever connects and is silent for options.timeout, or goes, is none.
 std::expected<Connection, Failure> answer(const Options& options, const Report& report);
 
 }  // namespace psp::cat

@@ -3,7 +3,11 @@
 // psp-cat: netcat that secures itself. PSP first, for it tells at once if this host has none; then
 // TCP, TLS, the key exchange, the data.
 #include <csignal>
+#include <fmt/format.h>
 #include <sys/prctl.h>
+
+#include <psp/keyx/tls.hh>
+#include <psp/wire/version_text.hh>
 
 #include "dial.hh"
 #include "options.hh"
@@ -17,6 +21,9 @@ namespace {
 std::expected<void, Failure> run(const Options& options, const Report& report, Summary& summary) {
   const auto context = keyx::make_context(options.tls);
   if (!context) return std::unexpected(to_failure(context.error()));
+  if (const std::string named = readable(options.versions); !named.empty())
+    say_always(fmt::format(
+        "warning: {} would NOT encrypt: with it others can read all that is sent", named));
   for (const std::string& warning : context->warnings) say_always("warning: " + warning);
   const auto ops = make_ops(options, report);
   if (!ops) return std::unexpected(ops.error());
@@ -36,6 +43,8 @@ std::expected<void, Failure> run(const Options& options, const Report& report, S
 
 int main(int argc, char** argv) {
   using namespace psp::cat;
+  if (!psp::keyx::wipe_what_openssl_frees())
+    say_always("warning: OpenSSL leaves keys of TLS in the memory of this process");
   // A reader or peer that goes away is an error code, not the end of the process; and keys pass
   // through this memory, so no core dumps.
   std::signal(SIGPIPE, SIG_IGN);

@@ -34,7 +34,7 @@ Examples:
   psp-cat host 7000 --psk-file key < file             (make it: openssl rand -hex 32 > key)
   psp-cat -l 7000 --cert me.pem --key me.key        with certificates
   psp-cat host 7000 --ca authority.pem < file
-  psp-cat host 7000 --version hdr0-aes-gcm-128      ask for one PSP version
+  psp-cat host 7000 --psp-version hdr0-aes-gcm-128  ask for one PSP version
 
 Without --psk-file or certificates the connection is encrypted but NOT authenticated: compare the
 fingerprints that both ends print. Both hosts run pspd with receive enabled ("pspctl doctor" checks).
@@ -43,11 +43,12 @@ Exit status: 0 ok, 1 failure, 2 usage, 3 no pspd, 4 no PSP on one end, 5 permiss
 
 // to_versions reads a list of at least one version.
 std::expected<VersionSet, std::string> to_versions(const std::string& text) {
-  const auto versions = parse_versions(text);
+  const auto versions = parse_versions_to_use(text);
   if (!versions)
-    return std::unexpected(fmt::format("--version: there is no PSP version \"{}\"; versions are {}",
-                                       versions.error(), kVersionWords));
-  if (versions->bits == 0) return std::unexpected(std::string("--version: give at least one"));
+    return std::unexpected(
+        fmt::format("--psp-version: there is no PSP version \"{}\"; versions are {}",
+                    versions.error(), kVersionWords));
+  if (versions->bits == 0) return std::unexpected(std::string("--psp-version: give at least one"));
   return *versions;
 }
 
@@ -57,17 +58,18 @@ struct Raw {
   std::string versions;
   std::string protocol;
   double timeout_s = 10;
-  bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false;
+  bool ipv4 = false, ipv6 = false, progress = false, no_progress = false, first_use = false,
+       mutual = false;
 };
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
-  app.set_version_flag("-V,--release", "psp-cat of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", "psp-cat of softpsp " PSP_RELEASE);
   app.add_flag("-l,--listen", options.listen, "Wait for one connection");
   app.add_option("target", raw.target, "[HOST] PORT")->expected(1, 2)->type_name("");
   auto* v4 = app.add_flag("-4", raw.ipv4, "IPv4 only");
   app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
-  app.add_option("--version", raw.versions,
+  app.add_option("--psp-version", raw.versions,
                  "Only these PSP versions, with commas (default 1,0: those that encrypt)");
   app.add_option("--protocol", raw.protocol,
                  "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)");
@@ -80,8 +82,9 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
       ->excludes(recv_only);
   app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
   app.add_option("--key", options.tls.key_file, "Its key, PEM");
-  app.add_option("--ca", options.tls.ca_file, "Whom to believe, PEM");
-  app.add_flag("--mutual", options.tls.mutual, "Listener: demand a certificate");
+  app.add_option("--ca", options.tls.ca_file,
+                 "Whom to believe, PEM. Listener: demand a certificate of the peer");
+  app.add_flag("--mutual", raw.mutual, "Listener: fail unless --ca is given");
   app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key: hex, base64 or raw");
   app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
   app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors");
@@ -118,14 +121,23 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
     if (options.allow_tls)
       return std::unexpected(std::string("--protocol: only softpsp can stay on TLS"));
     if (std::popcount(options.versions.bits) != 1)
-      return std::unexpected(raw.protocol + " does not agree on a version: give one by --version");
+      return std::unexpected(raw.protocol +
+                             " does not agree on a version: give one by --psp-version");
   }
   auto& tls = options.tls;
   tls.server = options.listen;
   const bool credentials = !tls.cert_file.empty() || !tls.key_file.empty() ||
-                           !tls.ca_file.empty() || tls.mutual || !tls.psk_file.empty();
+                           !tls.ca_file.empty() || !tls.psk_file.empty();
+  if (raw.mutual && !options.listen)
+    return std::unexpected(std::string("--mutual is for a listener (-l)"));
+  if (raw.mutual && tls.ca_file.empty())
+    return std::unexpected(
+        std::string("--mutual needs --ca with the authority of the peers' certificates"));
   if (credentials && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
+  if (options.protocol == keyx::Protocol::kKernelSelftest && (credentials || raw.first_use))
+    return std::unexpected(
+        std::string("kernel-selftest sends keys in clear and uses no credentials: give none"));
   tls.first_use = !credentials;
   return {};
 }
@@ -139,6 +151,11 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   declare(app, options, raw);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForVersion& asked) {
+    if (argc == 2) return std::unexpected(app.exit(asked));
+    // Whoever means a version of PSP must not end up with a success that has sent nothing.
+    say_always("error: --version stands alone; a version of PSP is chosen by --psp-version");
+    return std::unexpected(kExitUsage);
   } catch (const CLI::Success& asked) {
     return std::unexpected(app.exit(asked));
   } catch (const CLI::ParseError& error) {

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -159,17 +160,25 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
       {"-l", "a", "b", "c"},
       {"host", "1", "--no-such-option"},
       {"-4", "-6", "host", "1"},
-      {"--version", "7", "host", "1"},
+      {"--psp-version", "7", "host", "1"},
+      {"--version", "0", "host", "1"},
       {"--protocol", "ike", "host", "1"},
       {"--protocol", "fizz-v0", "host", "1"},
-      {"--protocol", "fizz-v0", "--version", "0", "--allow-tls", "host", "1"},
-      {"--version", "aes-gcm-512", "host", "1"},
+      {"--protocol", "fizz-v0", "--psp-version", "0", "--allow-tls", "host", "1"},
+      {"--psp-version", "aes-gcm-512", "host", "1"},
       {"--timeout", "0", "host", "1"},
       {"--send-only", "--recv-only", "host", "1"},
       {"--cert", "a.pem", "host", "1"},
       {"--psk-file", "/nonexistent", "host", "1"},
       {"--insecure-first-use", "--psk-file", "/nonexistent", "host", "1"},
       {"-l", "1", "--mutual"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--psk-file", "/dev/null", "host",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--ca", "/dev/null", "host", "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--cert", "a", "--key", "b", "-l",
+       "1"},
+      {"--protocol", "kernel-selftest", "--psp-version", "0", "--insecure-first-use", "host", "1"},
+      {"host", "1", "--ca", "/nonexistent", "--mutual"},
   };
   for (const Args& args : table) {
     Cat cat(args, null_, null_);
@@ -177,6 +186,24 @@ TEST_F(PspCat, WrongArgumentsAreUsageErrorsInOneLine) {
     EXPECT_THAT(cat.said(), ::testing::StartsWith("psp-cat: error: "));
     EXPECT_EQ(std::count(cat.said().begin(), cat.said().end(), '\n'), 1) << cat.said();
   }
+}
+
+TEST_F(PspCat, VersionsThatDoNotEncryptAreNamedAndWarnedOfAtTheStart) {
+  const std::string warning = "warning: hdr0-aes-gmac-128, hdr0-aes-gmac-256 would NOT encrypt";
+  Cat named(tls({"127.0.0.1", "1", "-q", "--psp-version", "2,3,1"}), null_, null_);
+  EXPECT_EQ(named.status(), 1);
+  EXPECT_THAT(named.said(), HasSubstr(warning));
+  Cat all(tls({"127.0.0.1", "1", "--psp-version", "all"}), null_, null_);
+  EXPECT_EQ(all.status(), 1);
+  EXPECT_THAT(all.said(), Not(HasSubstr("NOT encrypt"))) << "all are those that encrypt";
+}
+
+TEST_F(PspCat, VersionIsThatOfTheProgram) {
+  const int out = open(file("version").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  Cat cat({"--version"}, null_, out);
+  EXPECT_EQ(cat.status(), 0);
+  close(out);
+  EXPECT_THAT(content(file("version")), ::testing::StartsWith("psp-cat of softpsp "));
 }
 
 TEST_F(PspCat, HelpTeachesByExample) {
@@ -267,6 +294,7 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
   // start; a listener whose client hangs up in front of the exchange fails.
   Cat listener(tls({"-l", "0"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins
   close(fd);
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("closed the connection"));
@@ -275,8 +303,76 @@ TEST_F(PspCat, NeverSilentlyWithoutPsp) {
 TEST_F(PspCat, ASilentPeerIsGivenUp) {
   Cat listener(tls({"-l", "0", "--timeout", "0.2"}), null_, null_);
   const int fd = connect_to(listener.port());
+  ASSERT_EQ(send(fd, "\x16", 1, 0), 1);  // as TLS begins, and nothing more
   EXPECT_EQ(listener.status(), 1);
   EXPECT_THAT(listener.said(), HasSubstr("gave up after 0.2 s"));
+  close(fd);
+}
+
+// Flood is a listener that answers its one connection with the same octets without end.
+class Flood {
+ public:
+  explicit Flood(std::string octets) : octets_(std::move(octets)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 1), 0);
+    EXPECT_EQ(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this] {
+      const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+      while (send(fd, octets_.data(), octets_.size(), MSG_NOSIGNAL) > 0) {
+      }
+      close(fd);
+    });
+  }
+  ~Flood() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+  }
+  Flood(const Flood&) = delete;
+  Flood& operator=(const Flood&) = delete;
+  const std::string& port() const { return port_; }
+
+ private:
+  std::string octets_, port_;
+  int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::thread thread_;
+};
+
+TEST_F(PspCat, APeerThatNeverStopsIsGivenUpAsASilentOneIs) {
+  // HelloRequests, which OpenSSL skips in every handshake: they come faster than it can.
+  std::string many;
+  for (unsigned i = 0; i < 8192; ++i) many.append("\x16\x03\x03\0\4\0\0\0\0", 9);
+  const Flood flood(many);
+  Cat cat(tls({"127.0.0.1", flood.port(), "--timeout", "0.2"}), null_, null_);
+  EXPECT_EQ(cat.status(), 1);
+  EXPECT_THAT(cat.said(), HasSubstr("gave up after 0.2 s"));
+}
+
+TEST_F(PspCat, StrangersWhoSayNothingDoNotTakeThePlaceOfThePeer) {
+  Cat listener(tls({"-l", "0", "--timeout", "20"}), null_, null_);
+  const std::string port = listener.port();
+  close(connect_to(port));  // as a port scanner does
+  std::vector<int> strangers;
+  for (int i = 0; i < 100; ++i) strangers.push_back(connect_to(port));
+  Cat client(tls({"127.0.0.1", port}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
+  for (int fd : strangers) close(fd);
+}
+
+TEST_F(PspCat, AStrangerWhoSaysNothingForTooLongIsHungUpOn) {
+  Cat listener(tls({"-l", "0", "--timeout", "0.1"}), null_, null_);
+  const int fd = connect_to(listener.port());
+  char octet = 0;
+  EXPECT_EQ(recv(fd, &octet, 1, 0), 0);
+  Cat client(tls({"127.0.0.1", listener.port(), "--timeout", "20"}), null_, null_);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
   close(fd);
 }
 

@@ -76,8 +76,8 @@ std::unique_ptr<keyx::Upgrade> make_upgrade(SSL* ssl, int fd, keyx::PspOps& ops,
                         : keyx::make_clear_upgrade(fd, ops, policy);
 }
 
-std::vector<std::uint8_t> take_early(keyx::Upgrade& upgrade) {
-  std::vector<std::uint8_t> early(upgrade.pending());
+crypto::WipedVector take_early(keyx::Upgrade& upgrade) {
+  crypto::WipedVector early(upgrade.pending());
   upgrade.read(early);
   return early;
 }
@@ -91,7 +91,7 @@ void tell_who(const keyx::TlsContext& context, SSL* ssl, const Report& report) {
     say_always("  this end:  SHA256 " + context.own_fingerprint);
     say_always("  other end: " + (peer.empty() ? "none shown" : "SHA256 " + peer));
   } else if (!keyx::peer_authenticated(context, ssl)) {
-    report.notice("the other end was not asked who it is (--mutual would)");
+    report.notice("the other end was not asked who it is (--ca would)");
   }
 }
 

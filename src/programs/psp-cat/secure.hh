@@ -6,7 +6,6 @@
 
 #include <expected>
 #include <memory>
-#include <vector>
 
 #include <psp/keyx/tls.hh>
 #include <psp/keyx/upgrade.hh>
@@ -21,7 +20,7 @@ struct Channel {
   UniqueFd fd;
   keyx::SslPtr ssl;  // null under PSP. Freed before fd.
   keyx::Outcome outcome;
-  std::vector<std::uint8_t> early;  // of the peer's data, to be read before all else
+  crypto::WipedVector early;  // of the peer's data, to be read before all else
 
   bool psp() const { return outcome.kind == keyx::Outcome::Kind::kPsp; }
 };

@@ -17,7 +17,6 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <vector>
 
 namespace psp::cat {
 namespace {
@@ -146,6 +145,7 @@ class Net {
     }
     if (plain()) return moved(recv(fd(), to, size, 0), Moved::Kind::kWantRead);
     std::size_t n = 0;
+    const keyx::BoundedReads bound(channel_.ssl.get());
     ERR_clear_error();
     const int done = SSL_read_ex(channel_.ssl.get(), to, size, &n);
     return from_tls(done, n);
@@ -153,6 +153,7 @@ class Net {
   Moved write(const std::uint8_t* from, std::size_t size) {
     if (plain()) return moved(send(fd(), from, size, MSG_NOSIGNAL), Moved::Kind::kWantWrite);
     std::size_t n = 0;
+    const keyx::BoundedReads bound(channel_.ssl.get());
     ERR_clear_error();
     const int done = SSL_write_ex(channel_.ssl.get(), from, size, &n);
     const int error = errno;
@@ -165,6 +166,7 @@ class Net {
   // end_writing says that no more will come. kEnd: said.
   Moved end_writing() {
     if (!plain()) {
+      const keyx::BoundedReads bound(channel_.ssl.get());
       const int done = SSL_shutdown(channel_.ssl.get());
       if (done < 0) return from_tls(done, 0);
     }
@@ -195,7 +197,7 @@ class Net {
 
 // Buffer holds what was read and not yet written.
 struct Buffer {
-  std::vector<std::uint8_t> octets = std::vector<std::uint8_t>(kBuffer);
+  crypto::WipedVector octets = crypto::WipedVector(kBuffer);
   std::size_t begin = 0, end = 0;
   bool empty() const { return begin == end; }
   void filled(std::size_t n) {

@@ -35,7 +35,7 @@ struct Flow {
   std::uint64_t packets = 0, octets = 0;
   std::uint64_t icv_good = 0, icv_wrong = 0, icv_unchecked = 0;
   std::uint64_t reserved_bits = 0, sample = 0, drop_after = 0, cookies = 0, tunnel = 0;
-  std::uint64_t udp_sum_zero = 0, udp_sum_wrong = 0, inner_sum_wrong = 0;
+  std::uint64_t udp_sum_zero = 0, udp_sum_incomplete = 0, udp_sum_wrong = 0, inner_sum_wrong = 0;
   std::uint64_t iv_first = 0, iv_last = 0;
   std::uint64_t iv_late = 0, duplicates = 0, iv_reused = 0, iv_unknown = 0;
   std::map<Drop, std::uint64_t> drops;
@@ -66,12 +66,15 @@ class Checker {
 
  private:
   void take(const pcap::Record& record, std::span<const std::uint8_t> octets);
+  void take_datagram(std::uint64_t number, const Frame& frame, const Opener::Opened& opened);
   Flow& flow_of(const Frame& frame);
   void check_outside(std::uint64_t number, const Frame& frame, Flow& flow);
-  void check_icv(std::uint64_t number, const Frame& frame, Flow& flow);
+  void check_icv(std::uint64_t number, const Frame& frame, const Opener::Opened& opened,
+                 Flow& flow);
   void check_iv(std::uint64_t number, const Frame& frame, std::uint32_t key, Flow& flow);
   void check_inside(std::uint64_t number, Flow& flow, std::size_t size);
-  void print_text() const;
+  bool nothing() const { return psp_ == 0 && problems_.count() == 0; }
+  std::string to_text() const;
   Json to_json() const;
 
   const Options& options_;
@@ -83,7 +86,8 @@ class Checker {
   std::map<FlowKey, Flow> flows_;
   Flow others_;
   IvTracker::Budget budget_;
-  std::uint64_t octets_ = 0, packets_ = 0, not_psp_ = 0, psp_ = 0, without_flow_ = 0;
+  Unread unread_;
+  std::uint64_t octets_ = 0, packets_ = 0, not_psp_ = 0, psp_ = 0, without_flow_ = 0, joined_ = 0;
 };
 
 Flow& Checker::flow_of(const Frame& frame) {
@@ -100,21 +104,33 @@ Flow& Checker::flow_of(const Frame& frame) {
 
 void Checker::take(const pcap::Record& record, std::span<const std::uint8_t> octets) {
   ++packets_;
-  const Frame frame = look(record, octets);
+  const Frame frame = look(record, octets, pcap::Reach::kTunnels);
+  if (frame.what == Frame::What::kUnknown) return unread_.add(record.number, frame.note);
   if (frame.what == Frame::What::kNotIp || frame.what == Frame::What::kOther) {
     ++not_psp_;
     return;
   }
+  if (frame.what == Frame::What::kBroken) return take_datagram(record.number, frame, {});
+  clear_.resize(frame.packet.size());
+  const auto room = [&]() -> std::span<std::uint8_t> { return {clear_.data(), clear_.size()}; };
+  opener_.open_each(frame, room, [&](const Frame& one, const Opener::Opened& opened) {
+    joined_ += one.part == 0 && one.parts > 1;
+    take_datagram(record.number, one, opened);
+  });
+}
+
+void Checker::take_datagram(std::uint64_t number, const Frame& frame,
+                            const Opener::Opened& opened) {
   if (frame.drop) {
     ++without_flow_;
-    return problems_.add(record.number, name(*frame.drop), frame.why());
+    return problems_.add(number, name(*frame.drop), frame.why());
   }
   ++psp_;
   Flow& flow = flow_of(frame);
   ++flow.packets;
   flow.octets += frame.ip.total_length;
-  check_outside(record.number, frame, flow);
-  check_icv(record.number, frame, flow);
+  check_outside(number, frame, flow);
+  check_icv(number, frame, opened, flow);
 }
 
 void Checker::check_outside(std::uint64_t number, const Frame& frame, Flow& flow) {
@@ -128,9 +144,14 @@ void Checker::check_outside(std::uint64_t number, const Frame& frame, Flow& flow
     ++flow.reserved_bits;
     problems_.add(number, "", "reserved bits are set");
   }
-  switch (l4_checksum(frame.packet, frame.ip)) {
+  const Sum sum = l4_checksum(frame.packet, frame.ip);
+  // The one checksum of a joined packet is not that of any datagram in it.
+  switch (sum != Sum::kNone && frame.parts > 1 ? Sum::kIncomplete : sum) {
     case Sum::kNone:
       ++flow.udp_sum_zero;
+      break;
+    case Sum::kIncomplete:
+      ++flow.udp_sum_incomplete;
       break;
     case Sum::kWrong:
       ++flow.udp_sum_wrong;
@@ -141,9 +162,8 @@ void Checker::check_outside(std::uint64_t number, const Frame& frame, Flow& flow
   }
 }
 
-void Checker::check_icv(std::uint64_t number, const Frame& frame, Flow& flow) {
-  clear_.resize(frame.packet.size());
-  const auto opened = opener_.open(frame, {clear_.data(), clear_.size()});
+void Checker::check_icv(std::uint64_t number, const Frame& frame, const Opener::Opened& opened,
+                        Flow& flow) {
   if (opened.no_key) {
     ++flow.icv_unchecked;
     if (have_keys_) problems_.add(number, "", opened.note);
@@ -194,7 +214,9 @@ void Checker::check_inside(std::uint64_t number, Flow& flow, std::size_t size) {
   const std::span<const std::uint8_t> clear(clear_.data(), size);
   const auto ip = wire::parse_ip(clear);
   if (!ip) return problems_.add(number, name(ip.error()), "what is inside is no IP packet");
-  if (ip_checksum(clear, *ip) != Sum::kWrong && l4_checksum(clear, *ip) != Sum::kWrong) return;
+  // What was sealed incomplete nobody completes any more.
+  const Sum sum = l4_checksum(clear, *ip);
+  if (ip_checksum(clear, *ip) != Sum::kWrong && (sum == Sum::kGood || sum == Sum::kNone)) return;
   ++flow.inner_sum_wrong;
   problems_.add(number, "", "a checksum inside is wrong");
 }
@@ -220,6 +242,7 @@ Json flow_json(const Flow& flow) {
           {"cookies", flow.cookies},
           {"tunnel", flow.tunnel},
           {"udp-checksum-zero", flow.udp_sum_zero},
+          {"udp-checksum-incomplete", flow.udp_sum_incomplete},
           {"udp-checksum-wrong", flow.udp_sum_wrong},
           {"inner-checksum-wrong", flow.inner_sum_wrong}};
 }
@@ -232,61 +255,68 @@ std::string version_text(std::uint8_t number) {
 Json Checker::to_json() const {
   Json flows = Json::array();
   for (const auto& [key, flow] : flows_) {
-    Json one{{"source", to_text(pcap::Address{key.family, key.source})},
-             {"destination", to_text(pcap::Address{key.family, key.destination})},
+    Json one{{"source", pcap::to_text(pcap::Address{key.family, key.source})},
+             {"destination", pcap::to_text(pcap::Address{key.family, key.destination})},
              {"psp-version", version_text(key.version)},
              {"spi", fmt::format("{:08x}", key.spi)}};
     one.update(flow_json(flow));
     flows.push_back(std::move(one));
   }
-  return {{"packets", packets_},           {"psp", psp_},
-          {"not-psp", not_psp_},           {"no-good-psp", without_flow_},
-          {"problems", problems_.count()}, {"keys", have_keys_},
-          {"flows", std::move(flows)}};
+  return {
+      {"packets", packets_},           {"psp", psp_},        {"not-psp", not_psp_},
+      {"no-good-psp", without_flow_},  {"joined", joined_},  {"not-understood", unread_.count()},
+      {"problems", problems_.count()}, {"keys", have_keys_}, {"flows", std::move(flows)}};
 }
 
-void print_flow(const Flow& flow) {
-  fmt::print("    ICV     {} good, {} wrong, {} without key\n", flow.icv_good, flow.icv_wrong,
-             flow.icv_unchecked);
-  fmt::print("    IV      {} to {}; late {}, duplicates {}, REUSED {}{}\n", flow.iv_first,
-             flow.iv_last, flow.iv_late, flow.duplicates, flow.iv_reused,
-             flow.iv_unknown != 0 ? fmt::format(", not judged {}", flow.iv_unknown) : "");
-  fmt::print("    header  reserved bits {}, S {}, D {}, cookies {}, tunnel {}\n",
-             flow.reserved_bits, flow.sample, flow.drop_after, flow.cookies, flow.tunnel);
-  fmt::print("    sums    UDP zero {}, UDP wrong {}, inside wrong {}\n", flow.udp_sum_zero,
-             flow.udp_sum_wrong, flow.inner_sum_wrong);
+std::string flow_text(const Flow& flow) {
+  std::string text = fmt::format("    ICV     {} good, {} wrong, {} without key\n", flow.icv_good,
+                                 flow.icv_wrong, flow.icv_unchecked);
+  text += fmt::format("    IV      {} to {}; late {}, duplicates {}, REUSED {}{}\n", flow.iv_first,
+                      flow.iv_last, flow.iv_late, flow.duplicates, flow.iv_reused,
+                      flow.iv_unknown != 0 ? fmt::format(", not judged {}", flow.iv_unknown) : "");
+  text += fmt::format("    header  reserved bits {}, S {}, D {}, cookies {}, tunnel {}\n",
+                      flow.reserved_bits, flow.sample, flow.drop_after, flow.cookies, flow.tunnel);
+  text += fmt::format("    sums    UDP zero {}, UDP incomplete {}, UDP wrong {}, inside wrong {}\n",
+                      flow.udp_sum_zero, flow.udp_sum_incomplete, flow.udp_sum_wrong,
+                      flow.inner_sum_wrong);
   for (const auto& [reason, count] : flow.drops)
-    fmt::print("    {:<22}  {}: {}\n", name(reason), count, text(reason));
+    text += fmt::format("    {:<22}  {}: {}\n", name(reason), count, psp::text(reason));
+  return text;
 }
 
-void Checker::print_text() const {
+std::string Checker::to_text() const {
+  std::string text;
   for (const auto& [key, flow] : flows_) {
-    fmt::print("{} > {}  SPI {:08x}  {}: {} packets, {} octets\n",
-               to_text(pcap::Address{key.family, key.source}),
-               to_text(pcap::Address{key.family, key.destination}), key.spi,
-               version_text(key.version), flow.packets, flow.octets);
-    print_flow(flow);
+    text += fmt::format("{} > {}  SPI {:08x}  {}: {} packets, {} octets\n",
+                        pcap::to_text(pcap::Address{key.family, key.source}),
+                        pcap::to_text(pcap::Address{key.family, key.destination}), key.spi,
+                        version_text(key.version), flow.packets, flow.octets);
+    text += flow_text(flow);
   }
-  if (others_.packets != 0) {
-    fmt::print("more flows than {}: {} packets\n", kMaxFlows, others_.packets);
-    print_flow(others_);
-  }
-  fmt::print("{} packets: {} PSP in {} flows, {} no good PSP packets, {} other; {} problems{}\n",
-             packets_, psp_, flows_.size(), without_flow_, not_psp_, problems_.count(),
-             have_keys_ ? "" : "; no keys given: ICVs were NOT checked");
+  if (others_.packets != 0)
+    text += fmt::format("more flows than {}: {} packets\n{}", kMaxFlows, others_.packets,
+                        flow_text(others_));
+  if (joined_ != 0)
+    text += fmt::format("{} packets held several datagrams each: taken apart\n", joined_);
+  text += fmt::format(
+      "{} packets: {} PSP in {} flows, {} no good PSP packets, {} other, {} not understood; ",
+      packets_, psp_, flows_.size(), without_flow_, not_psp_, unread_.count());
+  text += nothing() ? "NOTHING was checked: no PSP packet was found"
+                    : fmt::format("{} problems", problems_.count());
+  return text + (have_keys_ ? "\n" : "; no keys given: ICVs were NOT checked\n");
 }
 
 int Checker::finish(const pcap::Reader& reader, std::expected<void, std::string> ran) {
   problems_.flush();
-  if (options_.json)
-    fmt::print("{}\n", to_json().dump());
-  else
-    print_text();
-  if (const auto failure = failure_of(reader, ran); !failure.empty()) {
+  if (!options_.quiet) unread_.tell();
+  const auto printed = print(options_.json ? to_json().dump() + "\n" : to_text());
+  const auto failure = printed ? failure_of(reader, ran) : printed.error();
+  if (!failure.empty()) {
     say("error: " + failure);
     return kExitFile;
   }
-  return problems_.count() != 0 ? kExitPackets : kExitOk;
+  if (problems_.count() != 0) return kExitPackets;
+  return unread_.count() != 0 || nothing() ? kExitUnread : kExitOk;
 }
 
 }  // namespace

@@ -24,7 +24,10 @@ Sum l4_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) 
   }
   const auto pseudo =
       wire::pseudo_header_sum(packet, ip.family, ip.protocol, static_cast<std::uint32_t>(size));
-  return wire::checksum_fold(wire::checksum_add(pseudo, l4)) == 0xffff ? Sum::kGood : Sum::kWrong;
+  if (wire::checksum_fold(wire::checksum_add(pseudo, l4)) == 0xffff) return Sum::kGood;
+  const std::size_t at = ip.protocol == wire::kProtocolUdp ? 6 : 16;
+  const bool begun = wire::load_be<std::uint16_t>(l4.data() + at) == wire::checksum_fold(pseudo);
+  return begun ? Sum::kIncomplete : Sum::kWrong;
 }
 
 Sum ip_checksum(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) {

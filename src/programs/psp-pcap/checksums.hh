@@ -10,7 +10,12 @@
 
 namespace psp::pcap_tool {
 
-enum class Sum : std::uint8_t { kNone, kGood, kWrong };  // kNone: there is none to check
+enum class Sum : std::uint8_t {
+  kNone,  // there is none to check
+  kGood,
+  kIncomplete,  // the pseudo header's: the rest was left to the network card
+  kWrong,
+};
 
 // l4_checksum looks at the TCP or UDP checksum of the IP packet `packet`, read as `ip`. UDP may
 // have none (0), with IPv6 too: RFC 6935 lets tunnels do that.

@@ -98,35 +98,34 @@ unsigned version_bits(const Frame& frame) {
 
 }  // namespace
 
-Explanation Explainer::explain(const Frame& frame) {
-  clear_size_ = 0;
+Explanation Explainer::explain_other(const Frame& frame) const {
   switch (frame.what) {
     case Frame::What::kNotIp:
-      return pass(pcap::understands(frame.link_type) ? "not IP" : "a link type not known here");
+      return pass(std::string(frame.note));
+    case Frame::What::kUnknown:
+      return pass(fmt::format("NOT UNDERSTOOD: {}", frame.note));
     case Frame::What::kBroken:
       return pass(fmt::format("no good IP packet ({}): left to the stack", frame.why()));
     case Frame::What::kOther:
       return explain_clear(frame);
     case Frame::What::kPsp:
-      return explain_psp(frame);
+      break;
   }
   return pass("");
 }
 
-Explanation Explainer::explain_psp(const Frame& frame) {
+Explanation Explainer::explain_psp(const Frame& frame, const Opener::Opened& opened) const {
   if (frame.ip.fragment) return pass("a fragment is not PSP to the device: left to the stack");
-  if (frame.link.ip_at > 14) return pass("VLAN tags: the device looks at untagged packets only");
+  if (!frame.link.shim.empty())
+    return pass(fmt::format("{}: the device looks at untagged packets only", frame.link.shim));
   const unsigned version = version_bits(frame);
   const bool wanted =
       version < kVersions ? enabled_.has(static_cast<Version>(version)) : enabled_ != VersionSet{};
   if (!wanted)
     return pass(fmt::format("version {} is not enabled: plain UDP, as with a NIC", version));
-  clear_.resize(frame.packet.size());
-  const auto opened = opener_.open(frame, {clear_.data(), clear_.size()});
   if (opened.no_key) return drop(Drop::BAD_SPI, "no key for this SPI was given here");
   const bool tcp = !frame.drop && frame.psp.header.next_header == wire::kProtocolTcp;
   if (opened.drop && (tcp || !opened.authentic)) return drop(*opened.drop);
-  clear_size_ = opened.size;
   if (frame.psp.header.drop_after_sampling) return drop(Drop::SAMPLED);
   if (!tcp)
     return drop(Drop::BAD_INNER, "authentic, but softpsp devices carry TCP in transport mode only");
@@ -159,6 +158,9 @@ Json header_json(const wire::PspHeader& header) {
 
 Json to_json(std::uint64_t number, const Frame& frame, const Explanation& explanation) {
   Json json{{"packet", number}, {"length", frame.octets.size()}};
+  if (frame.parts > 1) json["datagram"] = frame.part + 1, json["datagrams"] = frame.parts;
+  if (!frame.link.tunnel.empty()) json["inside"] = frame.link.tunnel;
+  if (frame.what == Frame::What::kUnknown) json["understood"] = false;
   json["verdict"] = verdict_text(explanation.verdict);
   if (explanation.reason) {
     json["reason"] = name(*explanation.reason);
@@ -189,7 +191,10 @@ std::string to_text(std::uint64_t number, const Frame& frame, const Explanation&
   } else if (explanation.verdict == Verdict::kDeliver) {
     lines += " (rx-packets)";
   }
-  lines += ": " + explanation.why + "\n";
+  lines += ": " + explanation.why;
+  if (!frame.link.tunnel.empty()) lines += fmt::format(" (inside {})", frame.link.tunnel);
+  if (frame.parts > 1) lines += fmt::format(" (datagram {} of {})", frame.part + 1, frame.parts);
+  lines += "\n";
   if (frame.what == Frame::What::kPsp && !frame.drop) {
     const auto& h = frame.psp.header;
     lines += fmt::format(
@@ -214,27 +219,35 @@ int run_explain(Job& job) {
   Opener opener(job.keys, crypto::EcnAtExit::kMerge);
   Explainer explainer(opener, options.enabled);
   Problems problems(options.quiet);
+  Unread unread;
   auto writer = pcap::Writer::open("-", -1);
+  if (!writer) {
+    say("error: " + writer.error());
+    return kExitFile;
+  }
   const auto work = [&](Piece& piece) {
     for (const pcap::Record& record : piece.in.records) {
       if (record.kind == pcap::Record::Kind::kBroken)
         problems.add(record.number, "", record.problem);
       if (record.kind != pcap::Record::Kind::kPacket) continue;
-      const Frame frame = look(record, piece.in.octets.span());
-      const auto explanation = explainer.explain(frame);
-      const std::string out = options.json
-                                  ? to_json(record.number, frame, explanation).dump() + "\n"
-                                  : to_text(record.number, frame, explanation);
-      piece.out.append({reinterpret_cast<const std::uint8_t*>(out.data()), out.size()});
+      const Frame frame = look(record, piece.in.octets.span(), pcap::Reach::kTunnels);
+      if (frame.what == Frame::What::kUnknown) unread.add(record.number, frame.note);
+      explainer.explain(frame, [&](const Frame& one, const Explanation& explanation) {
+        const std::string out = options.json
+                                    ? to_json(record.number, one, explanation).dump() + "\n"
+                                    : to_text(record.number, one, explanation);
+        piece.out.append({reinterpret_cast<const std::uint8_t*>(out.data()), out.size()});
+      });
     }
   };
   const auto ran = run_pipeline(job.reader, &*writer, {.begin = work});
   problems.flush();
+  if (!options.quiet) unread.tell();
   if (const auto failure = failure_of(job.reader, ran); !failure.empty()) {
     say("error: " + failure);
     return kExitFile;
   }
-  return problems.count() != 0 ? kExitPackets : kExitOk;
+  return problems.count() != 0 ? kExitPackets : unread.count() != 0 ? kExitUnread : kExitOk;
 }
 
 }  // namespace psp::pcap_tool

@@ -37,12 +37,25 @@ struct Explanation {
 class Explainer {
  public:
   Explainer(Opener& opener, VersionSet enabled) : opener_(opener), enabled_(enabled) {}
-  // explain judges a frame; clear() is then the opened packet, if there is one.
-  Explanation explain(const Frame& frame);
-  std::span<const std::uint8_t> clear() const { return {clear_.data(), clear_size_}; }
+  // explain judges a frame, or each of the datagrams that are joined in it: take(frame,
+  // explanation).
+  // clear() is then the opened packet, if there is one.
+  template <typename Take>
+  void explain(const Frame& frame, Take take) {
+    clear_size_ = 0;
+    if (frame.what != Frame::What::kPsp) return take(frame, explain_other(frame));
+    clear_.resize(frame.packet.size());
+    const auto room = [&]() -> std::span<std::uint8_t> { return {clear_.data(), clear_.size()}; };
+    opener_.open_each(frame, room, [&](const Frame& one, const Opener::Opened& opened) {
+      clear_size_ = opened.size;
+      take(one, explain_psp(one, opened));
+    });
+  }
+  std::span<const std::uint8_t> clear() const { return clear_.span().first(clear_size_); }
 
  private:
-  Explanation explain_psp(const Frame& frame);
+  Explanation explain_other(const Frame& frame) const;
+  Explanation explain_psp(const Frame& frame, const Opener::Opened& opened) const;
   Opener& opener_;
   VersionSet enabled_;
   pcap::Buffer clear_;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include <psp/pcap/joined.hh>
 #include <psp/wire/bytes.hh>
 #include <psp/wire/tunnel.hh>
 
@@ -53,12 +54,15 @@ std::uint16_t reference_port(const Frame& frame) {
 
 }  // namespace
 
-Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets) {
+Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets, pcap::Reach reach) {
   Frame frame;
   frame.octets = record.packet(octets);
-  frame.link_type = record.link_type;
-  const auto link = pcap::find_ip(record.link_type, frame.octets);
-  if (!link) return frame;
+  const auto link = pcap::find_ip(record.link_type, frame.octets, reach);
+  if (!link) {
+    frame.what = link.error().understood ? Frame::What::kNotIp : Frame::What::kUnknown;
+    frame.note = link.error().why;
+    return frame;
+  }
   frame.link = *link;
   frame.packet = frame.octets.subspan(link->ip_at);
   frame.what = Frame::What::kBroken;
@@ -89,6 +93,40 @@ pcap::Address destination_of(const Frame& frame) {
   else
     std::copy_n(frame.packet.data() + 24, 16, address.octets.begin());
   return address;
+}
+
+bool Joined::find(const Frame& frame) {
+  parts_ = 0;
+  if (frame.what != Frame::What::kPsp || frame.drop) return false;
+  whole_ = frame;
+  payload_ = frame.packet.subspan(frame.psp.psp_offset,
+                                  frame.psp.icv_offset + kIcv - frame.psp.psp_offset);
+  stride_ = pcap::joined_stride(payload_);
+  if (stride_ != 0) parts_ = (payload_.size() + stride_ - 1) / stride_;
+  return stride_ != 0;
+}
+
+Frame Joined::datagram(std::size_t part) {
+  constexpr std::size_t kIdAt = 4, kUdpLengthAt = 4;
+  const std::size_t header = whole_.psp.psp_offset, at = part * stride_;
+  packet_.clear();
+  packet_.append(whole_.packet.first(header));
+  packet_.append(payload_.subspan(at, std::min(stride_, payload_.size() - at)));
+  std::uint8_t* ip = packet_.data();
+  std::uint8_t* udp = ip + whole_.ip.header_length;
+  const std::size_t size = packet_.size() - whole_.ip.header_length;
+  if (whole_.ip.family == 4)  // segmentation counts it up
+    wire::store_be(ip + kIdAt,
+                   static_cast<std::uint16_t>(wire::load_be<std::uint16_t>(ip + kIdAt) + part));
+  wire::set_ip_payload({ip, packet_.size()}, whole_.ip, size, wire::kProtocolUdp);
+  wire::store_be(udp + kUdpLengthAt, static_cast<std::uint16_t>(size));
+  Frame frame = whole_;
+  frame.packet = packet_.span();
+  frame.ip.total_length = static_cast<std::uint32_t>(packet_.size());
+  frame.part = part;
+  frame.parts = parts_;
+  find_psp(frame);
+  return frame;
 }
 
 Opener::Opened Opener::open(const Frame& frame, std::span<std::uint8_t> out) {
@@ -169,7 +207,7 @@ std::optional<Sealer::Sealed> Sealer::refuse_as_reference(const Frame& frame) co
     return Sealed{.drop = Drop::TX_BAD_PACKET, .note = "a fragment: nobody could open it"};
   const std::size_t overhead = kTransportOverhead + (options_.cookie ? kVirtualizationCookie : 0) +
                                (tunnel_ ? (ip.family == 4 ? kIpv4Header : kIpv6Header) : 0);
-  if (frame.link.ip_at + ip.total_length + overhead > kReferenceFrame)
+  if (frame.link.head_size + ip.total_length + overhead > kReferenceFrame)
     return Sealed{.drop = Drop::TX_TOO_BIG, .note = "more than the 9014 octets of the reference"};
   return std::nullopt;
 }
@@ -184,7 +222,8 @@ std::expected<wire::PspPacket, Drop> Sealer::write_headers(const Frame& frame,
 }
 
 Sealer::Sealed Sealer::lay_out(const Frame& frame, std::span<std::uint8_t> out) {
-  if (frame.what == Frame::What::kNotIp) return {.skipped = true};
+  if (frame.what == Frame::What::kNotIp || frame.what == Frame::What::kUnknown)
+    return {.skipped = true};
   if (frame.what == Frame::What::kBroken) return {.drop = frame.drop, .note = frame.note};
   options_.crypt_offset = !tunnel_               ? transport_offset_
                           : frame.ip.family == 4 ? ipv4_offset_

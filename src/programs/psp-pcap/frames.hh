@@ -19,29 +19,49 @@ namespace psp::pcap_tool {
 // Frame is a packet record looked at up to the PSP header.
 struct Frame {
   enum class What : std::uint8_t {
-    kNotIp,   // or a link type that is not understood
-    kBroken,  // IP, but not a packet that can be read; `drop` and `note` say why
-    kOther,   // IP, but not PSP
-    kPsp,     // UDP to port 1000; `drop` is set if it is not a good PSP packet
+    kNotIp,
+    kUnknown,  // not understood: `note` says why
+    kBroken,   // IP, but not a packet that can be read; `drop` and `note` say why
+    kOther,    // IP, but not PSP
+    kPsp,      // UDP to port 1000; `drop` is set if it is not a good PSP packet
   };
   What what = What::kNotIp;
   std::optional<Drop> drop = {};
   std::string_view note = {};  // instead of the text of the drop reason
-  std::uint32_t link_type = 0;
   pcap::Link link;
   std::span<const std::uint8_t> octets;  // the whole frame
   std::span<const std::uint8_t> packet;  // from the IP header on
   wire::IpHeader ip;
   wire::PspPacket psp;  // kPsp without drop
+  // Of a packet that is several datagrams: which of how many this is.
+  std::size_t part = 0, parts = 1;
 
   std::string_view why() const { return !note.empty() ? note : drop ? text(*drop) : ""; }
 };
 
-// look reads the frame of a packet record.
-Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets);
+// look reads the frame of a packet record, as far as `reach` says.
+Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets, pcap::Reach reach);
 
 // destination_of is the destination address of an IP packet that look has read.
 pcap::Address destination_of(const Frame& frame);
+
+// Joined is a PSP packet of the capture that is several datagrams of the wire, because the host
+// that captured it leaves segmentation to its network card, or joins what it receives.
+class Joined {
+ public:
+  // find says if the frame looks like that. It is used by datagram().
+  bool find(const Frame& frame);
+  std::size_t parts() const { return parts_; }
+  // datagram is a frame of its own, as it was on the wire but for the UDP checksum. Valid until the
+  // next call, and as long as the frame that was found.
+  Frame datagram(std::size_t part);
+
+ private:
+  Frame whole_;
+  std::span<const std::uint8_t> payload_;
+  std::size_t stride_ = 0, parts_ = 0;
+  pcap::Buffer packet_;
+};
 
 // Opener opens PSP packets with the keys that there are.
 class Opener {
@@ -58,8 +78,22 @@ class Opener {
   };
   // open writes the clear IP packet to `out`, which has room for frame.packet.size() octets.
   Opened open(const Frame& frame, std::span<std::uint8_t> out);
+  // open_each opens a kPsp frame or, if it is joined, each of its datagrams: take(frame, opened).
+  // What is authentic as a whole is one datagram, whatever it looks like. `room` gives where to
+  // write the next one, as for open.
+  template <typename Room, typename Take>
+  void open_each(const Frame& frame, Room room, Take take) {
+    const Opened whole = open(frame, room());
+    const bool failed = whole.no_key || (!whole.authentic && whole.drop == Drop::AUTH_FAIL);
+    if (!failed || !joined_.find(frame)) return take(frame, whole);
+    for (std::size_t part = 0; part < joined_.parts(); ++part) {
+      const Frame one = joined_.datagram(part);
+      take(one, open(one, room()));
+    }
+  }
 
  private:
+  Joined joined_;
   KeyRing& keys_;
   crypto::EcnAtExit ecn_;
 };

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp-pcap: captures of PSP traffic, sealed, opened, checked, explained.
-#include <csignal>
 #include <fmt/format.h>
 #include <sys/prctl.h>
 
@@ -50,9 +49,8 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   using namespace psp::pcap_tool;
-  // A reader that goes away is an error code, not the end of the process; and keys pass through
-  // this memory, so no core dumps.
-  std::signal(SIGPIPE, SIG_IGN);
+  // Keys pass through this memory, so no core dumps. SIGPIPE is left as it was: who reads only the
+  // beginning of the output ends this program quietly, as any other in a pipe.
   prctl(PR_SET_DUMPABLE, 0);
   const auto options = parse_options(argc, argv);
   if (!options) return options.error();

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <fmt/format.h>
+#include <iostream>
 #include <unistd.h>
 
 #include <psp/pcap/keys.hh>
@@ -23,17 +24,20 @@ constexpr const char* kDescription = R"(psp-pcap: captures of PSP traffic.
   psp-pcap check     verify a capture: ICV, IVs, reserved bits, lengths, checksums, by flow
   psp-pcap explain   what softpsp would do with each packet, and why
 
-Reads pcap and pcapng, and writes what it read.)";
+Reads pcap and pcapng, also compressed by gzip, and writes what it read, not compressed. check, explain
+and decrypt look into the tunnels of mirror ports (GRE, ERSPAN, VXLAN, Geneve), and take apart packets
+that hold several datagrams, as captures on hosts with offloads do.)";
 
 constexpr const char* kExamples = R"(
 Examples:
   psp-pcap encrypt --cfg encrypt.cfg -r clear.pcap -w psp.pcap     as the reference does
   psp-pcap decrypt --cfg decrypt.cfg -r psp.pcap -w clear.pcap
-  psp-pcap encrypt --sa-key key --spi 0x1a --version 1 --mode tunnel -r in.pcapng -w out.pcapng
+  psp-pcap encrypt --sa-key key --spi 0x1a --psp-version 1 --mode tunnel -r in.pcapng -w out.pcapng
   psp-pcap check --key-log keys.log -r psp.pcapng
   psp-pcap explain --json -r psp.pcap | jq 'select(.verdict == "drop")'
 Exit status: 0 ok, 1 packets were broken or check found something, 2 usage, 3 a file cannot be read or
-written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed.)";
+written or is damaged, 4 keys cannot be read or are missing, 5 the self-test of the cryptography failed,
+6 packets were not understood, or check or decrypt found no PSP packet at all.)";
 
 using Refusal = std::unexpected<std::string>;
 
@@ -55,7 +59,7 @@ void declare_common(CLI::App& app, Options& options, Raw& raw, bool key_needed) 
   app.add_option("--sa-key", options.sa_key, "File with the key of one SA in hex");
   app.add_option("--key-log", options.key_log, "Key log (docs/key-log.md)");
   app.add_option("--spi", raw.spi, "SPI, hex: of --sa-key; encrypt: to use");
-  app.add_option("--version", raw.version, "PSP version: of --sa-key; encrypt: to use");
+  app.add_option("--psp-version", raw.version, "PSP version: of --sa-key; encrypt: to use");
   app.add_option("--backend", options.backend, "Cryptography: auto, ipsec-mb, openssl");
   app.add_flag("--json", options.json, "Output for programs");
   app.add_flag("-q,--quiet", options.quiet, "Do not name broken packets; no summary");
@@ -143,12 +147,13 @@ std::expected<void, std::string> refine_encrypt(Options& options, const Raw& raw
     options.cookie = *cookie;
   }
   const bool by_hand = options.spi || options.version || !raw.mode.empty() || raw.crypt_offset ||
-                       options.cookie || options.source_port;
+                       options.cookie || options.source_port || raw.hop_limit || raw.dscp ||
+                       !raw.source.empty() || raw.ecn != "copy";
   if (!options.configuration.empty()) {
     if (by_hand) return Refusal("with --cfg it is the file that says how to encrypt");
     return {};
   }
-  if (!options.spi || !options.version) return Refusal("give --spi and --version, or --cfg");
+  if (!options.spi || !options.version) return Refusal("give --spi and --psp-version, or --cfg");
   return refine_tunnel(options, raw);
 }
 
@@ -165,15 +170,20 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (!raw.version.empty()) {
     options.version = parse_version(raw.version);
     if (!options.version)
-      return Refusal(fmt::format("--version: \"{}\" is none of {}", raw.version, kVersionWords));
+      return Refusal(
+          fmt::format("--psp-version: \"{}\" is none of {}", raw.version, kVersionWords));
   }
   const auto enabled = parse_versions(raw.enabled);
   if (!enabled)
     return Refusal(fmt::format("--enable: \"{}\" is none of {}", enabled.error(), kVersionWords));
   options.enabled = *enabled;
   if (!options.sa_key.empty() && (!options.spi || !options.version))
-    return Refusal("--sa-key: say for which --spi and --version");
+    return Refusal("--sa-key: say for which --spi and --psp-version");
   if (options.command == Command::kEncrypt) return refine_encrypt(options, raw);
+  if (options.sa_key.empty() && (options.spi || options.version))
+    return Refusal("--spi and --psp-version are those of --sa-key, and there is none");
+  if (options.command == Command::kExplain && raw.progress)
+    return Refusal("explain has a line for each packet, and no --progress");
   return {};
 }
 
@@ -184,7 +194,7 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   Options options;
   Raw raw;
   app.footer(kExamples);
-  app.set_version_flag("-V", "psp-pcap of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", "psp-pcap of softpsp " PSP_RELEASE);
   app.require_subcommand(1);
   auto* encrypt = app.add_subcommand("encrypt", "Seal the packets of a capture");
   auto* decrypt = app.add_subcommand("decrypt", "Open the packets of a capture");
@@ -198,7 +208,10 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {
-    return std::unexpected(app.exit(asked));
+    const int status = app.exit(asked);
+    if (std::cout.flush()) return std::unexpected(status);
+    say("error: standard output: cannot write");
+    return std::unexpected(kExitFile);
   } catch (const CLI::ParseError& error) {
     say(fmt::format("error: {}; see psp-pcap --help", error.what()));
     return std::unexpected(kExitUsage);

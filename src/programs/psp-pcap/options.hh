@@ -19,6 +19,7 @@ inline constexpr int kExitUsage = 2;
 inline constexpr int kExitFile = 3;  // a capture cannot be read or written, or is damaged
 inline constexpr int kExitKeys = 4;  // keys cannot be read, or there are none where they are needed
 inline constexpr int kExitSelfTest = 5;
+inline constexpr int kExitUnread = 6;  // packets were not understood, or nothing of PSP was there
 
 enum class Command { kEncrypt, kDecrypt, kCheck, kExplain };
 

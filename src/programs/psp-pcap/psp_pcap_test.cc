@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp-pcap from outside: the reference's files bit for bit, round trips through both formats and
-// all link types, what check finds, what explain says, and what it does with files that are no
-// good.
+// all link types, what check finds, what explain says, packets that hold several datagrams or come
+// from a mirror port, and what it does with files that are no good.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -110,7 +111,7 @@ class EncryptTest : public ToolTest {
                                        path("psp"),
                                        "--spi",
                                        "1a345678",
-                                       "--version",
+                                       "--psp-version",
                                        "0",
                                        "--sa-key",
                                        write_text("key", kSaKey)};
@@ -465,6 +466,270 @@ TEST_F(ExplainTest, LeavesFragmentsAndTaggedPacketsToTheStack) {
   EXPECT_THAT(lines[1]["why"].get<std::string>(), HasSubstr("VLAN"));
 }
 
+// joined is what a capture on a host with offloads has of these frames: one header, all datagrams.
+Octets joined(const std::vector<Octets>& frames) {
+  constexpr std::size_t kUdp = 14 + 20, kPsp = kUdp + 8;
+  Octets all(frames[0].begin(), frames[0].begin() + kPsp);
+  for (const Octets& frame : frames) all.insert(all.end(), frame.begin() + kPsp, frame.end());
+  wire::store_be(all.data() + 14 + 2, static_cast<std::uint16_t>(all.size() - 14));
+  wire::store_be(all.data() + kUdp + 4, static_cast<std::uint16_t>(all.size() - kUdp));
+  Octets packet(all.begin() + 14, all.end());
+  put_ip_checksum(packet);
+  // The checksum as it is before the card completes it: of the pseudo header.
+  const auto pseudo =
+      wire::pseudo_header_sum(packet, 4, 17, static_cast<std::uint32_t>(all.size() - kUdp));
+  wire::store_be(packet.data() + 20 + 6, wire::checksum_fold(pseudo));
+  return ethernet(packet);
+}
+
+class JoinedTest : public ExplainTest {
+ protected:
+  // Two of a length and a shorter one, as segmentation leaves them.
+  std::vector<Octets> train() {
+    EXPECT_EQ(encrypt(pcap_of(clear_), {}).status, 0);
+    return sealed();
+  }
+  const std::vector<Octets> clear_ = {ethernet(tcp_packet(4, 0x10, 90)),
+                                      ethernet(tcp_packet(4, 0x10, 90)),
+                                      ethernet(tcp_packet(4, 0x10, 30))};
+};
+
+TEST_F(JoinedTest, IsTakenApartByCheck) {
+  const auto packets = train();
+  auto report = check({joined(packets)}, 0);
+  EXPECT_EQ(report["packets"], 1);
+  EXPECT_EQ(report["psp"], 3);
+  EXPECT_EQ(report["joined"], 1);
+  EXPECT_EQ(report["problems"], 0);
+  const auto& flow = report["flows"][0];
+  EXPECT_EQ(flow["icv-good"], 3);
+  EXPECT_EQ(flow["iv-last"], 3);
+  EXPECT_EQ(flow["udp-checksum-incomplete"], 3);
+  EXPECT_THAT(run({"check", "-r", path("psp")}).out, HasSubstr("1 packets held several datagrams"));
+  report = check({joined(packets)}, 0, false);
+  EXPECT_EQ(report["flows"][0]["icv-unchecked"], 3) << "without a key too";
+}
+
+TEST_F(JoinedTest, HidesNoForgery) {
+  auto packets = train();
+  packets[1].back() ^= 1;
+  auto report = check({joined(packets)}, 1);
+  EXPECT_EQ(report["flows"][0]["icv-good"], 2);
+  EXPECT_EQ(report["flows"][0]["icv-wrong"], 1);
+  // Another packet under an IV that was used: also inside one packet of the capture.
+  packets = train();
+  EXPECT_EQ(encrypt(pcap_of({ethernet(tcp_packet(4, 0x18, 90))}), {}).status, 0);
+  packets[1] = sealed()[0];
+  report = check({joined(packets)}, 1);
+  EXPECT_EQ(report["flows"][0]["iv-reused"], 1);
+}
+
+TEST_F(JoinedTest, IsNotWhatTheIcvSaysIsOneDatagram) {
+  // The payload looks like more PSP packets at equal steps, and GMAC leaves it in clear.
+  write_text("key", kSaKey);
+  Octets repeated(20);
+  repeated[12] = 0x50;
+  for (int i = 0; i < 4; ++i) {
+    Octets header{6, 1, 0, 0x09, 0x1a, 0x34, 0x56, 0x78, 0, 0, 0, 0, 0, 0, 0, 1};
+    header.resize(i < 3 ? 36 : 16);
+    repeated.insert(repeated.end(), header.begin(), header.end());
+  }
+  ASSERT_EQ(
+      run({"encrypt", "-r", write("clear", pcap_of({ethernet(ip_packet(4, 6, repeated))})), "-w",
+           path("psp"), "--spi", "1a345678", "--psp-version", "2", "--sa-key", path("key")})
+          .status,
+      0);
+  const auto result = run({"check", "--json", "-r", path("psp"), "--key-log",
+                           write_text("log", "PSP_SA 2 1a345678 " + kSaKey + "\n")});
+  const auto report = nlohmann::json::parse(result.out);
+  EXPECT_EQ(report["psp"], 1);
+  EXPECT_EQ(report["flows"][0]["icv-good"], 1);
+  const auto unkeyed = run({"check", "--json", "-r", path("psp")});
+  EXPECT_EQ(nlohmann::json::parse(unkeyed.out)["psp"], 5) << "nobody can tell without a key";
+}
+
+TEST_F(JoinedTest, IsDecryptedToEachOfItsPackets) {
+  const auto one = joined(train());
+  FileMaker maker;
+  maker.section().interface().enhanced(one);
+  for (const Octets& file : {pcap_of({one}), maker.made}) {
+    write("psp", file);
+    const auto result = decrypt();
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("decrypted 3 packets"));
+    auto expected = clear_;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      Octets packet(expected[i].begin() + 14, expected[i].end());
+      packet[5] = static_cast<std::uint8_t>(i);  // segmentation counts the identification up
+      put_ip_checksum(packet);
+      expected[i] = ethernet(packet);
+    }
+    EXPECT_EQ(packets_of(read_file(path("again"))), expected);
+  }
+}
+
+TEST_F(JoinedTest, IsExplainedByDatagram) {
+  auto packets = train();
+  packets[1].back() ^= 1;
+  write("in", pcap_of({joined(packets)}));
+  const auto result = run({"explain", "--json", "-r", path("in"), "--key-log",
+                           write_text("log", "PSP_SA 0 1a345678 " + kSaKey + "\n")});
+  std::vector<nlohmann::json> lines;
+  std::istringstream stream(result.out);
+  for (std::string line; std::getline(stream, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(lines[i]["packet"], 1);
+    EXPECT_EQ(lines[i]["datagram"], i + 1);
+    EXPECT_EQ(lines[i]["datagrams"], 3);
+    EXPECT_EQ(lines[i]["verdict"], i == 1 ? "drop" : "deliver");
+  }
+  EXPECT_THAT(run({"explain", "-r", path("in")}).out, HasSubstr("(datagram 3 of 3)"));
+}
+
+// MirrorTest: one sealed packet as mirror ports and access networks wrap it.
+class MirrorTest : public JoinedTest {
+ protected:
+  static Octets with(const Octets& frame, std::size_t at, const Octets& more) {
+    Octets out(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(at));
+    out.insert(out.end(), more.begin(), more.end());
+    out.insert(out.end(), frame.begin() + static_cast<std::ptrdiff_t>(at), frame.end());
+    return out;
+  }
+  static Octets in_ip(std::uint8_t protocol, Octets header, const Octets& frame) {
+    header.insert(header.end(), frame.begin(), frame.end());
+    if (protocol == 17)
+      wire::store_be(header.data() + 4, static_cast<std::uint16_t>(header.size()));
+    return ethernet(ip_packet(4, protocol, header, 77));
+  }
+  static std::vector<Octets> wrapped(const Octets& frame) {
+    Octets mpls = with(frame, 14, {0, 1, 1, 64}),
+           pppoe = with(frame, 14, {0x11, 0, 0, 1, 0, 0, 0, 0x21});
+    mpls[12] = 0x88, mpls[13] = 0x47, pppoe[12] = 0x88, pppoe[13] = 0x64;
+    return {in_ip(47, {0x10, 0, 0x88, 0xbe, 0, 0, 0, 7, 0x10, 0, 0, 1, 0, 0, 0, 0}, frame),
+            in_ip(17, {0x30, 0, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 5, 0}, frame),
+            in_ip(17, {0x30, 0, 0x17, 0xc1, 0, 0, 0, 0, 0, 0, 0x65, 0x58, 0, 0, 5, 0}, frame),
+            with(frame, 12, {0x91, 0, 0, 5, 0x81, 0, 0, 7}),
+            mpls,
+            pppoe};
+  }
+};
+
+TEST_F(MirrorTest, ChecksWhatIsInsideEachWrapping) {
+  const auto packets = wrapped(train()[0]);
+  const auto report = check(packets, 0);
+  EXPECT_EQ(report["psp"], packets.size());
+  EXPECT_EQ(report["flows"].size(), 1u);
+  EXPECT_EQ(report["flows"][0]["icv-good"], packets.size());
+  EXPECT_EQ(report["not-understood"], 0);
+  EXPECT_EQ(check(wrapped(joined(train())), 0)["psp"], 3 * packets.size());
+}
+
+TEST_F(MirrorTest, DecryptsToPlainEthernet) {
+  const auto packets = wrapped(train()[0]);
+  write("psp", pcap_of(packets));
+  ASSERT_EQ(decrypt().status, 0);
+  const auto again = packets_of(read_file(path("again")));
+  ASSERT_EQ(again.size(), packets.size());
+  for (std::size_t i = 0; i < again.size(); ++i)
+    EXPECT_EQ(again[i], i == 3 ? with(clear_[0], 12, {0x91, 0, 0, 5, 0x81, 0, 0, 7}) : clear_[0])
+        << i;
+}
+
+TEST_F(MirrorTest, ExplainsAsIfThePacketHadComeByItself) {
+  const auto lines = explain(wrapped(train()[0]));
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(lines[i]["verdict"], "deliver") << i;
+  EXPECT_EQ(lines[0]["inside"], "ERSPAN");
+  EXPECT_EQ(lines[1]["inside"], "VXLAN");
+  for (std::size_t i = 3; i < 6; ++i) EXPECT_EQ(lines[i]["verdict"], "pass") << i;
+  EXPECT_THAT(lines[4]["why"].get<std::string>(), HasSubstr("MPLS"));
+}
+
+TEST_F(MirrorTest, DoesNotTakeACookedCaptureForATaggedOne) {
+  const Octets frame = train()[0];
+  Octets cooked(16);
+  cooked[14] = 0x08;
+  cooked.insert(cooked.end(), frame.begin() + 14, frame.end());
+  write("in", pcap_of({cooked}, pcap::kLinkSll));
+  EXPECT_THAT(run({"explain", "-r", path("in"), "--key-log", path("log")}).status, 4);
+  EXPECT_THAT(run({"explain", "-r", path("in"), "--key-log",
+                   write_text("log", "PSP_SA 0 1a345678 " + kSaKey + "\n")})
+                  .out,
+              HasSubstr("1: deliver"));
+}
+
+TEST_F(MirrorTest, SealsTheOuterPacketOfATunnel) {
+  // A tunnel's packet is an IP packet: what is given to be sealed is sealed whole.
+  const auto tunnel = wrapped(train()[0])[0];
+  ASSERT_EQ(encrypt(pcap_of({tunnel}), {}).status, 0);
+  EXPECT_EQ(sealed()[0].size(), tunnel.size() + 40);
+}
+
+TEST_F(MirrorTest, NeverCallsUnreadTrafficGood) {
+  Octets macsec = train()[0];
+  macsec[12] = 0x88, macsec[13] = 0xe5;
+  auto report = check({macsec, train()[0]}, 6);
+  EXPECT_EQ(report["not-understood"], 1);
+  EXPECT_THAT(
+      err_,
+      HasSubstr("1 packets not understood: an EtherType not known here (the first is packet 1)"));
+  report = check({macsec}, 6, false);
+  const auto text = run({"check", "-r", path("psp")});
+  EXPECT_EQ(text.status, 6);
+  EXPECT_THAT(text.out, HasSubstr("NOTHING was checked"));
+  EXPECT_THAT(text.out, Not(HasSubstr("0 problems")));
+  EXPECT_EQ(run({"explain", "-r", path("psp")}).status, 6);
+  EXPECT_EQ(decrypt().status, 6);
+  EXPECT_THAT(decrypt().err, HasSubstr("passed over 1 (1 not understood)"));
+  EXPECT_EQ(encrypt(pcap_of({macsec}), {}).status, 6);
+  // Nothing that could be checked, of a kind that is known or none at all.
+  check({clear_[0]}, 6);
+  check({}, 6);
+  EXPECT_EQ(decrypt().status, 6);
+  EXPECT_THAT(decrypt().err, HasSubstr("there was no PSP packet to decrypt"));
+  // A problem weighs more.
+  auto wrong = train()[0];
+  wrong.back() ^= 1;
+  check({macsec, wrong}, 1);
+}
+
+// OutputTest: standard output that ends early or is full.
+class OutputTest : public JoinedTest {
+ protected:
+  int shell(const std::string& command) const {
+    const int status = std::system(command.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  // many is a file whose explanation is more than a pipe holds.
+  std::string many() {
+    return write("many", pcap_of(std::vector<Octets>(2000, ethernet(tcp_packet(4, 0x10, 5)))));
+  }
+};
+
+TEST_F(OutputTest, EndsQuietlyWhenNobodyReadsOn) {
+  for (const std::string command : {"explain", "explain --json"}) {
+    EXPECT_EQ(
+        shell(fmt::format("bash -c 'trap - PIPE; ({} {} -r {}; echo $? >{}) 2>{} | head -n 1 >{}'",
+                          PSP_PCAP, command, many(), path("status"), path("log"), path("head"))),
+        0);
+    const auto status = read_file(path("status")), said = read_file(path("log"));
+    EXPECT_EQ(std::string(status.begin(), status.end()), "141\n") << "128 + SIGPIPE";
+    EXPECT_EQ(std::string(said.begin(), said.end()), "");
+    EXPECT_FALSE(read_file(path("head")).empty());
+  }
+}
+
+TEST_F(OutputTest, SaysWhenItCouldNotWrite) {
+  for (const std::string command : {"explain", "check", "check --json", "--help", "-V"}) {
+    EXPECT_EQ(shell(fmt::format("{} {} -r {} >/dev/full 2>{}", PSP_PCAP, command,
+                                write("in", pcap_of(train())), path("log"))),
+              3)
+        << command;
+    const auto said = read_file(path("log"));
+    EXPECT_THAT(std::string(said.begin(), said.end()), HasSubstr("standard output: cannot write"));
+  }
+}
+
 class BadInputTest : public EncryptTest {};
 
 TEST_F(BadInputTest, CountsNamesAndPassesOverBrokenPackets) {
@@ -503,9 +768,16 @@ TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
   EXPECT_EQ(run({}).status, 2);
   EXPECT_EQ(run({"encrypt"}).status, 2);
   EXPECT_EQ(run({"--help"}).status, 0);
+  EXPECT_THAT(run({"--version"}).out, HasSubstr("psp-pcap of softpsp "));
   EXPECT_EQ(encrypt(file, {"--crypt-offset", "64"}).status, 2);
   EXPECT_EQ(encrypt(file, {"--dscp", "3"}).status, 2);  // there is no tunnel
   EXPECT_EQ(encrypt(file, {"--backend", "none"}).status, 2);
+  // What would go unused.
+  const std::string in = write("in", file);
+  for (const char* command : {"check", "explain"})
+    EXPECT_EQ(run({command, "-r", in, "--spi", "1a", "--psp-version", "1"}).status, 2);
+  EXPECT_EQ(run({"explain", "-r", in, "--progress"}).status, 2);
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", path("out"), "--cfg", in, "--dscp", "3"}).status, 2);
   EXPECT_EQ(encrypt(octets_of(100), {}).status, 3);
   EXPECT_EQ(encrypt({}, {}).status, 3);
   EXPECT_EQ(run({"check", "-r", path("missing")}).status, 3);
@@ -526,12 +798,12 @@ TEST_F(BadInputTest, HasAnExitCodeForEachKind) {
 TEST_F(BadInputTest, DoesNotDestroyWhatItReads) {
   const auto file = pcap_of({ethernet(tcp_packet(4, 0x10, 1))});
   const auto in = write("same", file);
-  const auto result = run({"encrypt", "-r", in, "-w", in, "--spi", "1", "--version", "0",
+  const auto result = run({"encrypt", "-r", in, "-w", in, "--spi", "1", "--psp-version", "0",
                            "--sa-key", write_text("key", kSaKey)});
   EXPECT_EQ(result.status, 3);
   EXPECT_EQ(read_file(in), file);
-  EXPECT_EQ(run({"encrypt", "-r", in, "-w", "/dev/full", "--spi", "1", "--version", "0", "--sa-key",
-                 path("key")})
+  EXPECT_EQ(run({"encrypt", "-r", in, "-w", "/dev/full", "--spi", "1", "--psp-version", "0",
+                 "--sa-key", path("key")})
                 .status,
             3);
 }
@@ -559,12 +831,13 @@ TEST_F(BadInputTest, NeedsNoMoreMemoryForALargeFile) {
     stream.write(reinterpret_cast<const char*>(record.made.data()),
                  static_cast<std::streamsize>(record.made.size()));
   stream.close();
-  const auto encrypted = run({"encrypt", "-r", path("large"), "-w", path("psp"), "--spi",
-                              "1a345678", "--version", "0", "--sa-key", write_text("key", kSaKey)});
+  const auto encrypted =
+      run({"encrypt", "-r", path("large"), "-w", path("psp"), "--spi", "1a345678", "--psp-version",
+           "0", "--sa-key", write_text("key", kSaKey)});
   EXPECT_EQ(encrypted.status, 0) << encrypted.err;
   EXPECT_LT(encrypted.peak_kib, 64 * 1024);
-  const auto checked = run(
-      {"check", "-r", path("psp"), "--spi", "1a345678", "--version", "0", "--sa-key", path("key")});
+  const auto checked = run({"check", "-r", path("psp"), "--spi", "1a345678", "--psp-version", "0",
+                            "--sa-key", path("key")});
   EXPECT_EQ(checked.status, 0) << checked.err;
   EXPECT_LT(checked.peak_kib, 64 * 1024);
 }

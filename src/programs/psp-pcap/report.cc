@@ -48,6 +48,26 @@ void Problems::flush() {
   first_ = 0;
 }
 
+void Unread::add(std::uint64_t number, std::string_view why) {
+  ++count_;
+  Reason& reason = reasons_[why];
+  if (reason.packets++ == 0) reason.first = number;
+}
+
+void Unread::tell() const {
+  for (const auto& [why, reason] : reasons_)
+    say(fmt::format("warning: {} packets not understood: {} (the first is packet {})",
+                    reason.packets, why, reason.first));
+}
+
+std::expected<void, std::string> print(std::string_view text) {
+  auto writer = pcap::Writer::open("-", -1);
+  if (!writer) return std::unexpected(writer.error());
+  const auto written =
+      writer->write({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+  return written ? writer->close() : written;
+}
+
 Progress::~Progress() {
   if (shown_) write_stderr("\r\033[K");
 }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -35,6 +36,27 @@ class Problems {
   std::uint64_t first_ = 0, last_ = 0;
   std::string what_;
 };
+
+// Unread counts the packets that are not understood here, by the reason. They may be PSP all the
+// same, so a command that met some never ends as if all were well.
+class Unread {
+ public:
+  // add: `why` lives as long as the program.
+  void add(std::uint64_t number, std::string_view why);
+  // tell says how many there were and why.
+  void tell() const;
+  std::uint64_t count() const { return count_; }
+
+ private:
+  struct Reason {
+    std::uint64_t packets = 0, first = 0;
+  };
+  std::uint64_t count_ = 0;
+  std::map<std::string_view, Reason> reasons_;
+};
+
+// print writes to standard output. Errors: a sentence.
+std::expected<void, std::string> print(std::string_view text);
 
 // Progress is a line on the terminal that is written over and over.
 class Progress {

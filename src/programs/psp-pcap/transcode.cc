@@ -34,8 +34,8 @@ struct Lane {
   std::unique_ptr<crypto::Aead> aead = {};  // encrypt
   std::vector<Rest> rest = {};
   std::vector<Note> notes = {};
-  std::uint64_t octets = 0, done = 0, skipped = 0;
-  bool unknown_link = false;
+  std::vector<Note> unread = {};
+  std::uint64_t octets = 0, done = 0, skipped = 0, psp = 0;
 
   Lane(const KeyRing& shared, crypto::EcnAtExit ecn) : keys(shared.share()), opener(keys, ecn) {}
 };
@@ -79,7 +79,9 @@ class Transcoder {
       return lane.notes.push_back({record.number, "", record.problem});
     if (record.kind != pcap::Record::Kind::kPacket)
       return rewriter_.copy(piece.in.octets.span(), record, piece.out);
-    const Frame frame = look(record, piece.in.octets.span());
+    const Frame frame =
+        look(record, piece.in.octets.span(), sealer_ ? pcap::Reach::kLink : pcap::Reach::kTunnels);
+    if (frame.what == Frame::What::kUnknown) lane.unread.push_back({record.number, "", frame.note});
     if (sealer_)
       lay_out(lane, piece, record, frame);
     else
@@ -91,12 +93,13 @@ class Transcoder {
 
   // lay_out is called by one lane at a time: the sealer counts IVs.
   void lay_out(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame) {
+    const std::size_t head = frame.link.head_size;
     const std::size_t most = frame.octets.size() + Sealer::kMost;
     std::uint8_t* out = rewriter_.begin(record, most, piece.out);
-    const auto sealed = sealer_->lay_out(frame, {out + frame.link.ip_at, most - frame.link.ip_at});
+    const auto sealed = sealer_->lay_out(frame, {out + head, most - head});
     if (sealed.skipped) return skip(lane, piece, record);
     if (sealed.drop) return refuse(lane, record.number, *sealed.drop, sealed.note);
-    const auto out_at = static_cast<std::size_t>(out - piece.out.data()) + frame.link.ip_at;
+    const auto out_at = static_cast<std::size_t>(out - piece.out.data()) + head;
     if (write(lane, piece, record, frame, out, sealed.size, sealed.family))
       lane.rest.push_back({out_at, frame.packet, sealed.remains});
   }
@@ -108,33 +111,36 @@ class Transcoder {
   }
 
   void open(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame) const {
-    if (frame.what == Frame::What::kNotIp || frame.what == Frame::What::kOther)
-      return skip(lane, piece, record);
     if (frame.what == Frame::What::kBroken)
       return refuse(lane, record.number, *frame.drop, frame.why());
-    std::uint8_t* out = rewriter_.begin(record, frame.octets.size(), piece.out);
-    const auto opened = lane.opener.open(frame, {out + frame.link.ip_at, frame.packet.size()});
-    if (opened.drop) return refuse(lane, record.number, *opened.drop, opened.note);
-    write(lane, piece, record, frame, out, opened.size,
-          static_cast<std::uint8_t>(out[frame.link.ip_at] >> 4));
+    if (frame.what != Frame::What::kPsp) return skip(lane, piece, record);
+    const std::size_t head = frame.link.head_size;
+    std::uint8_t* out = nullptr;
+    const auto room = [&]() -> std::span<std::uint8_t> {
+      out = rewriter_.begin(record, head + frame.packet.size(), piece.out);
+      return {out + head, frame.packet.size()};
+    };
+    lane.opener.open_each(frame, room, [&](const Frame& one, const Opener::Opened& opened) {
+      ++lane.psp;
+      if (opened.drop) return refuse(lane, record.number, *opened.drop, opened.note);
+      write(lane, piece, record, one, out, opened.size, static_cast<std::uint8_t>(out[head] >> 4));
+    });
   }
 
   // write puts the link header in front of the IP packet that is already there.
   bool write(Lane& lane, Piece& piece, const pcap::Record& record, const Frame& frame,
              std::uint8_t* out, std::size_t size, std::uint8_t family) const {
-    if (frame.link.ip_at != 0) std::memcpy(out, frame.octets.data(), frame.link.ip_at);
-    if (!pcap::set_family(out, record.link_type, frame.link, family)) {
+    if (!pcap::write_head(out, record.link_type, frame.octets, frame.link, family)) {
       lane.notes.push_back({record.number, "", "its link type cannot carry the other IP family"});
       return false;
     }
-    rewriter_.end(piece.in.octets.span(), record, frame.link.ip_at + size, piece.out);
+    rewriter_.end(piece.in.octets.span(), record, frame.link.head_size + size, piece.out);
     ++lane.done;
     return true;
   }
 
   void skip(Lane& lane, Piece& piece, const pcap::Record& record) const {
     ++lane.skipped;
-    if (!pcap::understands(record.link_type)) lane.unknown_link = true;
     if (options_.keep) rewriter_.copy(piece.in.octets.span(), record, piece.out);
   }
 
@@ -143,9 +149,11 @@ class Transcoder {
     octets_ += std::exchange(lane.octets, 0);
     done_ += std::exchange(lane.done, 0);
     skipped_ += std::exchange(lane.skipped, 0);
-    unknown_link_ |= lane.unknown_link;
+    psp_ += std::exchange(lane.psp, 0);
     for (const Note& note : lane.notes) problems_.add(note.number, note.label, note.text);
     lane.notes.clear();
+    for (const Note& note : lane.unread) unread_.add(note.number, note.text);
+    lane.unread.clear();
     progress_.tick(octets_, done_ + skipped_ + problems_.count());
   }
 
@@ -155,19 +163,23 @@ class Transcoder {
   const pcap::Rewriter rewriter_;
   Problems problems_;
   Progress progress_;
-  std::uint64_t octets_ = 0, done_ = 0, skipped_ = 0;
-  bool unknown_link_ = false;
+  Unread unread_;
+  std::uint64_t octets_ = 0, done_ = 0, skipped_ = 0, psp_ = 0;
 };
 
 int Transcoder::finish(const pcap::Reader& reader, std::expected<void, std::string> ran) {
   problems_.flush();
-  int status = problems_.count() != 0 ? kExitPackets : kExitOk;
+  const bool nothing = !sealer_ && psp_ == 0 && problems_.count() == 0;
+  int status = problems_.count() != 0            ? kExitPackets
+               : unread_.count() != 0 || nothing ? kExitUnread
+                                                 : kExitOk;
   const std::string error = failure_of(reader, ran);
   if (!error.empty()) status = kExitFile;
   const char* verb = sealer_ ? "encrypted" : "decrypted";
   if (options_.json) {
     nlohmann::ordered_json summary{{verb, done_},
                                    {"passed-over", skipped_},
+                                   {"not-understood", unread_.count()},
                                    {"broken", problems_.count()},
                                    {"exit-status", status}};
     if (!error.empty()) summary["error"] = error;
@@ -176,11 +188,14 @@ int Transcoder::finish(const pcap::Reader& reader, std::expected<void, std::stri
                stderr);
     return status;
   }
-  if (unknown_link_ && !options_.quiet) say("warning: a link type is not known here");
+  if (!options_.quiet) unread_.tell();
+  if (nothing && !options_.quiet) say("warning: there was no PSP packet to decrypt");
   if (!error.empty()) say("error: " + error);
   if (!options_.quiet)
-    say(fmt::format("{} {} packets, passed over {}, broken {}", verb, done_, skipped_,
-                    problems_.count()));
+    say(fmt::format(
+        "{} {} packets, passed over {}{}, broken {}", verb, done_, skipped_,
+        unread_.count() != 0 ? fmt::format(" ({} not understood)", unread_.count()) : "",
+        problems_.count()));
   return status;
 }
 

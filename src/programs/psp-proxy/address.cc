@@ -16,21 +16,6 @@ struct AddrinfoDeleter {
   void operator()(addrinfo* list) const { freeaddrinfo(list); }
 };
 
-// unmapped is an IPv4 address where `address` is one in the dress of IPv6.
-Address unmapped(const Address& address) {
-  if (address.family() != AF_INET6) return address;
-  sockaddr_in6 in6{};
-  std::memcpy(&in6, &address.storage, sizeof in6);
-  if (!IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) return address;
-  sockaddr_in in4{};
-  in4.sin_family = AF_INET;
-  in4.sin_port = in6.sin6_port;
-  std::memcpy(&in4.sin_addr, in6.sin6_addr.s6_addr + 12, sizeof in4.sin_addr);
-  Address out{.size = sizeof in4};
-  std::memcpy(&out.storage, &in4, sizeof in4);
-  return out;
-}
-
 }  // namespace
 
 std::expected<HostPort, std::string> parse_host_port(std::string_view text) {
@@ -46,8 +31,22 @@ std::expected<HostPort, std::string> parse_host_port(std::string_view text) {
   return HostPort{std::string(host), std::string(text.substr(colon + 1))};
 }
 
+Address Address::unmapped() const {
+  if (family() != AF_INET6) return *this;
+  sockaddr_in6 in6{};
+  std::memcpy(&in6, &storage, sizeof in6);
+  if (!IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) return *this;
+  sockaddr_in in4{};
+  in4.sin_family = AF_INET;
+  in4.sin_port = in6.sin6_port;
+  std::memcpy(&in4.sin_addr, in6.sin6_addr.s6_addr + 12, sizeof in4.sin_addr);
+  Address out{.size = sizeof in4};
+  std::memcpy(&out.storage, &in4, sizeof in4);
+  return out;
+}
+
 bool Address::loopback() const {
-  const Address plain = unmapped(*this);
+  const Address plain = unmapped();
   if (plain.family() == AF_INET) {
     sockaddr_in in4{};
     std::memcpy(&in4, &plain.storage, sizeof in4);
@@ -59,7 +58,7 @@ bool Address::loopback() const {
 }
 
 std::string Address::text() const {
-  const Address plain = unmapped(*this);
+  const Address plain = unmapped();
   char host[NI_MAXHOST], port[NI_MAXSERV];
   if (getnameinfo(plain.get(), plain.size, host, sizeof host, port, sizeof port,
                   NI_NUMERICHOST | NI_NUMERICSERV) != 0)

@@ -29,6 +29,8 @@ struct Address {
   sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
   int family() const { return storage.ss_family; }
   bool loopback() const;
+  // unmapped is the IPv4 address where this is one in the dress of IPv6.
+  Address unmapped() const;
   std::string text() const;  // "192.0.2.1:7000", "[2001:db8::1]:7000"
 };
 

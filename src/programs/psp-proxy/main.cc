@@ -8,6 +8,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <psp/keyx/tls.hh>
+
 #include "options.hh"
 #include "proxy.hh"
 
@@ -30,11 +32,13 @@ void keep_secrets() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool wiping = psp::keyx::wipe_what_openssl_frees();
   auto options = psp::proxy::parse_options(argc, argv);
   if (!options) return options.error();
   std::signal(SIGPIPE, SIG_IGN);
   keep_secrets();
   set_up_log(options->quiet);
+  if (!wiping) spdlog::warn("OpenSSL leaves keys of TLS in the memory of this process");
   auto proxy = psp::proxy::Proxy::start(std::move(*options));
   if (!proxy) {
     spdlog::error("{}", proxy.error());

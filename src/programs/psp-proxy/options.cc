@@ -38,14 +38,14 @@ Exit status: 0 ok, 1 failure, 2 usage.)";
 
 // Raw is what CLI11 fills in before it makes sense.
 struct Raw {
-  std::string listen, listen_psp, to, policy = "required", versions;
+  std::string listen, listen_psp, to, policy = "required", versions, half_open;
   double timeout_s = 10, retire_idle_s = 300, drain_s = 30, stats_interval_s = 0;
   bool first_use = false;
 };
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
-  app.set_version_flag("-V,--release", "psp-proxy of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", "psp-proxy of softpsp " PSP_RELEASE);
   auto* listen = app.add_option("--listen", raw.listen, "Take programs' connections, in clear");
   app.add_option("--listen-psp", raw.listen_psp, "Take peers' connections, by PSP")
       ->excludes(listen);
@@ -55,7 +55,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
          "required: PSP or no connection (default). preferred: TLS where a host has no PSP, "
          "if both ends prefer")
       ->check(CLI::IsMember({"required", "preferred"}));
-  app.add_option("--version", raw.versions,
+  app.add_option("--psp-version", raw.versions,
                  "Only these PSP versions, with commas (default 1,0: those that encrypt)");
   app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
   app.add_option("--key", options.tls.key_file, "Its key, PEM");
@@ -69,6 +69,16 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--max-connections", options.max_connections,
                  "More than so many at once are refused (1000)")
       ->check(CLI::Range(1U, 1'000'000U));
+  app.add_option(
+         "--half-open", raw.half_open,
+         "START:RATE:FULL (512:30:1024), with --listen-psp: how many more may be on the way "
+         "through the handshake; from START on each new one costs the oldest that is silent, "
+         "in RATE percent of the cases and from FULL on always")
+      ->needs("--listen-psp");
+  app.add_option("--half-open-source", options.half_open.each,
+                 "Of those, at most so many from one address (IPv6: from one /64) (256)")
+      ->check(CLI::Range(1U, 1'000'000U))
+      ->needs("--listen-psp");
   app.add_option("--timeout", raw.timeout_s,
                  "Seconds to connect and to agree on keys, all together (10)")
       ->check(CLI::Range(0.001, 86400.0));
@@ -111,8 +121,9 @@ std::expected<void, std::string> refine_addresses(Options& options, const Raw& r
 std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
   auto& tls = options.tls;
   tls.server = options.serve;
-  tls.mutual = options.serve && !tls.ca_file.empty();
   const bool certificates = !tls.cert_file.empty() || !tls.key_file.empty() || !tls.ca_file.empty();
+  if (certificates && !tls.psk_file.empty())
+    return std::unexpected(std::string("choose one: certificates or --psk-file"));
   if ((certificates || !tls.psk_file.empty()) && raw.first_use)
     return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
   tls.first_use = !certificates && tls.psk_file.empty();
@@ -120,6 +131,11 @@ std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
     return std::unexpected(std::string("--peer-name needs --ca: who vouches for the name?"));
   if (!options.serve && options.peer_names.size() > 1)
     return std::unexpected(std::string("--peer-name: with --listen there is one peer, give one"));
+  for (const std::string& name : options.peer_names)
+    if (const auto fits = keyx::check_peer_name(name); !fits)
+      // As the log says it of a peer.
+      return std::unexpected(
+          fmt::format("--peer-name {} is refused (peer-name): {}", name, fits.error()));
   if (!options.serve && options.peer_names.empty()) options.peer_names = {options.to.host};
   return {};
 }
@@ -130,11 +146,17 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (auto done = refine_tls(options, raw); !done) return done;
   options.allow_tls = raw.policy == "preferred";
   if (!raw.versions.empty()) {
-    const auto versions = parse_versions(raw.versions);
+    const auto versions = parse_versions_to_use(raw.versions);
     if (!versions || versions->bits == 0)
-      return std::unexpected(fmt::format("--version: \"{}\" names no PSP version; versions are {}",
-                                         raw.versions, kVersionWords));
+      return std::unexpected(
+          fmt::format("--psp-version: \"{}\" names no PSP version; versions are {}", raw.versions,
+                      kVersionWords));
     options.versions = *versions;
+  }
+  if (!raw.half_open.empty()) {
+    const auto limits = parse_start_rate_full(raw.half_open, options.half_open);
+    if (!limits) return std::unexpected("--half-open: " + limits.error());
+    options.half_open = *limits;
   }
   if (options.socket.empty()) options.socket = default_socket();
   options.timeout = to_ms(raw.timeout_s);
@@ -160,6 +182,10 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   declare(app, options, raw);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForVersion& asked) {
+    if (argc == 2) return std::unexpected(app.exit(asked));
+    return std::unexpected(
+        usage_error("--version stands alone; a version of PSP is chosen by --psp-version"));
   } catch (const CLI::Success& asked) {
     return std::unexpected(app.exit(asked));
   } catch (const CLI::ParseError& error) {

@@ -13,6 +13,7 @@
 #include <psp/wire/types.hh>
 
 #include "address.hh"
+#include "half_open.hh"
 
 namespace psp::proxy {
 
@@ -36,7 +37,8 @@ struct Options {
   std::chrono::milliseconds stats_interval{0};  // 0: none
   std::string stats_socket;
   unsigned max_connections = 1000;
-  unsigned threads = 0;  // 0: as many as processors, up to 4
+  HalfOpenLimits half_open;  // of peers; programs of this host have none
+  unsigned threads = 0;      // 0: as many as processors, up to 4
   bool quiet = false;
 };
 

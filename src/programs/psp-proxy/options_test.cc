@@ -49,7 +49,7 @@ TEST(ProxyOptions, AServerWithAnAuthorityDemandsCertificates) {
   EXPECT_TRUE(options.serve);
   EXPECT_EQ(options.listen.host, "");
   EXPECT_EQ(options.to.host, "::1");
-  EXPECT_TRUE(options.tls.server && options.tls.mutual);
+  EXPECT_TRUE(options.tls.server);
   EXPECT_FALSE(options.tls.first_use);
   EXPECT_EQ(options.peer_names, (std::vector<std::string>{"x", "y"}));
 }
@@ -66,8 +66,31 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
       "give one");
   expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--insecure-first-use"},
                  "does not go with credentials");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--psk-file", "p"}, "choose one");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--half-open", "1:1:1"}, "--listen-psp");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--half-open-source", "1"}, "--listen-psp");
+  expect_refused({"--listen-psp", ":1", "--to", "a:1", "--half-open", "9:1:1"}, "--half-open: ");
+  for (const char* name : {".example", "*.example", ""})
+    expect_refused({"--listen-psp", ":1", "--to", "a:1", "--cert", "c", "--key", "k", "--ca", "c",
+                    "--peer-name", name},
+                   "is refused (peer-name): ");
   expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
-  expect_refused({"--listen", ":1", "--to", "a:1", "--version", "none"}, "names no PSP version");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--psp-version", "none"},
+                 "names no PSP version");
+}
+
+TEST(ProxyOptions, VersionIsThatOfTheProgram) {
+  testing::internal::CaptureStdout();
+  const auto asked = parse_words({"--version"});
+  EXPECT_THAT(testing::internal::GetCapturedStdout(), testing::StartsWith("psp-proxy of softpsp "));
+  ASSERT_FALSE(asked.has_value());
+  EXPECT_EQ(asked.error(), 0);
+  expect_refused({"--listen", ":1", "--to", "a:1", "--version", "0"}, "by --psp-version");
+}
+
+TEST(ProxyOptions, AllVersionsAreThoseThatEncrypt) {
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--psp-version", "all"}).versions.bits, 0b0011);
+  EXPECT_EQ(parse({"--listen", ":1", "--to", "a:1", "--psp-version", "1,3"}).versions.bits, 0b1010);
 }
 
 TEST(ProxyOptions, TheCompletionForZshKnowsEachOption) {

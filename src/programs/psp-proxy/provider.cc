@@ -11,18 +11,24 @@ constexpr std::chrono::seconds kRemember{1};
 
 }  // namespace
 
-std::optional<std::uint32_t> Provider::daemon_pid() const {
+std::optional<Provider::Instance> Provider::instance() const {
   auto client = Client::connect(socket_);
   if (!client) return std::nullopt;
-  if (client->provider() == Client::Provider::kKernel) return 0;
+  if (client->provider() == Client::Provider::kKernel) return Instance{.kernel = true};
   const auto info = client->daemon_info();
-  return info ? std::optional(info->pid) : std::nullopt;
+  return info ? std::optional(Instance{.number = info->instance}) : std::nullopt;
+}
+
+// A pspd that does not say which run it is may be another one.
+bool Provider::same(const std::optional<Instance>& a, const std::optional<Instance>& b) {
+  if (!a || !b || a->kernel != b->kernel) return false;
+  return a->kernel || (a->number == b->number && a->number != 0);
 }
 
 std::shared_ptr<keyx::PspOps> Provider::ops() {
   if (ops_) return ops_;
-  pid_ = daemon_pid();
-  if (!pid_) return keyx::connect_or_absent(socket_);  // only to say why
+  instance_ = instance();
+  if (!instance_) return keyx::connect_or_absent(socket_);  // only to say why
   auto ops = keyx::connect_ops(socket_, kRemember);
   auto watch = keyx::RotationWatch::connect(socket_);
   if (!ops || !watch) return keyx::connect_or_absent(socket_);
@@ -39,10 +45,9 @@ Provider::News Provider::process() {
   if (!watch_) return News::kNone;
   const unsigned changed = watch_->process();
   if (watch_->fd() >= 0) return changed > 0 ? News::kRotated : News::kNone;
-  const auto before = pid_;
   watch_.reset();
   ops_.reset();
-  return daemon_pid() == before ? News::kLost : News::kGone;
+  return same(instance(), instance_) ? News::kLost : News::kGone;
 }
 
 }  // namespace psp::proxy

@@ -36,13 +36,19 @@ class Provider {
   News process();
 
  private:
-  // daemon_pid is 0 for the kernel, nullopt where nobody answers.
-  std::optional<std::uint32_t> daemon_pid() const;
+  // Instance is whose device keys there are: the kernel's, or those of one run of pspd.
+  struct Instance {
+    bool kernel = false;
+    std::uint64_t number = 0;
+  };
+  // instance is nullopt where nobody answers.
+  std::optional<Instance> instance() const;
+  static bool same(const std::optional<Instance>& a, const std::optional<Instance>& b);
 
   std::string socket_;
   std::shared_ptr<keyx::PspOps> ops_;
   std::optional<keyx::RotationWatch> watch_;
-  std::optional<std::uint32_t> pid_;
+  std::optional<Instance> instance_;
 };
 
 }  // namespace psp::proxy

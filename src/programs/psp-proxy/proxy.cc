@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
+#include <psp/wire/version_text.hh>
+
 #include "socket.hh"
 
 namespace psp::proxy {
@@ -58,7 +60,8 @@ std::expected<void, std::string> Proxy::find_descriptors() {
   getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = options_.max_connections * kDescriptorsEach + kDescriptorsMore;
+  const rlim_t wanted = options_.max_connections * kDescriptorsEach + kDescriptorsMore +
+                        (options_.serve ? options_.half_open.full : 0);
   if (limit.rlim_max >= wanted) return {};
   return std::unexpected(
       fmt::format("--max-connections {} needs {} file descriptors, and the limit is {}: raise it "
@@ -71,8 +74,10 @@ void Proxy::warn_of_weak_settings() const {
     spdlog::warn(
         "NOT authenticated: anybody may be at the other end. Give --cert, --key and --ca, or "
         "--psk-file (see psp-proxy --help)");
-  else if (options_.serve && !options_.tls.mutual && options_.tls.psk_file.empty())
+  else if (options_.serve && options_.tls.ca_file.empty() && options_.tls.psk_file.empty())
     spdlog::warn("any client is let in: --ca would demand certificates");
+  if (const std::string named = readable(options_.versions); !named.empty())
+    spdlog::warn("{} would NOT encrypt: with it others can read all that goes to the peer", named);
   const auto outside = [](const Address& address) { return !address.loopback(); };
   for (const UniqueFd& fd : shared_.listeners) {
     const Address here = local_address(fd.get());
@@ -93,6 +98,9 @@ void Proxy::declare() {
   sources_.push_back(loop_.every(1s, [this] {
     if (credentials_.look()) reload(false);
   }));
+  sources_.push_back(loop_.every(1s, [this] {
+    if (const auto news = shared_.half_open.news()) spdlog::warn("{}", *news);
+  }));
   sources_.push_back(loop_.every(30s, [this] { refresh_target(); }));
   if (options_.stats_interval.count() > 0)
     sources_.push_back(loop_.every(options_.stats_interval, [this] {
@@ -106,6 +114,10 @@ void Proxy::declare() {
 
 int Proxy::run() {
   declare();  // blocks the signals, before there are threads to take them
+  if (!loop_.complete()) {
+    spdlog::error("the event loop is out of descriptors or memory");
+    return 1;
+  }
   for (unsigned i = 0; i < options_.threads; ++i)
     workers_.push_back(std::make_unique<Worker>(shared_));
   for (const auto& worker : workers_) worker->start();

@@ -10,7 +10,9 @@
 #include <functional>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <random>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <thread>
 
@@ -232,6 +234,25 @@ TEST_F(TlsRelayTest, CarriesBothWaysAndEndsEachDirectionByItself) {
   ASSERT_EQ(recv(ends_.program(), buffer, 5, MSG_WAITALL), 5);
   EXPECT_TRUE(ends_.until(*relay_, [&] { return ended(ends_.program()); }));
   EXPECT_EQ(relay_->from_peer(), 5u);
+}
+
+TEST_F(TlsRelayTest, APeerThatSendsKeyUpdatesWithoutEndHasItsTurnAndNoMore) {
+  const int on = 1;
+  setsockopt(ends_.remote(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  for (unsigned i = 0; i < 1000; ++i) {
+    ASSERT_EQ(SSL_key_update(far_.get(), SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+    ASSERT_EQ(SSL_do_handshake(far_.get()), 1);
+  }
+  ASSERT_EQ(SSL_write(far_.get(), "data", 4), 4);
+  int left = 0;
+  // kMore: epoll, edge-triggered, says nothing again of what is in the socket already.
+  ASSERT_EQ(ends_.turn(*relay_), Relay::State::kMore);
+  ASSERT_EQ(ioctl(ends_.peer().fd.get(), FIONREAD, &left), 0);
+  EXPECT_GT(left, 0);
+  for (unsigned i = 0; i < 1000 && relay_->turn() == Relay::State::kMore; ++i) {
+  }
+  char data[4];
+  EXPECT_EQ(recv(ends_.program(), data, sizeof data, MSG_WAITALL), 4);
 }
 
 TEST_F(TlsRelayTest, AnEndOfTcpWithoutTheEndOfTlsIsABreak) {

@@ -27,14 +27,6 @@ double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
 
-// is_for tells whether a certificate is for `name`, a host name or an address. No wild cards: the
-// list of those who may come in is to be read as it stands.
-bool is_for(X509* certificate, const std::string& name) {
-  return X509_check_host(certificate, name.c_str(), name.size(), X509_CHECK_FLAG_NO_WILDCARDS,
-                         nullptr) == 1 ||
-         X509_check_ip_asc(certificate, name.c_str(), 0) == 1;
-}
-
 // subject is what a certificate says of its owner, printable.
 std::string subject(X509* certificate) {
   char text[256];
@@ -44,20 +36,23 @@ std::string subject(X509* certificate) {
 
 }  // namespace
 
-Session::Session(Worker& worker, UniqueFd accepted, const Address& from)
+Session::Session(Worker& worker, UniqueFd accepted, const Address& from,
+                 std::unique_ptr<HalfOpen::Place> place)
     : worker_(worker),
       serve_(worker.shared_.options.serve),
       from_(from.text()),
       started_(worker.now_),
-      deadline_(worker.now_ + worker.shared_.options.timeout) {
+      deadline_(worker.now_ + worker.shared_.options.timeout),
+      place_(std::move(place)),
+      counted_(place_ == nullptr) {
   (serve_ ? peer_ : clear_).fd = std::move(accepted);
-  worker_.shared_.active.fetch_add(1, std::memory_order_relaxed);
+  if (counted_) worker_.shared_.active.fetch_add(1, std::memory_order_relaxed);
 }
 
 Session::~Session() {
   upgrade_.reset();  // it uses the SSL
   worker_.counters_.over.add();
-  worker_.shared_.active.fetch_sub(1, std::memory_order_relaxed);
+  if (counted_) worker_.shared_.active.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Session::Side::ready(std::uint32_t events) { session.on_ready(*this, events); }
@@ -65,7 +60,7 @@ void Session::Side::ready(std::uint32_t events) { session.on_ready(*this, events
 void Session::begin() {
   addresses_ = worker_.shared_.target.addresses();
   if (serve_) {
-    start_tls();
+    hear();
   } else {
     worker_.watch(clear_.fd.get(), EPOLLET, clear_, std::exchange(clear_.watched, true));
     connect_next();
@@ -88,7 +83,34 @@ void Session::on_ready(Side& side, std::uint32_t events) {
   }
 }
 
+// hear waits for the first octet: a stranger who never speaks costs a socket, and no TLS.
+void Session::hear() {
+  stage_ = Stage::kSilent;
+  char octet = 0;
+  const ssize_t n = recv(peer_.fd.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
+  if (n < 0 && errno == EAGAIN) return wait_for(peer_, EPOLLIN);
+  if (n > 0) place_->spoke();
+  if (place_->dropped())
+    return refuse(Refusal::kHalfOpen, "it had said nothing, and others need its place");
+  start_tls();
+}
+
+// let_in makes one of the half open one of those that --max-connections counts.
+bool Session::let_in() {
+  std::atomic<unsigned>& active = worker_.shared_.active;
+  const unsigned most = worker_.shared_.options.max_connections;
+  if (active.fetch_add(1, std::memory_order_relaxed) >= most) {
+    active.fetch_sub(1, std::memory_order_relaxed);
+    refuse(Refusal::kLimit, fmt::format("there are {} connections already", most));
+    return false;
+  }
+  counted_ = true;
+  place_.reset();
+  return true;
+}
+
 void Session::resume() {
+  if (stage_ == Stage::kSilent) return hear();
   if (stage_ == Stage::kHandshake) return step_handshake();
   if (stage_ == Stage::kUpgrade) return step_upgrade();
   if (stage_ == Stage::kRelay) return turn();
@@ -199,7 +221,7 @@ bool Session::peer_allowed() {
     peer_name_ = subject(certificate);
   if (names.empty()) return true;
   const auto named = std::ranges::find_if(names, [&](const std::string& name) {
-    return certificate != nullptr && is_for(certificate, name);
+    return certificate != nullptr && keyx::certificate_names(certificate, name);
   });
   if (named == names.end()) {
     refuse(Refusal::kPeerName,
@@ -251,6 +273,8 @@ void Session::upgraded() {
   if (psp_) {
     worker_.counters_.upgraded.add();
     protection_ = fmt::format("psp {}", psp::name(outcome.version));
+    if (!encrypts(outcome.version))
+      spdlog::warn("{}: {} does NOT encrypt: others can read the data", who(), protection_);
     ticket_.bind(outcome.dev_id);
     ages_ = ticket_.state() != keyx::Freshness::kFresh;
   } else {
@@ -261,6 +285,7 @@ void Session::upgraded() {
   early_.resize(upgrade_->pending());
   upgrade_->read(early_);
   upgrade_.reset();
+  if (serve_ && !let_in()) return;
   ops_.reset();
   context_.reset();
   if (psp_) ssl_.reset();  // with all keys of TLS
@@ -281,7 +306,7 @@ void Session::start_relay() {
   } else {
     relay_ = std::make_unique<TlsRelay>(clear_, peer_, std::move(ssl_), early_);
   }
-  early_ = {};
+  early_ = crypto::WipedVector();
   for (Side* side : {&clear_, &peer_})
     worker_.watch(side->fd.get(), kRelayEvents, *side, std::exchange(side->watched, true));
   spdlog::debug("{}: {}", who(), protection_);
@@ -319,11 +344,19 @@ void Session::turn() {
 
 void Session::refuse(Refusal reason, const std::string& why) {
   worker_.counters_.refused[static_cast<std::size_t>(reason)].add();
-  spdlog::warn("{}: refused ({}): {}", who(), name(reason), why);
+  log_refusal(reason, why);
   const bool told = ssl_ != nullptr && reason != Refusal::kTimeout && reason != Refusal::kGone;
   if (!told) return close_both(true);
   drop(clear_, true);
   part();
+}
+
+// log_refusal writes a line each for peers that were let in once and for programs of this host, and
+// for strangers not more than HalfOpen grants.
+void Session::log_refusal(Refusal reason, const std::string& why) const {
+  const bool stranger = place_ != nullptr;
+  if (stranger && (reason == Refusal::kHalfOpen || !worker_.shared_.half_open.may_log())) return;
+  spdlog::warn("{}: refused ({}): {}", who(), name(reason), why);
 }
 
 // part lets the peer read our alert or refusal before the connection goes: a close with octets
@@ -336,12 +369,13 @@ void Session::part() {
 }
 
 void Session::read_away() {
+  // A peer that never stops must not keep the worker: a share, then it is the turn of others.
+  constexpr unsigned kReads = 16;
   char sink[4096];
-  ssize_t n = 0;
-  do {
+  ssize_t n = 1;
+  for (unsigned i = 0; i < kReads && n > 0; ++i)
     n = recv(peer_.fd.get(), sink, sizeof sink, MSG_DONTWAIT);
-  } while (n > 0);
-  if (n < 0 && errno == EAGAIN) return wait_for(peer_, EPOLLIN);
+  if (n > 0 || (n < 0 && errno == EAGAIN)) return wait_for(peer_, EPOLLIN);
   close_both(false);
 }
 
@@ -357,6 +391,7 @@ void Session::end(Ending how, const std::string& why) {
 
 void Session::close_both(bool reset) {
   stage_ = Stage::kOver;
+  place_.reset();  // before its descriptor is another's
   drop(clear_, reset);
   drop(peer_, reset);
   worker_.over_.splice(worker_.over_.end(), worker_.sessions_, self);

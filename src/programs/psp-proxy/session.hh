@@ -22,6 +22,7 @@
 #include <psp/keyx/upgrade.hh>
 
 #include "credentials.hh"
+#include "half_open.hh"
 #include "relay.hh"
 #include "stats.hh"
 #include "target.hh"
@@ -43,7 +44,9 @@ class Watched {
 
 class Session {
  public:
-  Session(Worker& worker, UniqueFd accepted, const Address& from);
+  // A peer's has a place among the half open until it is through.
+  Session(Worker& worker, UniqueFd accepted, const Address& from,
+          std::unique_ptr<HalfOpen::Place> place);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -67,7 +70,7 @@ class Session {
   std::list<std::unique_ptr<Session>>::iterator self;  // the worker's
 
  private:
-  enum class Stage { kConnecting, kHandshake, kUpgrade, kRelay, kParting, kOver };
+  enum class Stage { kSilent, kConnecting, kHandshake, kUpgrade, kRelay, kParting, kOver };
   struct Side final : Socket, Watched {
     explicit Side(Session& owner) : session(owner) {}
     void ready(std::uint32_t events) override;
@@ -75,6 +78,8 @@ class Session {
     bool watched = false;
   };
 
+  void hear();
+  bool let_in();
   void on_ready(Side& side, std::uint32_t events);
   void connect_next();
   void connected();
@@ -92,6 +97,7 @@ class Session {
   void read_away();
   // refuse ends a session that has not carried data yet; end one that has.
   void refuse(Refusal reason, const std::string& why);
+  void log_refusal(Refusal reason, const std::string& why) const;
   void end(Ending how, const std::string& why);
   void close_both(bool reset);
 
@@ -109,7 +115,10 @@ class Session {
   std::string from_, peer_name_;
   Clock::time_point started_, deadline_, moved_at_;
 
-  // While it is being established.
+  // While it is being established. The place is given up before the sockets are; then the
+  // connection is one of those that --max-connections counts, or over.
+  std::unique_ptr<HalfOpen::Place> place_;
+  bool counted_;
   Target::Addresses addresses_;
   std::size_t next_address_ = 0;
   std::string tried_;
@@ -117,7 +126,7 @@ class Session {
   keyx::SslPtr ssl_;
   std::shared_ptr<keyx::PspOps> ops_;
   std::unique_ptr<keyx::Upgrade> upgrade_;
-  std::vector<std::uint8_t> early_;
+  crypto::WipedVector early_;
 
   // While it carries data.
   keyx::RotationWatch::Ticket ticket_;

@@ -6,9 +6,9 @@
 namespace psp::proxy {
 namespace {
 
-constexpr const char* kRefusalNames[kRefusals] = {"limit",   "gone",           "unreachable",
-                                                  "timeout", "authentication", "peer-name",
-                                                  "no-psp",  "peer-closed",    "protocol"};
+constexpr const char* kRefusalNames[kRefusals] = {
+    "limit",          "half-open", "gone",   "unreachable", "timeout",
+    "authentication", "peer-name", "no-psp", "peer-closed", "protocol"};
 constexpr const char* kEndingNames[kEndings] = {"complete", "reset", "retired", "stale", "stopped"};
 
 template <typename Pick>

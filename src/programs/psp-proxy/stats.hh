@@ -18,6 +18,7 @@ namespace psp::proxy {
 // Refusal is why an accepted connection did not get as far as to carry data.
 enum class Refusal {
   kLimit,           // --max-connections
+  kHalfOpen,        // --half-open, --half-open-source
   kGone,            // the program went away before there was a connection for it
   kUnreachable,     // --to cannot be connected to
   kTimeout,         // --timeout
@@ -27,7 +28,7 @@ enum class Refusal {
   kPeerClosed,      // the peer went away, or its --to cannot be connected to
   kProtocol,        // the peer speaks something else, or something broke
 };
-inline constexpr std::size_t kRefusals = 9;
+inline constexpr std::size_t kRefusals = 10;
 const char* name(Refusal reason);
 Refusal to_refusal(keyx::ErrorCode code);
 

@@ -9,25 +9,23 @@
 #include <expected>
 #include <string>
 
-#include <psp/base/unique_fd.hh>
+#include "socket_file.hh"
 
 namespace psp::proxy {
 
 class StatsSocket {
  public:
-  // open takes over a socket file that nobody answers at. The error is a sentence.
-  static std::expected<StatsSocket, std::string> open(const std::string& path);
-  StatsSocket(StatsSocket&&) noexcept = default;
-  ~StatsSocket();
+  // open takes over a socket that nobody listens at, and removes nothing else. The error is a
+  // sentence.
+  static std::expected<StatsSocket, std::string> open(const std::string& address);
 
-  int fd() const { return fd_.get(); }
+  int fd() const { return listener_.fd(); }
   // answer accepts one connection, writes `line` to it and closes it.
   void answer(const std::string& line);
 
  private:
-  StatsSocket(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
-  UniqueFd fd_;
-  std::string path_;
+  explicit StatsSocket(SocketFile listener) : listener_(std::move(listener)) {}
+  SocketFile listener_;
 };
 
 }  // namespace psp::proxy

@@ -128,6 +128,7 @@ TlsRelay::Io TlsRelay::step_inward() {
 }
 
 Relay::State TlsRelay::turn() {
+  const keyx::BoundedReads bound(ssl_.get());
   const std::uint64_t share_end = to_peer_ + from_peer_ + kShare;
   for (;;) {
     const Io out = step_outward();
@@ -135,7 +136,8 @@ Relay::State TlsRelay::turn() {
     const Io in = step_inward();
     if (in == Io::kBroken) return State::kBroken;
     if (outward_done_ && inward_done_) return State::kDone;
-    if (out != Io::kMoved && in != Io::kMoved) return State::kWaiting;
+    if (out != Io::kMoved && in != Io::kMoved)
+      return bound.used_up() ? State::kMore : State::kWaiting;
     if (to_peer_ + from_peer_ >= share_end) return State::kMore;
   }
 }

@@ -17,6 +17,9 @@ namespace {
 constexpr int kEvents = 64;
 constexpr std::chrono::milliseconds kTick{250};
 constexpr std::chrono::seconds kLimitLog{1};
+// How many connections are accepted before those that are there have their turn: a flood must not
+// fill the kernel's queue, where nobody chooses who goes.
+constexpr int kAccepts = 64;
 
 UniqueFd checked(int fd) {
   // Without these a worker cannot even begin; the process has no descriptors or memory.
@@ -117,24 +120,39 @@ void Worker::tick() {
 }
 
 void Worker::accept_from(int listener) {
-  if (wish_ != Wish::kRun) return;
+  for (int i = 0; i < kAccepts && wish_ == Wish::kRun && accept_one(listener); ++i) {
+  }
+}
+
+bool Worker::accept_one(int listener) {
   Address from{.size = sizeof from.storage};
   UniqueFd fd(accept4(listener, from.get(), &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) {
-    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+    if (errno == EINTR || errno == ECONNABORTED) return true;
+    if (errno == EAGAIN) return false;
     spdlog::error("cannot accept connections: {}; trying again", std::strerror(errno));
-    return listen(false);
+    listen(false);
+    return false;
   }
   counters_.accepted.add();
   if (shared_.active.load(std::memory_order_relaxed) >= shared_.options.max_connections) {
     reset_on_close(fd.get());
-    return refuse_for_limit(from);
+    refuse_for_limit(from);
+    return true;
+  }
+  std::unique_ptr<HalfOpen::Place> place;
+  if (shared_.options.serve && !(place = shared_.half_open.admit(from, fd.get()))) {
+    reset_on_close(fd.get());
+    counters_.over.add();
+    counters_.refused[static_cast<std::size_t>(Refusal::kHalfOpen)].add();
+    return true;
   }
   prepare(fd.get());
-  sessions_.push_front(std::make_unique<Session>(*this, std::move(fd), from));
+  sessions_.push_front(std::make_unique<Session>(*this, std::move(fd), from, std::move(place)));
   Session& session = *sessions_.front();
   session.self = sessions_.begin();
   session.begin();
+  return true;
 }
 
 void Worker::refuse_for_limit(const Address& from) {

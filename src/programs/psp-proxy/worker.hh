@@ -26,7 +26,8 @@ struct Shared {
   Credentials& credentials;
   Target& target;
   std::vector<UniqueFd> listeners;
-  std::atomic<unsigned> active{0};
+  HalfOpen half_open{options.half_open};
+  std::atomic<unsigned> active{0};  // without those that are half open
 };
 
 class Worker {
@@ -68,6 +69,7 @@ class Worker {
   int pause_ms() const;
   void listen(bool on);
   void accept_from(int listener);
+  bool accept_one(int listener);
   void refuse_for_limit(const Address& from);
   void provider_news();
   void tick();

@@ -50,6 +50,9 @@ Outcome<void> check(Context& context) {
   if (options.key_log == "-") return usage_error("capture: --key-log needs a file");
   if (options.failed && !(options.key_log.empty() && options.filter.empty()))
     return usage_error("capture: --failed goes with neither --key-log nor --filter");
+  if (options.failed && (options.port != CaptureOptions::kUdpPort ||
+                         options.buffer_mib != CaptureOptions::kBufferMib))
+    return usage_error("capture: --port and --buffer are for the wire, not for --failed");
   return {};
 }
 

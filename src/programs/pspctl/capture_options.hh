@@ -13,16 +13,18 @@ class App;
 namespace psp::ctl {
 
 struct CaptureOptions {
+  static constexpr std::uint16_t kUdpPort = 1000;
+  static constexpr std::uint32_t kBufferMib = 32;
   std::string device;
   std::string file;
   std::string filter;
   std::string key_log;  // empty: no keys
   bool failed = false;  // those that pspd kept, not those on the wire
-  std::uint16_t port = 1000;
+  std::uint16_t port = kUdpPort;
   std::uint64_t count = 0;    // 0: no end
   std::uint64_t seconds = 0;  // 0: no end
   std::uint32_t snap_length = 262144;
-  std::uint32_t buffer_mib = 32;
+  std::uint32_t buffer_mib = kBufferMib;
 };
 
 void declare_capture(CLI::App& app, CaptureOptions& options);

@@ -15,8 +15,6 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -56,37 +54,6 @@ constexpr std::size_t kAnswersMax = 16 * 1024;
 constexpr std::size_t kOverhead = 64;  // of an answer that is held
 constexpr int kPortionsAtOnce = 4;
 constexpr auto kTurn = 1ms;  // after this, too, others have their turn
-
-struct Address {
-  sockaddr_un name{};
-  socklen_t length = 0;
-};
-
-std::expected<Address, std::string> address_of(const std::string& text) {
-  Address address;
-  address.name.sun_family = AF_UNIX;
-  if (text.empty() || text.size() >= sizeof address.name.sun_path)
-    return std::unexpected(fmt::format("'{}' is no address for the control socket", text));
-  text.copy(address.name.sun_path, text.size());
-  address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + text.size());
-  if (text[0] == '@')
-    address.name.sun_path[0] = '\0';
-  else
-    address.length++;
-  return address;
-}
-
-// remove_dead unlinks a socket file that nobody listens on.
-void remove_dead(const Address& address) {
-  struct stat status;
-  if (::stat(address.name.sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) return;
-  const UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (probe &&
-      ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
-          0 &&
-      errno == ECONNREFUSED)
-    ::unlink(address.name.sun_path);
-}
 
 // Received is one datagram and all that came with it.
 struct Received {
@@ -198,6 +165,8 @@ class ControlSocket::Hub {
   Hub& operator=(const Hub&) = delete;
 
   static std::shared_ptr<Hub> of(EventLoop& loop, netlink::Server& server);
+  // complete: it knows where it is; else it could not tell root of this namespace from others.
+  bool complete() const { return home_netns_ != 0 && delivery_.complete(); }
 
   // welcome takes an accepted connection, or returns it if there is nothing to be done with it now.
   UniqueFd welcome(UniqueFd fd);
@@ -650,34 +619,26 @@ void ControlSocket::Hub::multicast(std::uint32_t group_bit, std::uint64_t netns,
   delivery_.multicast(group_bit, netns, message);
 }
 
-ControlSocket::ControlSocket(std::shared_ptr<Hub> hub, UniqueFd listener, std::string path)
+ControlSocket::ControlSocket(std::shared_ptr<Hub> hub, SocketFile listener)
     : hub_(std::move(hub)),
       listener_(std::move(listener)),
-      path_(std::move(path)),
-      place_(hub_->enter(kNobody, listener_.get())) {}
+      place_(hub_->enter(kNobody, listener_.fd())) {}
 
-ControlSocket::~ControlSocket() {
-  hub_->leave(place_);
-  if (!path_.empty()) ::unlink(path_.c_str());
-}
+ControlSocket::~ControlSocket() { hub_->leave(place_); }
 
 std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen(
     EventLoop& loop, netlink::Server& server, const std::string& text) {
-  const auto address = address_of(text);
-  if (!address) return std::unexpected(address.error());
-  const bool abstract = text[0] == '@';
-  if (!abstract) remove_dead(*address);
-  UniqueFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd ||
-      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address->name), address->length) != 0 ||
-      ::listen(fd.get(), SOMAXCONN) != 0)
+  // Anybody may ask; who may do what is the server's to decide.
+  auto listener = SocketFile::listen_at(text, SOCK_SEQPACKET, 0666);
+  if (!listener)
     return std::unexpected(
-        errno == EADDRINUSE
+        listener.error().taken
             ? fmt::format("another pspd listens at {}: stop it, or choose another --socket", text)
-            : fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
-  if (!abstract) ::chmod(text.c_str(), 0666);
-  std::unique_ptr<ControlSocket> control(
-      new ControlSocket(Hub::of(loop, server), std::move(fd), abstract ? std::string() : text));
+            : listener.error().text);
+  auto hub = Hub::of(loop, server);
+  if (!hub->complete())
+    return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
+  std::unique_ptr<ControlSocket> control(new ControlSocket(std::move(hub), std::move(*listener)));
   if (const int error = control->watch(); error != 0)
     return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(error)));
   return control;
@@ -685,7 +646,7 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
 
 // watch begins to accept. Returns an errno.
 int ControlSocket::watch() {
-  auto accept = hub_->loop().try_on_readable(listener_.get(), [this] {
+  auto accept = hub_->loop().try_on_readable(listener_.fd(), [this] {
     hub_->turn(place_, [this] { accept_one(); });
     accept_.set_order(place_.stamp);
   });
@@ -709,8 +670,7 @@ void ControlSocket::go_on() {
 // close() that not even refusing is safe.
 void ControlSocket::accept_one() {
   UniqueFd fd = std::move(held_);
-  if (!fd)
-    fd = UniqueFd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd) fd = UniqueFd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (fd) {
     held_ = hub_->welcome(std::move(fd));
     if (!held_) return;

@@ -22,6 +22,7 @@
 
 #include "event_loop.hh"
 #include "fair_share.hh"
+#include "socket_file.hh"
 
 namespace psp {
 
@@ -47,14 +48,13 @@ class ControlSocket {
  private:
   struct Client;
   class Hub;  // what the listeners of one server share
-  ControlSocket(std::shared_ptr<Hub> hub, UniqueFd listener, std::string path);
+  ControlSocket(std::shared_ptr<Hub> hub, SocketFile listener);
   int watch();
   void go_on();
   void accept_one();
 
   std::shared_ptr<Hub> hub_;
-  UniqueFd listener_;
-  std::string path_;  // to unlink; empty for an abstract address
+  SocketFile listener_;
   FairShare::Place place_;
   UniqueFd held_;  // accepted, but there is nothing to be done with it now
   EventLoop::Source accept_;

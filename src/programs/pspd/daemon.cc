@@ -5,15 +5,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <fstream>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <sched.h>
-#include <span>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
-#include <thread>
 #include <unistd.h>
 #include <unordered_set>
 
@@ -21,7 +17,7 @@
 #include <psp/device/state_table.h>
 
 #include "assoc_info.hh"
-#include "leftovers.hh"
+#include "host_lock.hh"
 
 namespace psp {
 namespace {
@@ -29,14 +25,10 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 
-// FIN_WAIT2 without its full socket and TIME_WAIT last 60 seconds each in Linux.
-constexpr auto kTimeWait = 125s;
 constexpr auto kCheck = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kCheckPause = 50ms;
 constexpr auto kRest = 2ms;
-// What is on its way to the wire when pspd stops: RSTs of the connections that it ends.
-constexpr auto kDrain = 100ms;
 
 std::uint64_t picoseconds() {
   timespec now{};
@@ -44,26 +36,6 @@ std::uint64_t picoseconds() {
   return (static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u +
           static_cast<std::uint64_t>(now.tv_nsec)) *
          1000u;
-}
-
-// read_ports reads net.ipv4.ip_local_port_range, from which source ports are taken.
-void read_ports(datapath::TxOptions& tx) {
-  std::ifstream file("/proc/sys/net/ipv4/ip_local_port_range");
-  unsigned first = 0, last = 0;
-  if (file >> first >> last && first > 0 && first < last && last <= 65535) {
-    tx.port_first = static_cast<std::uint16_t>(first);
-    tx.port_last = static_cast<std::uint16_t>(last);
-  }
-}
-
-// not_allowed is the first of the processors that this process may not run on.
-std::optional<unsigned> not_allowed(std::span<const unsigned> cpus) {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  ::sched_getaffinity(0, sizeof allowed, &allowed);
-  const auto found =
-      std::ranges::find_if(cpus, [&](unsigned cpu) { return !CPU_ISSET(cpu, &allowed); });
-  return found == cpus.end() ? std::nullopt : std::optional(*found);
 }
 
 // read_link_event takes one message off the socket: true if it is about this namespace. Nothing
@@ -88,108 +60,22 @@ std::optional<bool> read_link_event(int fd) {
 }  // namespace
 
 Daemon::Daemon(const Options& options)
-    : options_(options), secrets_(datapath::Secrets::random()), ivs_(picoseconds) {}
+    : options_(options), secrets_(datapath::Secrets::random()), ivs_(picoseconds) {
+  crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&instance_), sizeof instance_});
+}
 
 Daemon::~Daemon() = default;
 
 std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options& options) {
   std::unique_ptr<Daemon> daemon(new Daemon(options));
   if (auto up = daemon->bring_up(); !up) {
-    daemon->shut_down();
+    (void)daemon->shut_down();  // it says itself what stays
     return std::unexpected(up.error());
   }
   return daemon;
 }
 
-std::expected<void, std::string> Daemon::bring_up() {
-  backend_ = crypto::find_backend(options_.crypto);
-  if (backend_ == nullptr)
-    return std::unexpected(fmt::format(
-        "no crypto backend '{}' on this processor: use --crypto auto", options_.crypto));
-  if (const auto wrong = crypto::self_test(*backend_))
-    return std::unexpected(fmt::format(
-        "{} failed its self-test ({}): not a key will be trusted to it", backend_->name(), *wrong));
-  device_options_.driver.backend = backend_;
-  device_options_.driver.ivs = &ivs_;
-  device_options_.driver.rx_cache_entries = options_.rx_cache;
-  device_options_.workers = options_.workers;
-  if (const auto other = not_allowed(options_.cpus))
-    return std::unexpected(
-        fmt::format("--cpus: processor {} is none that pspd may run on (see taskset -p {})", *other,
-                    ::getpid()));
-  device_options_.cpus = options_.cpus;
-  device_options_.busy_poll_us = options_.busy_poll_us;
-  device_options_.tx.udp_checksum = options_.udp_checksum;
-  read_ports(device_options_.tx);
-  crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&device_options_.tx.port_key),
-                        sizeof device_options_.tx.port_key});
-
-  auto namespaces = datapath::NetnsTable::open();
-  if (!namespaces) return std::unexpected(namespaces.error());
-  namespaces_ = std::move(*namespaces);
-  auto claims = claim_netdevs();
-  if (!claims) return std::unexpected(claims.error());
-  auto programs = datapath::SocketPrograms::load(secrets_);
-  if (!programs) return std::unexpected(programs.error());
-  programs_ = std::move(*programs);
-  if (auto attached = programs_->attach(); !attached) return attached;
-  sockets_ = std::make_unique<datapath::KernelSockets>(secrets_, *programs_, *namespaces_);
-  sockets_->set_any_state(options_.compat < device::Compat::kNetNext);
-  core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
-  core_->set_compat(options_.compat);
-  server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));
-  core_->set_listener(server_.get());
-  auto destroyed = datapath::DestroyEvents::open();
-  if (!destroyed) return std::unexpected(destroyed.error());
-  destroyed_ = std::move(*destroyed);
-  for (Claim& claim : *claims) {
-    auto added = add_device(claim.netdev, std::move(claim.lock));
-    if (!added) return std::unexpected(added.error());
-    wanted_.push_back({claim.netdev.name, *added, 0});
-  }
-  if (auto listening = listen_at_home(); !listening) return listening;
-  if (options_.allow_key_export)
-    spdlog::warn("--allow-key-export: root can have the keys of the connections that it captures");
-  watch();
-  return {};
-}
-
-std::expected<std::vector<Daemon::Claim>, std::string> Daemon::claim_netdevs() const {
-  std::vector<Claim> claims;
-  std::vector<device::NetdevKey> keys;
-  for (const std::string& name : options_.devices) {
-    auto netdev = datapath::find_netdev(name);
-    if (!netdev) return std::unexpected(netdev.error());
-    auto lock = datapath::lock_netdev(*netdev);
-    if (!lock) return std::unexpected(lock.error());
-    keys.push_back(netdev->key());
-    claims.push_back({std::move(*netdev), std::move(*lock)});
-  }
-  for (const Claim& claim : claims)
-    if (auto done = take_over(claim.netdev, keys); !done) return std::unexpected(done.error());
-  return claims;
-}
-
-std::expected<std::uint16_t, std::string> Daemon::add_device(const datapath::Netdev& netdev,
-                                                             UniqueFd lock) {
-  auto device =
-      datapath::HostDevice::attach({secrets_, *programs_, *namespaces_, *sockets_, *core_}, netdev,
-                                   std::move(lock), device_options_);
-  if (!device) return std::unexpected(device.error());
-  for (const std::string& notice : (*device)->main().notices()) spdlog::warn("{}", notice);
-  devices_.push_back(std::move(*device));
-  const datapath::HostDevice& added = *devices_.back();
-  if (options_.enable.bits != 0) (void)core_->set_versions(added.id(), options_.enable);
-  spdlog::info("{}: PSP device {} with {}, {} worker{}, MTU {}", netdev.name, added.id(),
-               backend_->description(), options_.workers, options_.workers == 1 ? "" : "s",
-               added.netdev().mtu);
-  if (options_.enable.bits == 0)
-    spdlog::info("{}: receive is disabled: 'pspctl dev set {} psp-versions-ena all' enables it",
-                 netdev.name, netdev.name);
-  return added.id();
-}
-
-void Daemon::watch() {
+std::expected<void, std::string> Daemon::watch() {
   sources_.push_back(loop_.on_signal(SIGTERM, [this] { loop_.stop(0); }));
   sources_.push_back(loop_.on_signal(SIGINT, [this] { loop_.stop(0); }));
   closes_ = loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); });
@@ -200,20 +86,30 @@ void Daemon::watch() {
   if (options_.rotate_interval.count() > 0)
     sources_.push_back(loop_.every(options_.rotate_interval, [this] { rotate(); }));
 
+  if (auto links = watch_links(); !links) return links;
+  loop_.watchdog();
+  if (loop_.complete()) return {};
+  return std::unexpected("the event loop is out of descriptors or memory");
+}
+
+std::expected<void, std::string> Daemon::watch_links() {
   links_ = UniqueFd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = RTMGRP_LINK | RTMGRP_TC;  // and filters: ours must not be missing for long
   const int on = 1;                             // also of the namespaces with associated netdevs
-  ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
-  if (links_ && ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0)
-    link_events_ = loop_.on_readable(links_.get(), [this] { on_links(); });
+  if (!links_ ||
+      ::setsockopt(links_.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0 ||
+      ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return std::unexpected(
+        fmt::format("cannot hear of changes of network devices: {}", std::strerror(errno)));
+  link_events_ = loop_.on_readable(links_.get(), [this] { on_links(); });
   check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
   check_later_.enable(false);
   rest_ = loop_.every(
       kRest, [this] { rest_.enable(!closes_.enable(true) || !link_events_.enable(true)); });
   rest_.enable(false);
-  loop_.watchdog();
+  return {};
 }
 
 int Daemon::run() {
@@ -226,49 +122,6 @@ int Daemon::run() {
   return wanted != 0 ? wanted : code;
 }
 
-int Daemon::shut_down() {
-  listeners_.clear();
-  control_.reset();
-  sources_.clear();
-  if (programs_) {  // also if the device has gone: these programs are all that holds its sockets
-    const auto left = datapath::end_secured_sockets(programs_->assoc_map(), *namespaces_);
-    const std::size_t waiting = count_unconnected();
-    if (!left || *left + waiting != 0) {
-      spdlog::error(
-          "{} secured connections cannot be aborted: pspd's programs stay in place and block "
-          "them; 'pspd --cleanup' removes them later",
-          left ? *left + waiting : 0);
-      end_devices(false);
-      return 1;
-    }
-    std::this_thread::sleep_for(kDrain);
-  }
-  end_devices(true);
-  if (programs_) programs_->detach();
-  return 0;
-}
-
-// count_unconnected is how many sockets have a Tx key but no peer, so that no listing shows them.
-std::size_t Daemon::count_unconnected() {
-  if (!sockets_ || !destroyed_) return 0;
-  // Those that have just ended are still to be heard of.
-  for (int round = 0; round < 20 && sockets_->unconnected() != 0; round++) {
-    std::this_thread::sleep_for(10ms);
-    on_destroyed();
-  }
-  return sockets_->unconnected();
-}
-
-// end_devices unregisters all devices while they are there to be asked to let go of others.
-void Daemon::end_devices(bool clean) {
-  keep_programs_ = !clean;
-  for (auto& device : devices_) {
-    if (clean) device->detach();
-    core_->remove_device(device->id());
-  }
-  devices_.clear();
-}
-
 datapath::HostDevice* Daemon::device_by_id(std::uint16_t id) {
   const auto found =
       std::ranges::find_if(devices_, [id](auto& device) { return device->id() == id; });
@@ -276,10 +129,7 @@ datapath::HostDevice* Daemon::device_by_id(std::uint16_t id) {
 }
 
 void Daemon::on_destroyed() {
-  const auto gone = [this](const datapath::SecuredSocket& socket) {
-    sockets_->note_end(socket);
-    depart(socket.cookie());
-  };
+  const auto gone = [this](const datapath::SecuredSocket& socket) { depart(socket.cookie()); };
   const auto heard = destroyed_->read(gone);
   if (heard == datapath::DestroyEvents::Heard::kLost) resynchronise();
   if (heard == datapath::DestroyEvents::Heard::kMore) rest(closes_);
@@ -301,7 +151,8 @@ void Daemon::depart(std::uint64_t cookie) {
     core_->release(cookie);
 }
 
-// resynchronise finds the sockets whose end went unheard.
+// resynchronise finds the sockets whose end went unheard. One that is in no listing may have been
+// disconnected: it has ended if its application has closed it.
 void Daemon::resynchronise() {
   const auto sockets = all_sockets();
   if (!sockets) return;
@@ -310,7 +161,8 @@ void Daemon::resynchronise() {
   for (const Departed& departed : departed_) known.insert(departed.cookie);
   std::vector<std::uint64_t> gone;
   core_->for_each_association([&](const device::Association& association) {
-    if (!known.contains(association.cookie)) gone.push_back(association.cookie);
+    if (!known.contains(association.cookie) && sockets_->is_released(association.cookie))
+      gone.push_back(association.cookie);
   });
   for (const std::uint64_t cookie : gone) depart(cookie);
 }
@@ -320,6 +172,15 @@ void Daemon::bury() {
     core_->release(departed_.front().cookie);
     sockets_->forget(departed_.front().cookie);
     departed_.pop_front();
+  }
+  // Sockets of an earlier pspd, a few at each turn.
+  for (std::size_t left = std::min<std::size_t>(unseen_.size(), 256); left > 0; left--) {
+    const std::uint64_t cookie = unseen_.front();
+    unseen_.pop_front();
+    if (sockets_->is_released(cookie))
+      departed_.push_back({steady_clock::now() + kTimeWait, cookie});
+    else
+      unseen_.push_back(cookie);
   }
 }
 
@@ -348,9 +209,9 @@ void Daemon::check_devices() {
     if (!device->main().refresh()) gone.push_back(device->id());
   for (const std::uint16_t id : gone) retire(id);
   for (const auto& device : devices_) {
-    if (device->main().failed()) {
-      spdlog::error("{} has gone: connections through {} are blocked; stopping",
-                    device->tap().name(), device->netdev().name);
+    if (const auto why = device->main().failed()) {
+      spdlog::error("{}: connections through {} are blocked; stopping", *why,
+                    device->netdev().name);
       return loop_.stop(1);
     }
     heal(device->main());
@@ -360,11 +221,7 @@ void Daemon::check_devices() {
 }
 
 void Daemon::heal(datapath::Attachment& attachment) {
-  if (auto healed = attachment.heal(); !healed)
-    spdlog::error("{}", healed.error());
-  else if (*healed)
-    spdlog::warn("{}: pspd's tc filters were gone or not the first; they are back",
-                 attachment.netdev().name);
+  if (const auto news = attachment.heal(steady_clock::now())) spdlog::warn("{}", *news);
 }
 
 // retire ends a device whose netdev has gone.
@@ -387,7 +244,8 @@ void Daemon::find_wanted() {
     const std::uint32_t ifindex = ::if_nametoindex(wanted.name.c_str());
     if (ifindex == 0 || ifindex == wanted.refused) continue;
     const auto netdev = datapath::find_netdev(wanted.name);
-    auto lock = netdev ? datapath::lock_netdev(*netdev) : std::unexpected(netdev.error());
+    auto lock = netdev ? datapath::lock_netdev(netdev->key(), wanted.name)
+                       : std::unexpected(netdev.error());
     auto added = lock ? add_device(*netdev, std::move(*lock)) : std::unexpected(lock.error());
     if (added) {
       wanted.device = *added;
@@ -439,6 +297,7 @@ DaemonInfo Daemon::daemon_info() {
   info.version = PSP_PROGRAM_VERSION;
   info.crypto_backend = backend_->description();
   info.pid = static_cast<std::uint32_t>(::getpid());
+  info.instance = instance_;
   const datapath::DropCounts shared = programs_->drops();
   for (const auto& device : devices_) {
     DaemonInfo::Device& one = info.devices.emplace_back();

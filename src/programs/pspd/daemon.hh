@@ -29,6 +29,8 @@
 
 namespace psp {
 
+struct Taken;
+
 class Daemon final : private netlink::Inspector, private device::NetdevOps {
  public:
   // start brings everything up, in an order in which a failure leaves nothing behind. Errors: a
@@ -41,21 +43,27 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
 
  private:
   explicit Daemon(const Options& options);
-  std::expected<void, std::string> bring_up();
+  // lifecycle.cc: start and stop.
+  [[nodiscard]] std::expected<void, std::string> bring_up();
+  [[nodiscard]] std::expected<void, std::string> set_up();
   // Claim is a netdev of the command line that is this pspd's.
   struct Claim {
     datapath::Netdev netdev;
     UniqueFd lock;
   };
   std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
+  [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
+  std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
+  [[nodiscard]] std::expected<void, std::string> inherit(const Taken& from);
   std::expected<std::uint16_t, std::string> add_device(const datapath::Netdev& netdev,
                                                        UniqueFd lock);
   std::expected<void, std::string> listen_at_home();
-  void watch();
   int shut_down();
-  std::size_t count_unconnected();
-  void end_devices(bool clean);
+  std::expected<std::size_t, std::string> end_connections() const;
+  [[nodiscard]] bool end_devices(bool clean);
 
+  [[nodiscard]] std::expected<void, std::string> watch();
+  [[nodiscard]] std::expected<void, std::string> watch_links();
   void on_destroyed();
   void rest(EventLoop::Source& source);
   void depart(std::uint64_t cookie);
@@ -93,6 +101,8 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   const crypto::Backend* backend_ = nullptr;
   EventLoop loop_;
   datapath::Secrets secrets_;
+  UniqueFd alive_;              // the lock that says so
+  std::uint64_t instance_ = 0;  // random: by it clients know one run of pspd from another
   device::IvAllocator ivs_;
   datapath::HostDeviceOptions device_options_;
   std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
@@ -121,12 +131,15 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   };
   std::vector<Wanted> wanted_;
 
+  // FIN_WAIT2 without its full socket and TIME_WAIT last 60 seconds each in Linux.
+  static constexpr std::chrono::seconds kTimeWait{125};
   // Departed connections keep their Tx key while TIME_WAIT may still have to answer with it.
   struct Departed {
     std::chrono::steady_clock::time_point until;
     std::uint64_t cookie;
   };
   std::deque<Departed> departed_;
+  std::deque<std::uint64_t> unseen_;  // cookies of an earlier pspd's sockets that are still open
 };
 
 }  // namespace psp

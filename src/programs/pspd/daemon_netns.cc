@@ -11,6 +11,7 @@
 #include <spdlog/spdlog.h>
 
 #include "daemon.hh"
+#include "host_lock.hh"
 #include "leftovers.hh"
 
 namespace psp {
@@ -52,6 +53,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
   if (host == nullptr || netns == nullptr) return fail(ENODEV, "", Field::kIfindex);
   std::expected<datapath::Netdev, std::string> netdev;
   std::expected<UniqueFd, std::string> lock;
+  std::expected<std::vector<Taken>, std::string> earlier;
   {
     const InNetns inside(*netns);
     char name[IF_NAMESIZE];
@@ -62,10 +64,11 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
       spdlog::error("{}", netdev.error());
       return fail(EOPNOTSUPP, "Only Ethernet devices can be associated", Field::kIfindex);
     }
-    lock = datapath::lock_netdev(*netdev);
+    lock = datapath::lock_netdev(key, netdev->name);
     if (!lock) return fail(EBUSY, "Device already associated with a PSP device");
-    if (auto done = take_over(*netdev, associated_netdevs()); !done) {
-      spdlog::error("{}", done.error());
+    earlier = take_over({&*netdev, 1});
+    if (!earlier) {
+      spdlog::error("{}", earlier.error());
       return fail(EBUSY);
     }
   }
@@ -73,6 +76,9 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     spdlog::error("{}", done.error());
     return fail(EIO);
   }
+  for (const Taken& taken : *earlier)
+    if (const auto gone = let_go(taken, {{key}}, false); !gone)
+      spdlog::error("what an earlier pspd left on {} stays: {}", netdev->name, gone.error());
   listen_in(*netns);
   spdlog::info("{}{}: associated with PSP device {} of {}", netdev->name,
                key.netns == namespaces_->home().cookie() ? "" : " in another namespace", device.id,
@@ -83,7 +89,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
 void Daemon::detach(const device::Device& device, NetdevKey netdev) {
   datapath::HostDevice* host = device_by_id(device.id);
   if (host == nullptr || keep_programs_) return;
-  host->disassociate(netdev);
+  if (const auto done = host->disassociate(netdev); !done) spdlog::error("{}", done.error());
 }
 
 std::expected<void, std::string> Daemon::listen_at_home() {
@@ -121,12 +127,13 @@ void Daemon::check_associated() {
   std::vector<NetdevKey> gone;
   for (const auto& device : devices_)
     for (const auto& [key, attachment] : device->associated()) {
-      if (attachment->refresh() && !attachment->failed()) {
+      const auto why = attachment->refresh() ? attachment->failed() : "it has gone";
+      if (!why) {
         heal(*attachment);
         continue;
       }
-      spdlog::warn("{}, associated with {}, or its TAP has gone", attachment->netdev().name,
-                   device->netdev().name);
+      spdlog::warn("{}, associated with {}: {}", attachment->netdev().name, device->netdev().name,
+                   *why);
       gone.push_back(key);
     }
   for (const NetdevKey key : gone) core_->netdev_gone(key);
@@ -152,12 +159,21 @@ void Daemon::check_namespaces() {
   for (const std::uint64_t netns : deserted) leave(netns);
 }
 
-// leave gives up a namespace that has no process and no socket of anybody else: it ends with that.
+// leave gives up a namespace that has no process and no socket of anybody else: it ends with that,
+// and the keys of what was there go at once.
 void Daemon::leave(std::uint64_t netns) {
   for (const NetdevKey key : associated_netdevs()) {
     if (key.netns != netns) continue;
     spdlog::info("a namespace with a netdev associated with a PSP device has ended");
     core_->netdev_gone(key);
+  }
+  std::vector<std::uint64_t> ended;
+  core_->for_each_association([&](const device::Association& association) {
+    if (association.netdev.netns == netns) ended.push_back(association.cookie);
+  });
+  for (const std::uint64_t cookie : ended) {
+    core_->release(cookie);
+    sockets_->forget(cookie);
   }
   listeners_.erase(netns);
   programs_->forget(netns);

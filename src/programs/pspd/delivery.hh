@@ -37,6 +37,8 @@ class Delivery {
  public:
   explicit Delivery(EventLoop& loop);
   ~Delivery();
+  // complete: it knows the namespace that it is in.
+  bool complete() const { return home_ && home_cookie_ != 0; }
   Delivery(const Delivery&) = delete;
   Delivery& operator=(const Delivery&) = delete;
 

@@ -67,13 +67,6 @@ int on_time(sd_event_source* source, std::uint64_t, void* data) {
   return call_state(data);
 }
 
-// needed: a loop that cannot register an event at start has nothing to go on with.
-EventLoop::Source needed(std::expected<EventLoop::Source, int> source) {
-  if (source) return std::move(*source);
-  std::fprintf(stderr, "cannot watch an event: %s\n", std::strerror(source.error()));
-  std::abort();
-}
-
 // registered makes a Source of what `add` registers; `add` returns a negative errno if it fails.
 template <typename Add>
 std::expected<EventLoop::Source, int> registered(std::function<void()>&& call, Add&& add) noexcept {
@@ -89,8 +82,16 @@ std::expected<EventLoop::Source, int> registered(std::function<void()>&& call, A
 
 }  // namespace
 
-EventLoop::EventLoop() {
-  if (sd_event_new(&event_) < 0) std::abort();
+EventLoop::EventLoop() : complete_(sd_event_new(&event_) >= 0) {}
+
+EventLoop::Source EventLoop::needed(std::expected<Source, int> source) {
+  if (source) return std::move(*source);
+  if (running_) {
+    std::fprintf(stderr, "cannot watch an event: %s\n", std::strerror(source.error()));
+    std::abort();
+  }
+  complete_ = false;
+  return Source();
 }
 
 EventLoop::~EventLoop() { sd_event_unref(event_); }
@@ -131,8 +132,13 @@ EventLoop::Source EventLoop::on_signal(int signal, std::function<void()> call) {
   }));
 }
 
-int EventLoop::run() { return sd_event_loop(event_); }
+int EventLoop::run() {
+  running_ = true;
+  return sd_event_loop(event_);
+}
 void EventLoop::stop(int code) { sd_event_exit(event_, code); }
-void EventLoop::watchdog() { sd_event_set_watchdog(event_, 1); }
+void EventLoop::watchdog() {
+  if (sd_event_set_watchdog(event_, 1) < 0) complete_ = false;
+}
 
 }  // namespace psp

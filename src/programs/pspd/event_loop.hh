@@ -3,9 +3,9 @@
 // EventLoop: sd-event with owners instead of reference counts and std::function instead of
 // callbacks.
 //
-// What a program cannot start without is registered by on_readable, every and on_signal, which end
-// it if that fails. What comes later, for a client, is registered by the try_ functions. Want of
-// memory in a callback ends that callback only.
+// What a program cannot start without is registered by on_readable, every and on_signal: see
+// complete(). What comes later, for a client, is registered by the try_ functions. Want of memory
+// in a callback ends that callback only.
 //
 // Threading: one thread, which runs it.
 #pragma once
@@ -61,13 +61,20 @@ class EventLoop {
   std::expected<Source, int> try_every(std::chrono::milliseconds period,
                                        std::function<void()> call) noexcept;
 
+  // complete: all that was to be registered before run is, but for the try_ functions; a loop that
+  // is out of descriptors or memory at start is nothing to go on with. Later that ends the process.
+  bool complete() const { return complete_; }
+
   // run goes on until stop. Returns stop's code. watchdog() feeds systemd's.
   int run();
   void stop(int code);
   void watchdog();
 
  private:
+  Source needed(std::expected<Source, int> source);
+
   sd_event* event_ = nullptr;
+  bool complete_ = true, running_ = false;
 };
 
 }  // namespace psp

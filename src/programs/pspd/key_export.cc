@@ -39,13 +39,14 @@ Result<CapturedKey> Daemon::captured_key(const netlink::Caller& caller,
   core_->for_each_association([&](const Association& association) {
     const datapath::HostDevice* device = device_by_id(association.dev_id);
     if (!found.key.empty() || device == nullptr || association.version != found.version) return;
+    const std::uint64_t netns = association.netdev.netns;
     std::optional<crypto::SaKey> key;
     if (association.rx_spi == found.spi) {
-      key = device->driver().rx_key_of(datagram);
+      key = device->driver().rx_key_of(netns, datagram);
       direction = "Rx";
     }
     if (!key && association.tx_spi == found.spi) {
-      key = device->driver().tx_key_of(association.tx_handle, datagram);
+      key = device->driver().tx_key_of(netns, association.tx_handle, datagram);
       direction = "Tx";
     }
     if (key) found.key = std::move(*key);

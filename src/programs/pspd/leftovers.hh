@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a killed pspd left on the host: finding it, ending what it blocks, taking it away.
+// What a pspd that did not stop cleanly left on the host: finding it, ending what it blocks, taking
+// it away.
 //
 // Threading: the control thread.
 #pragma once
@@ -8,20 +9,37 @@
 #include <expected>
 #include <span>
 #include <string>
+#include <unordered_set>
+#include <vector>
 
 #include <psp/device/core.hh>
 
+#include "leftover.hh"
 #include "netdev.hh"
 #include "options.hh"
 
 namespace psp {
 
-// take_over ends the connections that an earlier, killed pspd secured, in all namespaces where it
-// had: their keys died with it. Its programs still block them, so nothing leaves in clear
-// meanwhile. They stay on `netdev`, one of the current namespace that is locked, and on those in
-// `keep`, to be replaced without a gap; from its other netdevs they go. Errors: a sentence.
-std::expected<void, std::string> take_over(const datapath::Netdev& netdev,
-                                           std::span<const device::NetdevKey> keep);
+// Taken is what an earlier pspd left, after its connections were ended.
+struct Taken {
+  datapath::Leftover leftover;
+  std::unordered_set<std::uint64_t> aborted;  // cookies of the sockets that were ended
+  std::size_t unseen = 0;                     // others, in no listing, that can connect again
+};
+
+// take_over ends the connections that dead pspds secured, in all namespaces where they had: their
+// keys died with them. It finds those of pspds that were at work in this namespace or on one of
+// `netdevs`, which are of it and locked. Their programs stay and block all that is left, so nothing
+// leaves in clear until `let_go`. Errors: a sentence.
+[[nodiscard]] std::expected<std::vector<Taken>, std::string> take_over(
+    std::span<const datapath::Netdev> netdevs);
+
+// let_go takes an earlier pspd's programs away, once ours are in place. On netdevs in `keep` ours
+// have replaced them. While sockets are unseen, and ours have not inherited them, its socket
+// programs stay. Errors: a sentence.
+[[nodiscard]] std::expected<void, std::string> let_go(const Taken& taken,
+                                                      std::span<const device::NetdevKey> keep,
+                                                      bool inherited);
 
 // clean_up removes what a killed pspd left on the devices of `options`. Returns the exit code.
 int clean_up(const Options& options);

@@ -99,6 +99,12 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_option("--rx-cache", options.rx_cache, "derived Rx keys a worker remembers; 0: none")
       ->check(CLI::Range(std::size_t{0}, std::size_t{65536}))
       ->capture_default_str();
+  app.add_option("--max-connections", options.max_connections,
+                 "secured connections at a time, with those closed in the last two minutes; 48 "
+                 "octets of kernel memory each before there is one, some 300 more when there is; "
+                 "half of them for a single user other than root")
+      ->check(CLI::Range(1024u, 16'777'216u))
+      ->capture_default_str();
   app.add_option("--busy-poll", options.busy_poll_us,
                  "spin this long before sleeping; lowers latency")
       ->type_name("USECS")

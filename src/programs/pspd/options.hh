@@ -24,6 +24,7 @@ struct Options {
   std::vector<unsigned> cpus;               // of each device's workers, in turn; empty: any
   std::chrono::seconds rotate_interval{0};  // 0: never by itself
   std::size_t rx_cache = 256;
+  std::uint32_t max_connections = 524'288;  // secured, or in the two minutes after
   std::uint32_t busy_poll_us = 0;
   bool udp_checksum = true;
   std::string log_level = "info";

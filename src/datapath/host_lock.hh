@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// HostLock: which pspd lives, and which netdev is whose, told by the kernel. A lock is a range of
+// the file cgroup.procs at the root of the cgroup tree, where pspd's programs are attached: all
+// that could meet there see the same file, whatever their mount, network or process namespaces; the
+// kernel lets go of a lock with the process, however that ends; and who may not write to the file,
+// as only root may, can neither take one nor pretend one.
+//
+// Threading: any.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <string>
+
+#include <psp/base/unique_fd.hh>
+#include <psp/device/core.hh>
+
+namespace psp::datapath {
+
+// root_cgroup is the root of the cgroup-v2 tree, by a mount of its own, since /sys may be hidden
+// (ip netns exec does that). Errors: empty, with errno.
+UniqueFd root_cgroup();
+
+// lock_epoch says that the pspd of that epoch lives, for as long as the descriptor is kept. Errors:
+// a sentence.
+std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch);
+
+// lives tells whether a pspd of that epoch does. It says yes where the kernel does not tell.
+[[nodiscard]] std::expected<bool, std::string> lives(std::uint64_t epoch);
+
+// lock_netdev makes this process the only pspd of a netdev for as long as it keeps the descriptor.
+// `name` is for the error: a sentence.
+std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev, const std::string& name);
+
+}  // namespace psp::datapath

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "half_open.hh"
+
+#include <charconv>
+#include <cstring>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <utility>
+
+namespace psp::proxy {
+namespace {
+
+constexpr unsigned kLines = 20;
+constexpr unsigned kQuietSeconds = 10;  // without a drop, until the log says that it is over
+
+// take_number reads a number and the `end` behind it; 0 stands for the end of the text.
+std::optional<unsigned> take_number(std::string_view& text, char end) {
+  unsigned number = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  text.remove_prefix(static_cast<std::size_t>(rest - text.data()));
+  if (error != std::errc() || (end == 0 ? !text.empty() : !text.starts_with(end)))
+    return std::nullopt;
+  if (end != 0) text.remove_prefix(1);
+  return number;
+}
+
+}  // namespace
+
+std::expected<HalfOpenLimits, std::string> parse_start_rate_full(std::string_view text,
+                                                                 HalfOpenLimits limits) {
+  constexpr unsigned kMost = 1'000'000;
+  std::string_view rest = text;
+  const auto start = take_number(rest, ':');
+  const auto rate = start ? take_number(rest, ':') : std::nullopt;
+  const auto full = rate ? take_number(rest, 0) : std::nullopt;
+  if (!full) return std::unexpected(fmt::format("\"{}\" is not START:RATE:FULL", text));
+  if (*start < 1 || *start > *full || *full > kMost || *rate < 1 || *rate > 100)
+    return std::unexpected(
+        fmt::format("\"{}\": START is from 1 to FULL, RATE from 1 to 100 percent, FULL at most {}",
+                    text, kMost));
+  limits.start = *start;
+  limits.rate = *rate;
+  limits.full = *full;
+  return limits;
+}
+
+HalfOpen::Source HalfOpen::source_of(const Address& from) {
+  const Address plain = from.unmapped();
+  Source out{static_cast<std::uint8_t>(plain.family())};
+  if (plain.family() == AF_INET) {
+    sockaddr_in in4{};
+    std::memcpy(&in4, &plain.storage, sizeof in4);
+    std::memcpy(out.data() + 1, &in4.sin_addr, 4);
+  } else if (plain.family() == AF_INET6) {
+    sockaddr_in6 in6{};
+    std::memcpy(&in6, &plain.storage, sizeof in6);
+    std::memcpy(out.data() + 1, &in6.sin6_addr, 8);
+  }
+  return out;
+}
+
+bool HalfOpen::unlucky() {
+  if (count_ < limits_.start) return false;
+  if (count_ >= limits_.full) return true;
+  const unsigned percent = limits_.rate + (100 - limits_.rate) * (count_ - limits_.start) /
+                                              (limits_.full - limits_.start);
+  return std::uniform_int_distribution<unsigned>(0, 99)(random_) < percent;
+}
+
+// drop_oldest wakes the worker of the one that goes: its socket comes to an end.
+bool HalfOpen::drop_oldest(const Silent& silent) {
+  if (silent.empty()) return false;
+  Place& place = *silent.front();
+  place.dropped_ = true;
+  shutdown(place.fd_, SHUT_RDWR);
+  place.owner_.leave(place);
+  return true;
+}
+
+std::unique_ptr<HalfOpen::Place> HalfOpen::admit(const Address& from, int fd) {
+  const Source source = source_of(from);
+  const std::lock_guard lock(mutex_);
+  const auto found = groups_.find(source);
+  const bool source_full = found != groups_.end() && found->second.count >= limits_.each;
+  if (source_full || unlucky()) {
+    if (dropped_++ == dropped_before_) last_from_ = source_full ? from.text() : std::string();
+    if (!drop_oldest(source_full ? found->second.silent : silent_)) return nullptr;
+  }
+  const auto group = groups_.try_emplace(source).first;
+  std::unique_ptr<Place> place(new Place(*this, group, fd));
+  ++count_;
+  ++group->second.count;
+  place->in_all_ = silent_.insert(silent_.end(), place.get());
+  place->in_group_ = group->second.silent.insert(group->second.silent.end(), place.get());
+  return place;
+}
+
+// leave is the end of a place, with the mutex held.
+void HalfOpen::leave(Place& place) {
+  if (place.group_ == groups_.end()) return;
+  if (!place.spoken_) {
+    silent_.erase(place.in_all_);
+    place.group_->second.silent.erase(place.in_group_);
+  }
+  --count_;
+  if (--place.group_->second.count == 0) groups_.erase(place.group_);
+  place.group_ = groups_.end();
+}
+
+HalfOpen::Place::~Place() {
+  const std::lock_guard lock(owner_.mutex_);
+  owner_.leave(*this);
+}
+
+void HalfOpen::Place::spoke() {
+  const std::lock_guard lock(owner_.mutex_);
+  if (spoken_ || group_ == owner_.groups_.end()) return;
+  spoken_ = true;
+  owner_.silent_.erase(in_all_);
+  group_->second.silent.erase(in_group_);
+}
+
+bool HalfOpen::may_log() {
+  const std::lock_guard lock(mutex_);
+  if (logged_ == kLines) {
+    ++unlogged_;
+    return false;
+  }
+  ++logged_;
+  return true;
+}
+
+std::optional<std::string> HalfOpen::news() {
+  const std::lock_guard lock(mutex_);
+  if (logged_ > 0) --logged_;
+  const bool drops = dropped_ != std::exchange(dropped_before_, dropped_);
+  quiet_ = drops ? 0 : quiet_ + 1;
+  if (drops && !dropping_) {
+    dropping_ = true;
+    return fmt::format(
+        "too many connections that do not get through the handshake{}: those that have said "
+        "nothing are dropped (see --half-open, --half-open-source)",
+        last_from_.empty() ? std::string() : fmt::format(", for example from {}", last_from_));
+  }
+  if ((!dropping_ && unlogged_ == 0) || quiet_ < kQuietSeconds) return std::nullopt;
+  const auto dropped = dropped_ - std::exchange(dropped_told_, dropped_);
+  dropping_ = false;
+  quiet_ = 0;
+  return fmt::format(
+      "no connection was dropped before the handshake for {} s; before that {} "
+      "were, and {} more were refused without a line here",
+      kQuietSeconds, dropped, std::exchange(unlogged_, 0));
+}
+
+}  // namespace psp::proxy

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// HalfOpen: the connections of peers that have not proved anything yet, from accept to the end of
+// the upgrade. They have limits of their own, so that strangers take no place from those who are
+// through, and a limit for each source, so that one stranger takes none from others.
+//
+// Where there are too many, one that has not said a word goes first, the oldest: a peer speaks as
+// soon as it is connected. Only if all have spoken the new one is turned away.
+//
+// Threading: all of it by any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <expected>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+
+#include "address.hh"
+
+namespace psp::proxy {
+
+// HalfOpenLimits: from `start` on each new connection costs one with a probability that grows from
+// `rate` percent to certainty at `full`, as sshd's MaxStartups has it. `each` is the limit of one
+// source: an IPv4 address, or the first 64 bits of an IPv6 address.
+struct HalfOpenLimits {
+  unsigned start = 512, rate = 30, full = 1024;
+  unsigned each = 256;
+};
+
+// parse_start_rate_full reads "START:RATE:FULL" into `limits`; the error is the end of a sentence.
+std::expected<HalfOpenLimits, std::string> parse_start_rate_full(std::string_view text,
+                                                                 HalfOpenLimits limits);
+
+class HalfOpen {
+ public:
+  explicit HalfOpen(HalfOpenLimits limits) : limits_(limits) {}
+
+  class Place;
+  // admit is nullptr if the connection must go. Else the place is its own until it is through or
+  // over; `fd` stays open for as long. Room may be made by a shutdown of another connection.
+  std::unique_ptr<Place> admit(const Address& from, int fd);
+
+  // may_log is true for a few refusals, then for one a second: strangers shall not fill the log.
+  bool may_log();
+  // news is to be asked once a second: a sentence if connections began to be turned away since, or
+  // if that is over.
+  std::optional<std::string> news();
+
+ private:
+  using Source = std::array<std::uint8_t, 9>;  // family and prefix
+  using Silent = std::list<Place*>;            // the oldest first
+  struct Group {
+    unsigned count = 0;
+    Silent silent;
+  };
+  using Groups = std::map<Source, Group>;
+
+  static Source source_of(const Address& from);
+  bool unlucky();
+  static bool drop_oldest(const Silent& silent);
+  void leave(Place& place);
+
+  const HalfOpenLimits limits_;
+  std::mutex mutex_;
+  // Of the mutex:
+  Groups groups_;
+  Silent silent_;
+  unsigned count_ = 0;
+  std::minstd_rand random_{std::random_device{}()};
+  std::uint64_t dropped_ = 0, dropped_before_ = 0, dropped_told_ = 0;
+  std::uint64_t unlogged_ = 0;
+  unsigned logged_ = 0, quiet_ = 0;  // lines of the last time; seconds without a drop
+  bool dropping_ = false;
+  std::string last_from_;
+};
+
+class HalfOpen::Place {
+ public:
+  ~Place();
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+  // spoke tells that the peer has sent something.
+  void spoke();
+  bool spoken() const { return spoken_; }
+  // dropped: it has lost its place to another, and its socket is shut down.
+  bool dropped() const { return dropped_; }
+
+ private:
+  friend class HalfOpen;
+  Place(HalfOpen& owner, Groups::iterator group, int fd) : owner_(owner), group_(group), fd_(fd) {}
+
+  HalfOpen& owner_;
+  Groups::iterator group_;
+  int fd_;
+  Silent::iterator in_all_, in_group_;
+  bool spoken_ = false;
+  std::atomic<bool> dropped_{false};
+};
+
+}  // namespace psp::proxy

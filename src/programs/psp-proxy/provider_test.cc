@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pspd that goes and comes back, under one process number as in a container: both of them run in
+// this process.
+#include "provider.hh"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include "model_daemon.hh"
+
+namespace psp::proxy {
+namespace {
+
+class OneRun final : public netlink::Inspector {
+ public:
+  explicit OneRun(std::uint64_t instance) : instance_(instance) {}
+  std::vector<AssocInfo> associations() override { return {}; }
+  DaemonInfo daemon_info() override {
+    DaemonInfo info;
+    info.pid = 1;
+    info.instance = instance_;
+    return info;
+  }
+
+ private:
+  std::uint64_t instance_;
+};
+
+class ProviderTest : public testing::Test {
+ protected:
+  void start(std::uint64_t instance) {
+    daemon_.reset();
+    run_ = std::make_unique<OneRun>(instance);
+    daemon_ = std::make_unique<ModelDaemon>(address_, 1, run_.get());
+    ASSERT_EQ(daemon_->error(), "");
+  }
+  // news is what the provider says when its connection has ended.
+  static Provider::News news(Provider& provider) {
+    pollfd p{provider.fd(), POLLIN, 0};
+    EXPECT_EQ(poll(&p, 1, 10'000), 1);
+    return provider.process();
+  }
+
+  std::string address_ = "@softpsp-provider-test-" + std::to_string(::getpid());
+  std::unique_ptr<OneRun> run_;
+  std::unique_ptr<ModelDaemon> daemon_;
+};
+
+TEST_F(ProviderTest, AnotherRunOfPspdIsAnotherOneWhateverItsPid) {
+  start(4711);
+  Provider provider(address_);
+  if (Client::connect(address_ + "-nobody")) GTEST_SKIP() << "this kernel has the psp family";
+  ASSERT_NE(provider.ops(), nullptr);
+  ASSERT_GE(provider.fd(), 0);
+  EXPECT_EQ(provider.process(), Provider::News::kNone);
+  start(4712);
+  EXPECT_EQ(news(provider), Provider::News::kGone);
+  ASSERT_NE(provider.ops(), nullptr);
+  start(0);  // one that is too old to say
+  EXPECT_EQ(news(provider), Provider::News::kGone);
+  ASSERT_NE(provider.ops(), nullptr);
+  start(0);
+  EXPECT_EQ(news(provider), Provider::News::kGone);
+  ASSERT_NE(provider.ops(), nullptr);
+  daemon_.reset();
+  EXPECT_EQ(news(provider), Provider::News::kGone);
+}
+
+TEST_F(ProviderTest, AConnectionThatEndsWhilePspdRunsOnIsLostNewsOnly) {
+  start(4711);
+  Provider provider(address_);
+  if (Client::connect(address_ + "-nobody")) GTEST_SKIP() << "this kernel has the psp family";
+  ASSERT_NE(provider.ops(), nullptr);
+  start(4711);  // to a client the same: it is the number that counts
+  EXPECT_EQ(news(provider), Provider::News::kLost);
+}
+
+}  // namespace
+}  // namespace psp::proxy

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What others on the host can do to a running pspd beside its connections: ask for a queue of its
+// TAP, clean up after it while it lives, start another one, take its locks. A local user without
+// capabilities gets nothing; root of the host is told what is there, also from other namespaces.
+//
+// Threading: the test's thread, and children that give up their privileges.
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <functional>
+#include <grp.h>
+#include <gtest/gtest.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "container.hh"
+
+namespace psp::lab {
+namespace {
+
+constexpr uid_t kNobody = 65534;
+
+// as_nobody runs `action` in a child without privileges, and returns its result (0..255).
+int as_nobody(const std::function<int()>& action) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgroups(0, nullptr) != 0 || ::setgid(kNobody) != 0 || ::setuid(kNobody) != 0)
+      ::_exit(254);
+    ::_exit(action());
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+// open_tun opens /dev/net/tun for the TAPs of a namespace.
+UniqueFd open_tun(const Netns& netns) {
+  const InNetns inside(netns);
+  return UniqueFd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+}
+
+// attach asks for another queue of a TAP. Returns 0 or errno.
+int attach(const UniqueFd& tun, const std::string& tap) {
+  ifreq request{};
+  tap.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+  return ::ioctl(tun.get(), TUNSETIFF, &request) == 0 ? 0 : errno;
+}
+
+std::size_t count(const std::string& text, const std::string& part) {
+  std::size_t found = 0;
+  for (std::size_t at = 0; (at = text.find(part, at)) != text.npos; at++) found++;
+  return found;
+}
+
+class TapQueues : public testing::TestWithParam<std::tuple<Kind, unsigned>> {
+ protected:
+  void SetUp() override {
+    PSP_NEEDS_LAB();
+    lab_.emplace();
+    lab_->start(From::kA, {"--workers", std::to_string(std::get<unsigned>(GetParam()))});
+    lab_->start(From::kB);
+  }
+  void TearDown() override { lab_.reset(); }
+  Kind kind() const { return std::get<Kind>(GetParam()); }
+  std::string tap() { return lab_->client(From::kA).daemon_info().value().devices.front().tap; }
+
+  std::optional<Lab> lab_;
+};
+
+TEST_P(TapQueues, AreNotForANobodyWhoWasHandedAnOpenTun) {
+  auto connection = lab_->connect(kind());
+  secure(*lab_, connection);
+  const UniqueFd tun = open_tun(lab_->ns(From::kA));
+  const std::string name = tap();
+  EXPECT_EQ(as_nobody([&] { return attach(tun, name); }), EPERM);
+  const Octets data = random_octets(100'000);
+  send_all(connection.a.get(), data);
+  EXPECT_EQ(receive(connection.b.get(), data.size()), data);
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+}
+
+TEST_P(TapQueues, OfAnAdministratorEndTheDaemonAndNothingIsSaidInClear) {
+  auto connection = lab_->connect(kind());
+  secure(*lab_, connection);
+  const std::string name = tap();
+  const UniqueFd tun = open_tun(lab_->ns(From::kA));
+  const std::size_t mark = lab_->cable().mark();
+  ASSERT_EQ(attach(tun, name), 0) << "nobody could, and the other test shows nothing";
+  Pspd& daemon = lab_->pspd(From::kA);
+  ASSERT_TRUE(eventually([&] { return count(daemon.log(), "pspd: stopping\n") != 0; }))
+      << daemon.log();
+  EXPECT_EQ(daemon.wait(), 1);
+  EXPECT_EQ(count(daemon.log(), "somebody else has attached to " + name), 1u) << daemon.log();
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
+  expect_nothing_in_clear(*lab_, connection.flow, mark, random_octets(16));
+  lab_->start(From::kA);
+  auto later = lab_->connect(kind());
+  secure(*lab_, later);
+  send_all(later.a.get(), octets_of("again"));
+  EXPECT_EQ(receive(later.b.get(), 5), octets_of("again"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, TapQueues,
+                         testing::Combine(testing::Values(Kind::kIpv4, Kind::kIpv6),
+                                          testing::Values(1u, 2u)),
+                         [](const auto& one) {
+                           return fmt::format("{}With{}", kind_name(std::get<Kind>(one.param)),
+                                              std::get<unsigned>(one.param));
+                         });
+
+class Neighbours : public testing::TestWithParam<Kind> {
+ protected:
+  void SetUp() override {
+    PSP_NEEDS_LAB();
+    lab_.emplace(Lab::Options{.links = 2});
+    lab_->start(From::kA);
+    lab_->start(From::kB);
+    connection_ = lab_->connect(GetParam());
+    secure(*lab_, connection_);
+    programs_ = programs_of(lab_->pspd(From::kA).pid());
+  }
+  void TearDown() override { lab_.reset(); }
+
+  // elsewhere is the words of a pspd in a process namespace of its own.
+  static std::string elsewhere(const std::string& arguments) {
+    return fmt::format("unshare --pid --fork --mount-proc {} {}", pspd_path(), arguments);
+  }
+  void expect_untouched() {
+    const std::size_t mark = lab_->cable().mark();
+    for (const unsigned id : programs_) EXPECT_TRUE(program_exists(id)) << id;
+    const Octets data = random_octets(20'000);
+    send_all(connection_.a.get(), data);
+    EXPECT_EQ(receive(connection_.b.get(), data.size()), data);
+    expect_nothing_in_clear(*lab_, connection_.flow, mark, data);
+    auto another = lab_->connect(GetParam());
+    secure(*lab_, another);
+    send_all(another.a.get(), octets_of("another"));
+    EXPECT_EQ(receive(another.b.get(), 7), octets_of("another"));
+  }
+
+  std::optional<Lab> lab_;
+  Connection connection_;
+  std::vector<unsigned> programs_;
+};
+
+TEST_P(Neighbours, WhoCleanUpInAnotherProcessNamespaceLeaveALivingDaemonAlone) {
+  Netns& host = lab_->ns(From::kA);
+  EXPECT_FALSE(host.try_sh(elsewhere("--cleanup --dev eth0")));
+  expect_untouched();
+  EXPECT_TRUE(host.try_sh(elsewhere("--cleanup --dev eth1")));
+  EXPECT_TRUE(host.try_sh(elsewhere("--cleanup")));
+  expect_untouched();
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+}
+
+TEST_P(Neighbours, WhoCleanUpInAnotherNetworkNamespaceLeaveALivingDaemonAlone) {
+  Netns other;
+  other.sh("ip link add eth0 type veth peer name peer0");
+  other.sh(fmt::format("{} --cleanup --dev eth0", pspd_path()));
+  other.sh(elsewhere("--cleanup --dev eth0"));
+  other.sh(elsewhere("--cleanup"));
+  expect_untouched();
+}
+
+TEST_P(Neighbours, WhoStartADaemonInAnotherProcessNamespaceAreRefused) {
+  Netns& host = lab_->ns(From::kA);
+  EXPECT_EQ(count(host.sh("! " + elsewhere("--dev eth0 --socket @other")),
+                  "eth0 already has a pspd: stop that one first"),
+            1u);
+  expect_untouched();
+}
+
+// Whoever is root in a container can attach to the TAP there: that costs only its own connections.
+TEST_P(Neighbours, WhoAttachToTheTapOfAContainerEndItsAssociationOnly) {
+  Container box(*lab_);
+  ASSERT_TRUE(box.associate());
+  auto inside = box.connect(GetParam());
+  box.secure(inside);
+  const std::string name = box.ns().sh("ip -o link | grep -o 'psp[0-9]*' | head -1 | tr -d '\\n'");
+  const std::size_t mark = lab_->cable().mark();
+  const UniqueFd tun = open_tun(box.ns());
+  ASSERT_EQ(attach(tun, name), 0) << name;
+  Pspd& daemon = lab_->pspd(From::kA);
+  EXPECT_TRUE(eventually(
+      [&] { return lab_->client(From::kA).devices().value().at(0).associated.empty(); }));
+  EXPECT_EQ(count(daemon.log(), "somebody else has attached to " + name), 1u) << daemon.log();
+  const Octets data = random_octets(3000);
+  (void)::send(inside.a.get(), data.data(), data.size(), MSG_NOSIGNAL);
+  EXPECT_EQ(receive(inside.b.get(), 1, 500ms), Octets());
+  expect_nothing_in_clear(*lab_, inside.flow, mark, data);
+  expect_untouched();
+}
+
+// The file whose ranges are the locks.
+UniqueFd root_cgroup() {
+  const UniqueFd context(::fsopen("cgroup2", FSOPEN_CLOEXEC));
+  EXPECT_EQ(::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), 0);
+  return UniqueFd(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+}
+
+int lock(int file, short type) {
+  flock range{};
+  range.l_type = type;
+  range.l_whence = SEEK_SET;  // and all of the file
+  return ::fcntl(file, F_OFD_SETLK, &range) == 0 ? 0 : errno;
+}
+
+TEST_P(Neighbours, WithoutPrivilegesCannotTakeTheLocksThatSayWhoLives) {
+  const UniqueFd root = root_cgroup();
+  ASSERT_TRUE(root);
+  EXPECT_EQ(as_nobody([&] {
+              return ::openat(root.get(), "cgroup.procs", O_RDWR | O_CLOEXEC) < 0 ? errno : 0;
+            }),
+            EACCES);
+  // A lock that says that somebody lives is one for writing, and that needs a file to be written.
+  EXPECT_EQ(as_nobody([&] {
+              const int file = ::openat(root.get(), "cgroup.procs", O_RDONLY | O_CLOEXEC);
+              return file < 0 ? EBADF : lock(file, F_WRLCK);
+            }),
+            EBADF);
+  const UniqueFd own(::openat(root.get(), "cgroup.procs", O_RDWR | O_CLOEXEC));
+  EXPECT_EQ(lock(own.get(), F_WRLCK), EAGAIN) << "these are not the locks of the living";
+}
+
+// Who may read the file can lock it for reading. That is nobody's life, and the one who is in the
+// way of a start is named as what it is.
+TEST_P(Neighbours, WhoLockForReadingAreNotTakenForALivingDaemon) {
+  const UniqueFd root = root_cgroup();
+  UniqueFd file(::openat(root.get(), "cgroup.procs", O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(lock(file.get(), F_RDLCK), EAGAIN) << "of the whole file, and pspd has locks there";
+  lab_->kill(From::kA);
+  lab_->stop(From::kB);
+  if (lock(file.get(), F_RDLCK) != 0) GTEST_SKIP() << "this host has another pspd";
+  Netns& host = lab_->ns(From::kA);
+  Pspd next(host, {"--dev", "eth1", "--socket", "@other"});
+  EXPECT_FALSE(next.wait_ready());
+  EXPECT_EQ(next.wait(), 1);
+  EXPECT_EQ(count(next.log(), "a program that is no pspd has locked cgroup.procs"), 1u)
+      << next.log();
+  EXPECT_EQ(socket_error(connection_.a.get(), 0ms), 0);
+  host.sh(pspd_path() + " --cleanup");
+  EXPECT_EQ(socket_error(connection_.a.get()), ECONNABORTED);
+  file.reset();
+  lab_->start(From::kA);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Neighbours, testing::Values(Kind::kIpv4, Kind::kIpv6),
+                         [](const auto& one) { return kind_name(one.param); });
+
+}  // namespace
+}  // namespace psp::lab

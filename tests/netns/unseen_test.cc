@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Unseen: a socket with a Tx key that is in no listing of the kernel, since it was disconnected or
+// has not connected yet. pspd cannot abort it, and it can connect at any time: then not in clear,
+// whichever pspd secured it. Once its application closes it, nothing of it is left.
+//
+// Threading: the test's thread.
+#include <arpa/inet.h>
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "lab.hh"
+
+namespace psp::lab {
+namespace {
+
+enum class Way { kDisconnected, kBeforeConnect };
+enum class End { kStopped, kKilled };
+
+class Unseen : public testing::TestWithParam<std::tuple<Kind, Way, End>> {
+ protected:
+  static constexpr std::uint16_t kPort = 7100;  // nobody listens there
+
+  void SetUp() override {
+    PSP_NEEDS_LAB();
+    lab_.emplace();
+    start();
+    lab_->start(From::kB);
+  }
+  void TearDown() override {
+    socket_.reset();
+    lab_.reset();
+  }
+  static bool v6() { return std::get<Kind>(GetParam()) == Kind::kIpv6; }
+  static bool early() { return std::get<Way>(GetParam()) == Way::kBeforeConnect; }
+
+  void start() {
+    lab_->start(From::kA);
+    for (const unsigned id : programs_of(lab_->pspd(From::kA).pid())) programs_.push_back(id);
+  }
+  // end ends pspd, which leaves its programs in place.
+  void end() {
+    if (std::get<End>(GetParam()) == End::kKilled) return lab_->kill(From::kA);
+    Pspd& daemon = lab_->pspd(From::kA);
+    EXPECT_EQ(daemon.stop(), 1) << daemon.log();
+    EXPECT_NE(daemon.log().find("1 secured sockets are open and cannot be aborted"),
+              std::string::npos)
+        << daemon.log();
+  }
+  int connect(bool to_nobody = false) const {
+    sockaddr_storage to{};
+    socklen_t size = sizeof(sockaddr_in);
+    const std::string address = Lab::address(From::kB, std::get<Kind>(GetParam()));
+    auto& v4_to = reinterpret_cast<sockaddr_in&>(to);
+    auto& v6_to = reinterpret_cast<sockaddr_in6&>(to);
+    v4_to.sin_port = htons(kPort);  // where IPv6 has it too
+    if (v6()) {
+      size = sizeof v6_to;
+      ::inet_pton(AF_INET6, address.c_str(), &v6_to.sin6_addr);
+    } else {
+      ::inet_pton(AF_INET, address.c_str(), &v4_to.sin_addr);
+    }
+    to.ss_family = static_cast<sa_family_t>(to_nobody ? AF_UNSPEC : v6() ? AF_INET6 : AF_INET);
+    ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
+    return ::connect(socket_.get(), reinterpret_cast<sockaddr*>(&to), size) == 0 ? 0 : errno;
+  }
+  // make makes the socket: secured, and in no listing.
+  void make();
+  // expect_blocked: it connects, and nothing of that is on the wire, neither in clear nor sealed.
+  void expect_blocked() {
+    const std::size_t mark = lab_->cable().mark();
+    EXPECT_EQ(connect(), EINPROGRESS);
+    EXPECT_FALSE(lab_->cable().find(
+        mark, [](const Seen& seen) { return seen.from == From::kA && (seen.psp || seen.segment); },
+        1200ms))
+        << "a SYN";
+    EXPECT_EQ(connect(true), 0);
+  }
+
+  std::optional<Lab> lab_;
+  UniqueFd socket_;
+  std::vector<unsigned> programs_;  // of all pspds that there were
+};
+
+void Unseen::make() {
+  Client client = lab_->client(From::kA);
+  if (!early()) {
+    auto connection = lab_->connect(std::get<Kind>(GetParam()));
+    secure(*lab_, connection);
+    socket_ = std::move(connection.a);
+    ASSERT_EQ(connect(true), 0);
+    return;
+  }
+  const InNetns inside(lab_->ns(From::kA));
+  socket_.reset(::socket(v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto id = client.devices().value().at(0).id;
+  ASSERT_TRUE(client.rx_assoc(socket_.get(), Version::kAesGcm128, id));
+  const auto done =
+      client.tx_assoc(socket_.get(), Version::kAesGcm128, random_key(Version::kAesGcm128), id);
+  ASSERT_TRUE(done) << done.error().message;
+}
+
+TEST_P(Unseen, SocketsStayBlockedForAllDaemonsToComeAndLeaveNothingWhenTheyAreClosed) {
+  make();
+  if (HasFatalFailure()) return;
+  end();
+  expect_blocked();
+  for (const int next : {2, 3}) {
+    start();
+    expect_blocked();
+    const auto id = lab_->client(From::kA).devices().value().at(0).id;
+    const auto again = lab_->client(From::kA).rx_assoc(socket_.get(), Version::kAesGcm128, id);
+    ASSERT_FALSE(again) << next;
+    EXPECT_EQ(again.error().sys_errno, EBUSY) << again.error().message;
+    if (next == 2) end();
+  }
+  EXPECT_TRUE(any_exists(programs_));
+  socket_.reset();
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+  EXPECT_TRUE(eventually([&] { return !any_exists(programs_); }));
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Unseen,
+                         testing::Combine(testing::Values(Kind::kIpv4, Kind::kIpv6),
+                                          testing::Values(Way::kDisconnected, Way::kBeforeConnect),
+                                          testing::Values(End::kStopped, End::kKilled)),
+                         [](const auto& one) {
+                           const bool early = std::get<Way>(one.param) == Way::kBeforeConnect;
+                           const bool killed = std::get<End>(one.param) == End::kKilled;
+                           return kind_name(std::get<Kind>(one.param)) +
+                                  (early ? "BeforeConnect" : "Disconnected") +
+                                  (killed ? "Killed" : "Stopped");
+                         });
+
+class Reset : public testing::TestWithParam<Kind> {};
+
+TEST_P(Reset, ByThePeerButNotClosedDoesNotKeepAStopFromBeingClean) {
+  PSP_NEEDS_LAB();
+  Lab lab;
+  const auto programs = programs_of(lab.start(From::kA).pid());
+  lab.start(From::kB);
+  auto connection = lab.connect(GetParam());
+  secure(lab, connection);
+  send_all(connection.a.get(), octets_of("x"));
+  ASSERT_EQ(receive(connection.b.get(), 1), octets_of("x"));
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(connection.b.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  connection.b.reset();
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNRESET);
+  EXPECT_EQ(lab.stop(From::kA), 0);
+  EXPECT_TRUE(eventually([&] { return !any_exists(programs); }));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Reset, testing::Values(Kind::kIpv4, Kind::kIpv6),
+                         [](const auto& one) { return kind_name(one.param); });
+
+}  // namespace
+}  // namespace psp::lab
