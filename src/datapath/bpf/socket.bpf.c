@@ -448,34 +448,33 @@ static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock
 }
 
 /*
- * psp_resets: does TCP end the connection for this RST? Only with the next number; what comes
- * before it may still wait for the socket's lock, so the peer's own need only be in the window.
- * Where nothing has come yet the number says nothing.
+ * psp_ends: is this the end of a connection that its application has open? The peer resets it, or
+ * both have said FIN. What comes before a sealed RST or FIN may still wait for the socket's lock,
+ * so that it need only be in the window: should TCP see it otherwise, the connection goes on, and
+ * says so when it is given up (psp_goes_on).
  */
-static __always_inline bool psp_resets(const struct bpf_sock* sk, const struct psp_segment* segment,
-                                       bool verified) {
-  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
-  __u32 next = BPF_CORE_READ(tcp, rcv_nxt);
-
-  if (sk->state == PSP_TCP_SYN_SENT) return segment->ack;
-  return segment->seq == next || (verified && !psp_before(segment->seq, next) &&
-                                  !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
-}
-
-/* psp_ends: is this the end of a connection that its application has open? Both have said FIN, or
-   the peer has reset it. */
 static __always_inline bool psp_ends(const struct bpf_sock* sk, const struct psp_segment* segment,
                                      bool verified) {
-  if (segment->rst) return psp_resets(sk, segment, verified);
-  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING) return true;
-  return segment->fin && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  __u32 next = BPF_CORE_READ(tcp, rcv_nxt), write_seq = BPF_CORE_READ(tcp, write_seq);
+  bool now =
+      segment->seq == next || (verified && !psp_before(segment->seq, next) &&
+                               !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
+
+  if (sk->state == PSP_TCP_SYN_SENT)
+    return segment->rst && segment->ack && segment->ack_seq == BPF_CORE_READ(tcp, snd_nxt);
+  if (segment->rst) return now;
+  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING)
+    return segment->ack && segment->ack_seq == write_seq;
+  return segment->fin && now && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
 }
 
-/* psp_goes_on: does the socket send more than the end of a connection? */
+/* psp_goes_on: does the socket send what it would not if the connection were over? A RST says that
+   it was not, until its application gave it up. */
 static __always_inline bool psp_goes_on(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.payload;
+  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.rst || segment.payload;
 }
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
@@ -582,11 +581,13 @@ int psp_sock_out(struct __sk_buff* skb) {
   if (!sock || sock->state == PSP_STATE_NONE) return 1;
   if (sk->state == PSP_TCP_SYN_SENT) psp_begin(sock);
   if (sock->state < PSP_STATE_TX) return 1;
+  /* pspd, too, notes what is over: of those that it aborts. */
+  if (sk->state == PSP_TCP_SYN_SENT || (sock->over && psp_goes_on(skb)))
+    psp_note_over(skb, sock, false);
   if (sock->epoch != psp_epoch) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
-  if (sock->over && psp_goes_on(skb)) psp_note_over(skb, sock, false);
   if (psp_guarded(skb, sock)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;
