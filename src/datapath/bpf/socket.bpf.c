@@ -608,7 +608,7 @@ int psp_released(struct bpf_sock* sk) {
    */
   if (!psp_epoch || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock || sock->state < PSP_STATE_TX) return 1;
+  if (!sock) return 1;
   cookie = bpf_get_socket_cookie(sk);
   noted = bpf_map_lookup_elem(&psp_noted, &cookie);
   if (noted) noted->released = 1;

@@ -176,12 +176,9 @@ std::vector<std::uint64_t> Daemon::namespaces_of(const std::vector<Taken>& earli
 std::expected<void, std::string> Daemon::inherit() {
   const auto noted = datapath::noted_sockets(programs_->noted_map());
   if (!noted) return std::unexpected(noted.error());
-  for (const datapath::Noted& socket : *noted) {
-    if (socket.released)
-      departed_.push_back({steady_clock::now() + kTimeWait, socket.cookie});
-    else
-      unseen_.push_back(socket.cookie);
-  }
+  // Those that are closed go at the first looks: without their keys nothing of theirs can be
+  // sealed, and their TIME_WAITs would keep new connections with the same ports from beginning.
+  for (const datapath::Noted& socket : *noted) unseen_.push_back(socket.cookie);
   return {};
 }
 
