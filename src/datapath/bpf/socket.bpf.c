@@ -18,6 +18,9 @@
 #include "common.h"
 
 #define IP_OPTIONS 4
+#define SOL_SOCKET 1
+#define SO_OOBINLINE 10
+#define PSP_SOCK_URGINLINE (1ul << 2) /* SOCK_URGINLINE of the socket's flags */
 #define TCP_MAXSEG 2
 #define TCP_ULP 31
 #define PSP_PAGE 4096 /* the smallest there is */
@@ -146,6 +149,28 @@ static __always_inline bool psp_urgent_pending(const struct tcp_sock* tcp) {
          !psp_before(BPF_CORE_READ(tcp, urg_seq), BPF_CORE_READ(tcp, copied_seq));
 }
 
+/*
+ * psp_reads_urgent: does the application read urgent octets where they stand (SO_OOBINLINE)? Then
+ * an urgent pointer takes none out of the stream.
+ */
+static __always_inline bool psp_reads_urgent(const void* sk) {
+  return BPF_CORE_READ((const struct sock*)psp_kernel_pointer(sk), __sk_common.skc_flags) &
+         PSP_SOCK_URGINLINE;
+}
+
+/* psp_keep_inline: SO_OOBINLINE is not switched off while a pointer of the clear stream is ahead.
+ */
+static __always_inline int psp_keep_inline(struct bpf_sockopt* ctx, struct bpf_sock* sk) {
+  const __s32* on = ctx->optval;
+  const struct psp_sock* sock;
+
+  if ((void*)(on + 1) > ctx->optval_end || *on) return 1;
+  sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+  if (!sock || sock->state < PSP_STATE_TX || !psp_urgent_pending(psp_kernel_tcp(sk))) return 1;
+  bpf_set_retval(-EBUSY);
+  return 0;
+}
+
 static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
@@ -159,7 +184,8 @@ static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_s
    * processor records itself, then looks at the door: one of the two sees the other.
    */
   __sync_lock_test_and_set(&sock->pending_tx, 1);
-  if (psp_has_sequence(sk) && (psp_clear_queued(sock, tcp) || psp_urgent_pending(tcp))) {
+  if (psp_has_sequence(sk) &&
+      (psp_clear_queued(sock, tcp) || (psp_urgent_pending(tcp) && !psp_reads_urgent(sk)))) {
     sock->pending_tx = 0;
     return -EBUSY;
   }
@@ -218,6 +244,8 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   int result;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
+  if (sk && ctx->level == SOL_SOCKET && ctx->optname == SO_OOBINLINE)
+    return psp_keep_inline(ctx, sk);
   if (sk && ctx->level == IPPROTO_IP && ctx->optname == IP_OPTIONS) return psp_unreserve_mss(sk);
   if (ctx->level != PSP_SOL || !sk) return psp_pass(ctx);
   if ((void*)(request + 1) > ctx->optval_end) return 1;
@@ -485,6 +513,7 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
 
   /* TCP may find a segment behind headers where we do not. We could not note what it leaves. */
   if (!psp_parse_segment(skb, 0, &segment)) return false;
+  if (state == PSP_STATE_RX && segment.urg && psp_reads_urgent(sk)) segment.urg = false;
   event = psp_classify(&segment, verified);
   verdict = psp_rx_verdict(state, event);
   if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
