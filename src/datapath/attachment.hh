@@ -58,6 +58,9 @@ class Attachment {
   // detach takes the programs off the netdev and puts its settings back. Errors: a sentence.
   [[nodiscard]] std::expected<void, std::string> detach();
 
+  // leave_in_place is for a pspd that ends with its programs in place, to be found by the next.
+  void leave_in_place() { shared_ = nullptr; }
+
   // refresh takes over a new name, MTU or address. False: the netdev has gone.
   bool refresh();
   // failed says why nothing can be sealed or opened any more: the TAP has gone, or somebody else

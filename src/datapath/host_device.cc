@@ -87,6 +87,10 @@ void HostDevice::for_each_attachment(Call call) const {
   for (const auto& [key, attachment] : associated_) call(*attachment);
 }
 
+void HostDevice::leave_in_place() {
+  for_each_attachment([](Attachment& attachment) { attachment.leave_in_place(); });
+}
+
 device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
                                             const device::DeviceConfig& next) {
   auto done = software_.set_config(current, next);

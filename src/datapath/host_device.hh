@@ -52,6 +52,9 @@ class HostDevice final : private device::Driver {
   // detach takes the programs off the main netdev and puts its settings back.
   [[nodiscard]] std::expected<void, std::string> detach() { return main_->detach(); }
 
+  // leave_in_place: its programs stay, and so does what tells the next pspd where they are.
+  void leave_in_place();
+
   // associate lets the sockets of another netdev, in a namespace of the table, use this device.
   std::expected<void, std::string> associate(const Netdev& netdev, UniqueFd lock);
   // disassociate ends that: programs and TAP go from the netdev, its secured sockets are blocked.

@@ -5,10 +5,12 @@
 #include "host_lock.hh"
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mount.h>
+#include <thread>
 #include <unistd.h>
 
 namespace psp::datapath {
@@ -16,6 +18,8 @@ namespace {
 
 // A position in the file is not negative: 62 bits of the epoch, or a netdev in the half above.
 constexpr std::uint64_t kNetdevs = 1ull << 62;
+// No pspd has this epoch: it is the position of who takes over.
+constexpr std::uint64_t kTakeover = 0;
 
 flock range(std::uint64_t position, short type) {
   flock lock{};
@@ -85,6 +89,19 @@ std::expected<bool, std::string> lives(std::uint64_t epoch) {
     return std::unexpected(
         fmt::format("it cannot be told whether another pspd lives: {}", std::strerror(errno)));
   return is_locked(file.get(), position_of(epoch));
+}
+
+std::expected<UniqueFd, std::string> lock_takeover(bool wait) {
+  const int tries = wait ? 100 : 0;
+  auto file = try_lock(kTakeover);
+  for (int i = 0; i < tries && !file && file.error() == EBUSY; i++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    file = try_lock(kTakeover);
+  }
+  if (file) return std::move(*file);
+  return std::unexpected(
+      fmt::format("what earlier pspds left cannot be taken over: {}",
+                  file.error() == EBUSY ? "another pspd is at it" : why(file.error())));
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,

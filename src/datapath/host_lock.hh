@@ -29,6 +29,11 @@ std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch);
 // lives tells whether a pspd of that epoch does. It says yes where the kernel does not tell.
 [[nodiscard]] std::expected<bool, std::string> lives(std::uint64_t epoch);
 
+// lock_takeover is for who looks for what dead pspds left, until all of it is taken over or gone:
+// two at once would inherit the same. With `wait` it waits some seconds for another. Errors: a
+// sentence.
+std::expected<UniqueFd, std::string> lock_takeover(bool wait);
+
 // lock_netdev makes this process the only pspd of a netdev for as long as it keeps the descriptor.
 // `name` is for the error: a sentence.
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev, const std::string& name);

@@ -288,7 +288,12 @@ std::expected<void, std::string> end_here(const SecuredMaps& maps, Ended& ended)
   for (int round = 0;; round++) {
     auto sockets = secured_sockets(maps.assoc);
     if (!sockets) return std::unexpected(sockets.error());
-    std::erase_if(*sockets, [](const auto& socket) { return socket.assoc.state < PSP_STATE_TX; });
+    const auto secured = std::ranges::partition(
+        *sockets, [](const auto& socket) { return socket.assoc.state >= PSP_STATE_TX; });
+    // A pspd that ended between its note of a socket and the switch: there is nothing to block.
+    for (const SecuredSocket& socket : secured)
+      if (Done noted = note_over(maps.noted, socket.cookie(), true); !noted) return noted;
+    sockets->erase(secured.begin(), secured.end());
     // What the kernel answers to each may be lost; the listing has the last word.
     auto gone = std::exchange(asked, {});
     for (const SecuredSocket& socket : *sockets) gone.erase(socket.cookie());

@@ -76,14 +76,14 @@ struct SecuredMaps {
 struct Noted {
   std::uint64_t cookie = 0;
   bool released = false;  // its application has closed it
-  bool over = false;      // its peer has reset the connection
+  bool over = false;      // its connection has ended in the way of TCP
 };
 
 // noted_sockets are all that were given a Tx key and that no pspd has seen end yet. Errors: a
 // sentence.
 std::expected<std::vector<Noted>, std::string> noted_sockets(int noted_map);
 
-// count_unseen counts those of them that nobody has seen end: neither closed, reset nor aborted.
+// count_unseen counts those of them that nobody has seen end: neither closed, over nor aborted.
 // They are in no listing of the kernel, as after connect() to AF_UNSPEC, and can connect again.
 std::size_t count_unseen(std::span<const Noted> noted,
                          const std::unordered_set<std::uint64_t>& aborted);

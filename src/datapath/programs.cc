@@ -184,6 +184,9 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
         "CONFIG_BPF_SYSCALL, "
         "CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)",
         error);
+  // libbpf goes without, should its probe for it fail.
+  if (impl->skeleton->rodata == nullptr || impl->skeleton->data == nullptr)
+    return failed("the data of the socket programs cannot be mapped", ENOMEM);
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   return SocketPrograms(std::move(impl));
 }

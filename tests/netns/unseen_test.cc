@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <thread>
 
 #include "lab.hh"
 
@@ -21,10 +22,26 @@ namespace {
 enum class Way { kDisconnected, kBeforeConnect };
 enum class End { kStopped, kKilled };
 
+// connect_to lets a socket of A connect to a port of B where nobody listens, or to nobody: that
+// disconnects it. Returns the errno.
+int connect_to(int fd, Kind kind, bool to_nobody) {
+  constexpr std::uint16_t kPort = 7100;
+  const bool v6 = kind == Kind::kIpv6;
+  const std::string address = Lab::address(From::kB, kind);
+  sockaddr_storage to{};
+  socklen_t size = v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  auto& v4_to = reinterpret_cast<sockaddr_in&>(to);
+  v4_to.sin_port = htons(kPort);  // where IPv6 has it too
+  ::inet_pton(
+      v6 ? AF_INET6 : AF_INET, address.c_str(),
+      v6 ? static_cast<void*>(&reinterpret_cast<sockaddr_in6&>(to).sin6_addr) : &v4_to.sin_addr);
+  to.ss_family = static_cast<sa_family_t>(to_nobody ? AF_UNSPEC : v6 ? AF_INET6 : AF_INET);
+  ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  return ::connect(fd, reinterpret_cast<sockaddr*>(&to), size) == 0 ? 0 : errno;
+}
+
 class Unseen : public testing::TestWithParam<std::tuple<Kind, Way, End>> {
  protected:
-  static constexpr std::uint16_t kPort = 7100;  // nobody listens there
-
   void SetUp() override {
     PSP_NEEDS_LAB();
     lab_.emplace();
@@ -52,21 +69,7 @@ class Unseen : public testing::TestWithParam<std::tuple<Kind, Way, End>> {
         << daemon.log();
   }
   int connect(bool to_nobody = false) const {
-    sockaddr_storage to{};
-    socklen_t size = sizeof(sockaddr_in);
-    const std::string address = Lab::address(From::kB, std::get<Kind>(GetParam()));
-    auto& v4_to = reinterpret_cast<sockaddr_in&>(to);
-    auto& v6_to = reinterpret_cast<sockaddr_in6&>(to);
-    v4_to.sin_port = htons(kPort);  // where IPv6 has it too
-    if (v6()) {
-      size = sizeof v6_to;
-      ::inet_pton(AF_INET6, address.c_str(), &v6_to.sin6_addr);
-    } else {
-      ::inet_pton(AF_INET, address.c_str(), &v4_to.sin_addr);
-    }
-    to.ss_family = static_cast<sa_family_t>(to_nobody ? AF_UNSPEC : v6() ? AF_INET6 : AF_INET);
-    ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
-    return ::connect(socket_.get(), reinterpret_cast<sockaddr*>(&to), size) == 0 ? 0 : errno;
+    return connect_to(socket_.get(), std::get<Kind>(GetParam()), to_nobody);
   }
   // make makes the socket: secured, and in no listing.
   void make();
@@ -153,6 +156,45 @@ TEST_P(Reset, ByThePeerButNotClosedDoesNotKeepAStopFromBeingClean) {
   EXPECT_EQ(socket_error(connection.a.get()), ECONNRESET);
   EXPECT_EQ(lab.stop(From::kA), 0);
   EXPECT_TRUE(eventually([&] { return !any_exists(programs); }));
+}
+
+TEST_P(Reset, OrFinsOfBothButNotClosedDoNotKeepAStopFromBeingClean) {
+  PSP_NEEDS_LAB();
+  Lab lab;
+  const auto programs = programs_of(lab.start(From::kA).pid());
+  lab.start(From::kB);
+  auto connection = lab.connect(GetParam());
+  secure(lab, connection);
+  for (const UniqueFd* end : {&connection.a, &connection.b}) {
+    ASSERT_EQ(::shutdown(end->get(), SHUT_WR), 0);
+    std::this_thread::sleep_for(100ms);
+  }
+  EXPECT_EQ(receive(connection.a.get(), 1, 300ms), Octets());
+  EXPECT_EQ(lab.stop(From::kA), 0);
+  EXPECT_EQ(lab.stop(From::kB), 0);
+  EXPECT_TRUE(eventually([&] { return !any_exists(programs); }));
+}
+
+// What is over is so for the connection, not for the socket: it is alive again with the next one.
+TEST_P(Reset, AndThenAnotherConnectionOfTheSameSocketStaysBlockedAfterAStop) {
+  PSP_NEEDS_LAB();
+  Lab lab;
+  lab.start(From::kA);
+  lab.start(From::kB);
+  auto connection = lab.connect(GetParam());
+  secure(lab, connection);
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(connection.b.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  connection.b.reset();
+  EXPECT_EQ(socket_error(connection.a.get()), ECONNRESET);
+  // Another one begins, sealed, and nobody answers; then it is given up.
+  ASSERT_EQ(connect_to(connection.a.get(), GetParam(), true), 0);
+  EXPECT_EQ(connect_to(connection.a.get(), GetParam(), false), EINPROGRESS);
+  std::this_thread::sleep_for(100ms);
+  ASSERT_EQ(connect_to(connection.a.get(), GetParam(), true), 0);
+  EXPECT_EQ(lab.pspd(From::kA).stop(), 1) << "it can connect again";
+  connection.a.reset();
+  lab.start(From::kA);  // finds that it has been closed, and ends cleanly
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Reset, testing::Values(Kind::kIpv4, Kind::kIpv6),

@@ -116,7 +116,7 @@ static __always_inline bool psp_load(struct __sk_buff* skb, __u32 offset, void* 
 
 /* psp_segment is a TCP segment as the programs see it; numbers in host order. */
 struct psp_segment {
-  __u32 seq;
+  __u32 seq, ack_seq;
   __u32 payload;
   __u32 urgent; /* one past the octet that the urgent pointer may mean, if `urg` */
   bool syn, fin, rst, ack, urg;
@@ -204,6 +204,7 @@ static __always_inline bool psp_parse_segment(struct __sk_buff* skb, __u32 l3,
   if (skb->len < length) return false;
   segment->payload = skb->len - length;
   segment->seq = bpf_ntohl(tcp.seq);
+  segment->ack_seq = bpf_ntohl(tcp.ack);
   segment->fin = tcp.flags & 0x01;
   segment->syn = tcp.flags & 0x02;
   segment->rst = tcp.flags & 0x04;

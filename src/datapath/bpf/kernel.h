@@ -97,6 +97,7 @@ typedef struct {
 struct sock_common {
   possible_net_t skc_net;
   atomic64_t skc_cookie;
+  unsigned long skc_flags;
   __u32 skc_tw_rcv_nxt;
 };
 

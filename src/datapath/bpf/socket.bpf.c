@@ -18,6 +18,9 @@
 #include "common.h"
 
 #define IP_OPTIONS 4
+#define SOL_SOCKET 1
+#define SO_OOBINLINE 10
+#define PSP_SOCK_URGINLINE (1ul << 2) /* SOCK_URGINLINE of the socket's flags */
 #define TCP_MAXSEG 2
 #define TCP_ULP 31
 #define PSP_PAGE 4096 /* the smallest there is */
@@ -146,6 +149,28 @@ static __always_inline bool psp_urgent_pending(const struct tcp_sock* tcp) {
          !psp_before(BPF_CORE_READ(tcp, urg_seq), BPF_CORE_READ(tcp, copied_seq));
 }
 
+/*
+ * psp_reads_urgent: does the application read urgent octets where they stand (SO_OOBINLINE)? Then
+ * an urgent pointer takes none out of the stream.
+ */
+static __always_inline bool psp_reads_urgent(const void* sk) {
+  return BPF_CORE_READ((const struct sock*)psp_kernel_pointer(sk), __sk_common.skc_flags) &
+         PSP_SOCK_URGINLINE;
+}
+
+/* psp_keep_inline: SO_OOBINLINE is not switched off while a pointer of the clear stream is ahead.
+ */
+static __always_inline int psp_keep_inline(struct bpf_sockopt* ctx, struct bpf_sock* sk) {
+  const __s32* on = ctx->optval;
+  const struct psp_sock* sock;
+
+  if ((void*)(on + 1) > ctx->optval_end || *on) return 1;
+  sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
+  if (!sock || sock->state < PSP_STATE_TX || !psp_urgent_pending(psp_kernel_tcp(sk))) return 1;
+  bpf_set_retval(-EBUSY);
+  return 0;
+}
+
 static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
@@ -159,7 +184,8 @@ static __always_inline int psp_tx_attach(struct bpf_sock* sk, const struct psp_s
    * processor records itself, then looks at the door: one of the two sees the other.
    */
   __sync_lock_test_and_set(&sock->pending_tx, 1);
-  if (psp_has_sequence(sk) && (psp_clear_queued(sock, tcp) || psp_urgent_pending(tcp))) {
+  if (psp_has_sequence(sk) &&
+      (psp_clear_queued(sock, tcp) || (psp_urgent_pending(tcp) && !psp_reads_urgent(sk)))) {
     sock->pending_tx = 0;
     return -EBUSY;
   }
@@ -218,6 +244,8 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   int result;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
+  if (sk && ctx->level == SOL_SOCKET && ctx->optname == SO_OOBINLINE)
+    return psp_keep_inline(ctx, sk);
   if (sk && ctx->level == IPPROTO_IP && ctx->optname == IP_OPTIONS) return psp_unreserve_mss(sk);
   if (ctx->level != PSP_SOL || !sk) return psp_pass(ctx);
   if ((void*)(request + 1) > ctx->optval_end) return 1;
@@ -448,34 +476,33 @@ static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock
 }
 
 /*
- * psp_resets: does TCP end the connection for this RST? Only with the next number; what comes
- * before it may still wait for the socket's lock, so the peer's own need only be in the window.
- * Where nothing has come yet the number says nothing.
+ * psp_ends: is this the end of a connection that its application has open? The peer resets it, or
+ * both have said FIN. What comes before a sealed RST or FIN may still wait for the socket's lock,
+ * so that it need only be in the window: should TCP see it otherwise, the connection goes on, and
+ * says so when it is given up (psp_goes_on).
  */
-static __always_inline bool psp_resets(const struct bpf_sock* sk, const struct psp_segment* segment,
-                                       bool verified) {
-  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
-  __u32 next = BPF_CORE_READ(tcp, rcv_nxt);
-
-  if (sk->state == PSP_TCP_SYN_SENT) return segment->ack;
-  return segment->seq == next || (verified && !psp_before(segment->seq, next) &&
-                                  !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
-}
-
-/* psp_ends: is this the end of a connection that its application has open? Both have said FIN, or
-   the peer has reset it. */
 static __always_inline bool psp_ends(const struct bpf_sock* sk, const struct psp_segment* segment,
                                      bool verified) {
-  if (segment->rst) return psp_resets(sk, segment, verified);
-  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING) return true;
-  return segment->fin && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
+  const struct tcp_sock* tcp = psp_kernel_tcp(sk);
+  __u32 next = BPF_CORE_READ(tcp, rcv_nxt), write_seq = BPF_CORE_READ(tcp, write_seq);
+  bool now =
+      segment->seq == next || (verified && !psp_before(segment->seq, next) &&
+                               !psp_before(next + BPF_CORE_READ(tcp, rcv_wnd), segment->seq));
+
+  if (sk->state == PSP_TCP_SYN_SENT)
+    return segment->rst && segment->ack && segment->ack_seq == BPF_CORE_READ(tcp, snd_nxt);
+  if (segment->rst) return now;
+  if (sk->state == PSP_TCP_LAST_ACK || sk->state == PSP_TCP_CLOSING)
+    return segment->ack && segment->ack_seq == write_seq;
+  return segment->fin && now && (sk->state == PSP_TCP_FIN_WAIT1 || sk->state == PSP_TCP_FIN_WAIT2);
 }
 
-/* psp_goes_on: does the socket send more than the end of a connection? */
+/* psp_goes_on: does the socket send what it would not if the connection were over? A RST says that
+   it was not, until its application gave it up. */
 static __always_inline bool psp_goes_on(struct __sk_buff* skb) {
   struct psp_segment segment;
 
-  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.payload;
+  return !psp_parse_segment(skb, 0, &segment) || segment.syn || segment.rst || segment.payload;
 }
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
@@ -486,6 +513,7 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
 
   /* TCP may find a segment behind headers where we do not. We could not note what it leaves. */
   if (!psp_parse_segment(skb, 0, &segment)) return false;
+  if (state == PSP_STATE_RX && segment.urg && psp_reads_urgent(sk)) segment.urg = false;
   event = psp_classify(&segment, verified);
   verdict = psp_rx_verdict(state, event);
   if (sock->pending_tx && event != PSP_RX_CLEAR_CONTROL && !verified) verdict = PSP_RX_DROP;
@@ -582,11 +610,13 @@ int psp_sock_out(struct __sk_buff* skb) {
   if (!sock || sock->state == PSP_STATE_NONE) return 1;
   if (sk->state == PSP_TCP_SYN_SENT) psp_begin(sock);
   if (sock->state < PSP_STATE_TX) return 1;
+  /* pspd, too, notes what is over: of those that it aborts. */
+  if (sk->state == PSP_TCP_SYN_SENT || (sock->over && psp_goes_on(skb)))
+    psp_note_over(skb, sock, false);
   if (sock->epoch != psp_epoch) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
   }
-  if (sock->over && psp_goes_on(skb)) psp_note_over(skb, sock, false);
   if (psp_guarded(skb, sock)) return 1;
   psp_count_drop(PSP_DROP_POLICY_ROUTE);
   return 0;
@@ -607,7 +637,7 @@ int psp_released(struct bpf_sock* sk) {
    */
   if (!psp_epoch || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock || sock->state < PSP_STATE_TX) return 1;
+  if (!sock) return 1;
   cookie = bpf_get_socket_cookie(sk);
   noted = bpf_map_lookup_elem(&psp_noted, &cookie);
   if (noted) noted->released = 1;

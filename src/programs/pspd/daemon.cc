@@ -29,6 +29,8 @@ constexpr auto kCheck = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kCheckPause = 50ms;
 constexpr auto kRest = 2ms;
+// Sockets that are forgotten at one turn, of each second.
+constexpr int kBurials = 65536;
 
 std::uint64_t picoseconds() {
   timespec now{};
@@ -168,17 +170,18 @@ void Daemon::resynchronise() {
 }
 
 void Daemon::bury() {
-  while (!departed_.empty() && departed_.front().until <= steady_clock::now()) {
+  for (int i = 0;
+       i < kBurials && !departed_.empty() && departed_.front().until <= steady_clock::now(); i++) {
     core_->release(departed_.front().cookie);
     sockets_->forget(departed_.front().cookie);
     departed_.pop_front();
   }
   // Sockets of an earlier pspd, a few at each turn.
-  for (std::size_t left = std::min<std::size_t>(unseen_.size(), 256); left > 0; left--) {
+  for (std::size_t left = std::min<std::size_t>(unseen_.size(), 4096); left > 0; left--) {
     const std::uint64_t cookie = unseen_.front();
     unseen_.pop_front();
     if (sockets_->is_released(cookie))
-      departed_.push_back({steady_clock::now() + kTimeWait, cookie});
+      sockets_->forget(cookie);
     else
       unseen_.push_back(cookie);
   }

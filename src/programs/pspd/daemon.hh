@@ -54,7 +54,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
   [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
   std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
-  [[nodiscard]] std::expected<void, std::string> inherit(const Taken& from);
+  [[nodiscard]] std::expected<void, std::string> inherit();
   std::expected<std::uint16_t, std::string> add_device(const datapath::Netdev& netdev,
                                                        UniqueFd lock);
   std::expected<void, std::string> listen_at_home();

@@ -53,6 +53,11 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
   if (host == nullptr || netns == nullptr) return fail(ENODEV, "", Field::kIfindex);
   std::expected<datapath::Netdev, std::string> netdev;
   std::expected<UniqueFd, std::string> lock;
+  const auto alone = datapath::lock_takeover(false);
+  if (!alone) {
+    spdlog::error("{}", alone.error());
+    return fail(EBUSY);
+  }
   std::expected<std::vector<Taken>, std::string> earlier;
   {
     const InNetns inside(*netns);

@@ -183,6 +183,11 @@ std::expected<void, std::string> let_go(const Taken& taken, std::span<const devi
 }
 
 int clean_up(const Options& options) {
+  const auto alone = datapath::lock_takeover(true);
+  if (!alone) {
+    spdlog::error("{}", alone.error());
+    return 1;
+  }
   bool all = true;
   for (const std::string& name : options.devices) all &= clean_netdev(name);
   all &= clean_orphans();

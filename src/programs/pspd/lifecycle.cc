@@ -146,6 +146,8 @@ std::expected<void, std::string> Daemon::attach_programs(const std::vector<Claim
     netdevs.push_back(claim.netdev);
     keys.push_back(claim.netdev.key());
   }
+  const auto alone = datapath::lock_takeover(true);
+  if (!alone) return std::unexpected(alone.error());
   const auto earlier = take_over(netdevs);
   if (!earlier) return std::unexpected(earlier.error());
   auto programs =
@@ -158,7 +160,7 @@ std::expected<void, std::string> Daemon::attach_programs(const std::vector<Claim
     const bool inherited = &taken == &earlier->front() && programs_->inherited();
     if (auto gone = let_go(taken, keys, inherited); !gone) return gone;
   }
-  return programs_->inherited() ? inherit(earlier->front()) : std::expected<void, std::string>{};
+  return programs_->inherited() ? inherit() : std::expected<void, std::string>{};
 }
 
 // namespaces_of are those where there may be secured sockets of this pspd, or of one that it
@@ -171,15 +173,12 @@ std::vector<std::uint64_t> Daemon::namespaces_of(const std::vector<Taken>& earli
 }
 
 // inherit takes over the sockets of an earlier pspd that are still to be seen to end.
-std::expected<void, std::string> Daemon::inherit(const Taken& from) {
+std::expected<void, std::string> Daemon::inherit() {
   const auto noted = datapath::noted_sockets(programs_->noted_map());
   if (!noted) return std::unexpected(noted.error());
-  for (const datapath::Noted& socket : *noted) {
-    if (socket.released || socket.over || from.aborted.contains(socket.cookie))
-      departed_.push_back({steady_clock::now() + kTimeWait, socket.cookie});
-    else
-      unseen_.push_back(socket.cookie);
-  }
+  // Those that are closed go at the first looks: without their keys nothing of theirs can be
+  // sealed, and their TIME_WAITs would keep new connections with the same ports from beginning.
+  for (const datapath::Noted& socket : *noted) unseen_.push_back(socket.cookie);
   return {};
 }
 
@@ -258,6 +257,7 @@ bool Daemon::end_devices(bool clean) {
     const auto done = clean ? device->detach() : std::expected<void, std::string>{};
     if (!done) spdlog::error("{}", done.error());
     all &= done.has_value();
+    if (!clean) device->leave_in_place();
     core_->remove_device(device->id());
   }
   devices_.clear();
