@@ -100,10 +100,9 @@ TEST_F(HostLockTest, CannotBeImitatedByAUserNorByRootOfAUserNamespace) {
     const UniqueFd map(bpf_map_create(BPF_MAP_TYPE_QUEUE, "psp_probe", 0, 1, 1, nullptr));
     return map ? 0 : errno;
   };
-  EXPECT_EQ(in_a_child([&] {
-              return ::setgid(65534) == 0 && ::setuid(65534) == 0 ? imitate() : EBADF;
-            }),
-            EPERM);
+  EXPECT_EQ(
+      in_a_child([&] { return ::setgid(65534) == 0 && ::setuid(65534) == 0 ? imitate() : EBADF; }),
+      EPERM);
   EXPECT_EQ(in_a_child([&] {
               // One that may not make a user namespace is a nobody, see above.
               if (::setgid(65534) != 0 || ::setuid(65534) != 0) return EBADF;
