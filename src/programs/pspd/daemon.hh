@@ -85,6 +85,8 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) override;
   device::Result<void> attach(const device::Device& device, device::NetdevKey netdev) override;
   void detach(const device::Device& device, device::NetdevKey netdev) override;
+  void welcome(const datapath::HostDevice& host, const datapath::Netdev& netdev,
+               const std::vector<Taken>& earlier);
   void listen_in(const datapath::Netns& netns);
   bool is_deserted(const datapath::Netns& netns) const;
   void leave(std::uint64_t netns);
