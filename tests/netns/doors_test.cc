@@ -316,7 +316,7 @@ TEST_P(Rivals, WhoInsistCostFewLinesOfTheLog) {
   const Rival rival(host(), "eth0");
   const bool tcx = rival.stand_first();
   const std::string filter = "dev eth0 egress prio 1 handle 0x77 bpf";
-  for (int i = 0; i < 200; i++) {
+  for (int i = 0; i < 80; i++) {
     if (tcx) {
       EXPECT_TRUE(rival.stand_first());
     }
