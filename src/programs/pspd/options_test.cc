@@ -70,6 +70,14 @@ TEST(ParseOptions, ReadsAFileUnderTheCommandLine) {
   EXPECT_EQ(parse_options(3, argv).error(), 2) << "no such file";
 }
 
+TEST(ParseOptions, TakesTheSampleThatIsInstalled) {
+  const char* argv[] = {"pspd", "--config", PSP_SOURCE_DIR "/systemd/pspd.toml"};
+  const auto options = parse_options(3, argv);
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->devices, std::vector<std::string>{"eth0"});
+  EXPECT_EQ(options->enable, VersionSet::all());
+}
+
 TEST(ParseOptions, TakesTheProcessorsOfTheWorkers) {
   const char* argv[] = {"pspd", "--dev", "eth0", "--cpus", "1,3"};
   const auto options = parse_options(5, argv);
