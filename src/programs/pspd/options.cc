@@ -8,6 +8,8 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "plain_help.hh"
+
 namespace psp {
 namespace {
 
@@ -72,6 +74,7 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       "pspd gives network devices a PSP device in software and answers for Linux's 'psp' "
       "netlink family.",
       "pspd");
+  app.formatter(std::make_shared<PlainHelp>());
   app.footer(kFooter);
   app.set_version_flag("-V,--version", "pspd " PSP_PROGRAM_VERSION);
   app.add_option("--dev", options.devices, "netdev that gets a PSP device; may be repeated")

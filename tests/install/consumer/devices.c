@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists the PSP devices; prints why it cannot. */
-#include <psp/psp.h>
 #include <stdio.h>
+
+#include <psp/psp.h>
 
 int main(void) {
   struct psp_device devices[4] = {PSP_DEVICE_INIT};

@@ -2,6 +2,7 @@
 // Watches for rotations, in C++17; prints why it cannot.
 #include <cstdio>
 #include <memory>
+
 #include <psp/tls.h>
 
 int main() {
