@@ -200,6 +200,10 @@ void Engine::refresh() {
   }
 }
 
+VersionSet Engine::enabled() const {
+  return KeyRing::enabled_of(state_->shared.keys.control_word());
+}
+
 std::uint64_t Engine::reserve_ivs(std::uint32_t count) {
   return state_->shared.options.ivs->reserve(count);
 }

@@ -104,6 +104,9 @@ class Engine {
   // VERSION_DISABLED, AUTH_FAIL, STALE_KEY, UNKNOWN_KEY.
   std::expected<RxMeta, Drop> open(std::span<const std::uint8_t> datagram, std::uint8_t* out);
 
+  // enabled are the versions that are enabled for receive.
+  VersionSet enabled() const;
+
   // refresh lets go of keys that are no longer needed: those of rotated-out device keys and deleted
   // Tx keys. open() and tx_begin() never use them, with or without this call; it only ends their
   // life in memory. A worker calls it about once a second, also when no packets come.
