@@ -26,7 +26,7 @@ std::expected<std::unique_ptr<Attachment>, std::string> Attachment::open(
   tx.uso = attachment->tap_.has_uso();
   if (!attachment->tap_.notice().empty()) attachment->notices_.push_back(attachment->tap_.notice());
   for (unsigned number = 0; number < attachment->tap_.queues(); number++) {
-    WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx};
+    WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx, options.peers};
     if (!options.cpus.empty()) worker.cpu = options.cpus[number % options.cpus.size()];
     auto started = Worker::start(attachment->tap_.fd(number), driver.make_engine(), worker);
     if (!started) return std::unexpected(fmt::format("{}: {}", netdev.name, started.error()));

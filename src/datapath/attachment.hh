@@ -28,6 +28,7 @@ namespace psp::datapath {
 struct HostDeviceOptions {
   device::SoftwareDriverOptions driver;
   TxOptions tx;
+  Peers peers;
   unsigned workers = 1;  // TAP queues, each with a thread
   std::uint32_t busy_poll_us = 0;
   std::vector<unsigned> cpus;  // of the workers, in turn; empty: any

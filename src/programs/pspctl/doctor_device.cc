@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <psp/base/udp_port.hh>
 #include <psp/base/unique_fd.hh>
 
 #include "doctor.hh"
@@ -95,6 +96,15 @@ Verdicts judge_device(const DeviceFacts& facts) {
   else
     verdicts.push_back(ok(name, left));
   return verdicts;
+}
+
+Verdicts check_udp_port() {
+  if (!udp_port_in_use(kUdpPort)) return {};
+  return {warn("udp-port",
+               fmt::format("another program uses UDP port {}: where there is a PSP device, it does "
+                           "not get what looks like PSP",
+                           kUdpPort),
+               fmt::format("ss -ulpn sport = {} names it: give it another port", kUdpPort))};
 }
 
 Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& selector) {

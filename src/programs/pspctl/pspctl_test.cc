@@ -318,13 +318,11 @@ TEST_F(Pspctl, DoctorSaysWhatToDoWithoutPspd) {  // never started
                                     pspd.address));
 }
 
-TEST_F(Pspctl, DoctorKnocksAtThePeer) {
+TEST_F(Pspctl, DoctorDoesNotTakeItsOwnHostForAPeer) {
   pspd.start();
   const Result result = call_pspd({"doctor", "lo", "--peer", "127.0.0.1"});
-  EXPECT_THAT(result.out, HasSubstr("ok   peer-route: 127.0.0.1 is reached by lo, a PSP device\n"));
-  EXPECT_THAT(result.out,
-              HasSubstr("WARN peer-udp: 127.0.0.1 says that UDP port 1000 is closed\n"));
-  EXPECT_THAT(result.out, HasSubstr("ok   peer-mtu: path MTU 6553"));
+  EXPECT_EQ(result.status, ExitStatus::kFailed);
+  EXPECT_THAT(result.out, HasSubstr("FAIL peer-route: 127.0.0.1 is this host's own address"));
 }
 
 }  // namespace

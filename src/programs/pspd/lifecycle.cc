@@ -28,6 +28,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include <psp/base/udp_port.hh>
 #include <psp/crypto/aead.hh>
 
 #include "daemon.hh"
@@ -98,6 +99,8 @@ std::expected<void, std::string> Daemon::bring_up() {
   if (auto listening = listen_at_home(); !listening) return listening;
   if (options_.allow_key_export)
     spdlog::warn("--allow-key-export: root can have the keys of the connections that it captures");
+  if (udp_port_in_use(kUdpPort))
+    spdlog::warn("another program uses UDP port {}: it does not get what looks like PSP", kUdpPort);
   return watch();
 }
 
@@ -119,6 +122,7 @@ std::expected<void, std::string> Daemon::set_up() {
                     ::getpid()));
   device_options_.cpus = options_.cpus;
   device_options_.busy_poll_us = options_.busy_poll_us;
+  device_options_.peers = datapath::Peers(options_.allow_peers);
   device_options_.tx.udp_checksum = options_.udp_checksum;
   read_ports(device_options_.tx);
   crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&device_options_.tx.port_key),

@@ -13,6 +13,8 @@
 #include <psp/device/core.hh>
 #include <psp/wire/types.hh>
 
+#include "peers.hh"
+
 namespace psp {
 
 struct Options {
@@ -31,6 +33,7 @@ struct Options {
   std::string log_level = "info";
   bool cleanup = false;
   bool allow_key_export = false;
+  std::vector<datapath::Network> allow_peers;  // empty: all
   device::Compat compat = device::Compat::kLinux72;
 };
 
