@@ -46,7 +46,8 @@ bool Peers::allow(const std::uint8_t* ip, unsigned family) const {
   } else {
     std::copy_n(ip + 8, 16, address.begin());
   }
-  return std::ranges::any_of(networks_, [&](const Network& network) { return network.has(address); });
+  return std::ranges::any_of(networks_,
+                             [&](const Network& network) { return network.has(address); });
 }
 
 }  // namespace psp::datapath

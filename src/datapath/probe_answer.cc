@@ -91,8 +91,7 @@ ProbeAnswerer::Answer ProbeAnswerer::answer(const ProbeQuestion& question) {
   if (probe->answer) return {Drop::PROBE, {}};  // to a question of this host: never answered
   const std::size_t headers = question.ip.header_length + kUdpHeader;
   const std::size_t room = std::min<std::size_t>(question.mtu, kMaxIpLength);
-  if (room < headers + wire::kProbeSize || !may_answer(question))
-    return {Drop::PROBE_REFUSED, {}};
+  if (room < headers + wire::kProbeSize || !may_answer(question)) return {Drop::PROBE_REFUSED, {}};
   const std::size_t longest = std::min(question.datagram.size(), room - headers);
   return {Drop::PROBE, write(question, *probe,
                              std::clamp<std::size_t>(probe->wanted, wire::kProbeSize, longest))};
@@ -137,8 +136,8 @@ std::span<const std::uint8_t> ProbeAnswerer::write(const ProbeQuestion& question
                      .destination = widened(destination),
                      .enabled = question.enabled,
                      .mtu = question.mtu});
-  std::uint64_t sum = wire::pseudo_header_sum({ip, header}, question.ip.family,
-                                              wire::kProtocolUdp, static_cast<std::uint32_t>(length));
+  std::uint64_t sum = wire::pseudo_header_sum({ip, header}, question.ip.family, wire::kProtocolUdp,
+                                              static_cast<std::uint32_t>(length));
   sum = wire::checksum_add(sum, {udp, length});
   const auto checksum = static_cast<std::uint16_t>(~wire::checksum_fold(sum));
   wire::store_be(udp + kUdpChecksumAt, checksum != 0 ? checksum : std::uint16_t{0xffff});

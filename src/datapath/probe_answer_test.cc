@@ -52,7 +52,6 @@ Octets frame_of(const Question& question) {
 }
 
 struct ProbeRig : Rig {
-
   void ask(const Question& question) { rx.process(frame_of(question)); }
   std::uint64_t refused() const { return receiver.drops(Drop::PROBE_REFUSED); }
 };
@@ -66,8 +65,9 @@ TEST(ProbeAnswer, GoesBackWithWhatArrived) {
     ASSERT_EQ(rig.opened.frames.size(), 1u);
     const Octets& frame = rig.opened.frames[0];
     EXPECT_EQ(load_tag(frame.data()).kind, PSP_FRAME_TO_WIRE_SEALED);
-    EXPECT_TRUE(std::equal(frame.begin() + kEthAt, frame.begin() + kEthAt + 6,
-                           asked.begin() + kEthAt + 6)) << "to whom it came from";
+    EXPECT_TRUE(
+        std::equal(frame.begin() + kEthAt, frame.begin() + kEthAt + 6, asked.begin() + kEthAt + 6))
+        << "to whom it came from";
     const std::span packet(frame.data() + kIpAt, frame.size() - kIpAt);
     const auto ip = wire::parse_ip(packet);
     ASSERT_TRUE(ip);
@@ -75,8 +75,8 @@ TEST(ProbeAnswer, GoesBackWithWhatArrived) {
     const std::size_t size = family == 4 ? 4 : 16, source = family == 4 ? 12 : 8;
     const std::uint8_t* before = asked.data() + kIpAt;
     EXPECT_TRUE(std::equal(before + source, before + source + size, packet.data() + source + size));
-    EXPECT_TRUE(std::equal(packet.data() + source, packet.data() + source + size,
-                           before + source + size));
+    EXPECT_TRUE(
+        std::equal(packet.data() + source, packet.data() + source + size, before + source + size));
     const auto udp = packet.subspan(ip->header_length);
     EXPECT_EQ(wire::load_be<std::uint16_t>(udp.data()), 40123);
     EXPECT_EQ(wire::load_be<std::uint16_t>(udp.data() + 2), kUdpPort);
@@ -100,8 +100,11 @@ TEST(ProbeAnswer, GoesBackWithWhatArrived) {
 
 TEST(ProbeAnswer, IsNeverLongerThanTheQuestionOrTheMtu) {
   for (const auto& [size, wanted, mtu, answer] :
-       {std::tuple(std::size_t{200}, 1472, 1500u, std::size_t{200}), {1472, 0, 1500u, 128},
-        {1472, 65535, 1500u, 1472}, {1472, 1472, 1400u, 1372}, {128, 65535, 9000u, 128}}) {
+       {std::tuple(std::size_t{200}, 1472, 1500u, std::size_t{200}),
+        {1472, 0, 1500u, 128},
+        {1472, 65535, 1500u, 1472},
+        {1472, 1472, 1400u, 1372},
+        {128, 65535, 9000u, 128}}) {
     ProbeRig rig;
     rig.rx.set_mtu(mtu);
     rig.ask({.size = size, .wanted = static_cast<std::uint16_t>(wanted)});
@@ -120,11 +123,16 @@ TEST(ProbeAnswer, IsNotAnsweredAgain) {
 TEST(ProbeAnswer, IsForPlainPacketsOfOneHostToAnother) {
   const std::size_t ip = kIpAt, v4_source = ip + 12, v4_destination = ip + 16;
   using Change = std::pair<std::size_t, std::uint8_t>;
-  for (const auto& changes : std::vector<std::vector<Change>>{
-           {{v4_source, 224}}, {{v4_source, 127}}, {{v4_source, 0}}, {{v4_source, 255}},
-           {{v4_destination, 239}}, {{kEthAt, 0xff}}, {{kEthAt + 6, 0x01}},
-           {{v4_source + 3, 4}},  // to itself
-           {{kIpAt + kIpv4Header + kUdpHeader + 16, 'x'}}}) {
+  for (const auto& changes :
+       std::vector<std::vector<Change>>{{{v4_source, 224}},
+                                        {{v4_source, 127}},
+                                        {{v4_source, 0}},
+                                        {{v4_source, 255}},
+                                        {{v4_destination, 239}},
+                                        {{kEthAt, 0xff}},
+                                        {{kEthAt + 6, 0x01}},
+                                        {{v4_source + 3, 4}},  // to itself
+                                        {{kIpAt + kIpv4Header + kUdpHeader + 16, 'x'}}}) {
     ProbeRig rig;
     Octets frame = frame_of({});
     for (const auto& [at, value] : changes) frame[at] = value;
@@ -144,8 +152,12 @@ TEST(ProbeAnswer, HasALimitForEachAskerAndForAll) {
     const std::span packet(frame.data() + kIpAt, frame.size() - kIpAt);
     const auto header = wire::parse_ip(packet).value();
     return !answerer
-                .answer({frame.data() + kEthAt, packet.data(), header,
-                         packet.subspan(header.header_length + kUdpHeader), {}, 1500})
+                .answer({frame.data() + kEthAt,
+                         packet.data(),
+                         header,
+                         packet.subspan(header.header_length + kUdpHeader),
+                         {},
+                         1500})
                 .frame.empty();
   };
   const auto answers = [&](std::uint8_t asker, unsigned questions) {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <psp/wire/probe.hh>
-
 #include <algorithm>
 #include <string_view>
 
 #include <psp/wire/bytes.hh>
 #include <psp/wire/header.hh>
+#include <psp/wire/probe.hh>
 
 namespace psp::wire {
 namespace {
@@ -16,8 +15,8 @@ constexpr std::uint8_t kNoNextHeader = 59;
 
 // Offsets in the UDP payload. The last 16 octets of it are where an ICV would be.
 constexpr std::size_t kMarkAt = kPspBaseHeader, kFormAt = 24, kKindAt = 25, kWantedAt = 26,
-                      kNonceAt = 28, kReceivedAt = 44, kEnabledAt = 48, kMtuAt = 52,
-                      kSourceAt = 56, kDestinationAt = 72, kEnd = 88;
+                      kNonceAt = 28, kReceivedAt = 44, kEnabledAt = 48, kMtuAt = 52, kSourceAt = 56,
+                      kDestinationAt = 72, kEnd = 88;
 static_assert(kEnd + kIcv <= kProbeSize);
 
 enum Kind : std::uint8_t { kRequest = 1, kAnswer = 2 };

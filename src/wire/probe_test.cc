@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <psp/wire/probe.hh>
-
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <vector>
 
 #include <psp/wire/header.hh>
+#include <psp/wire/probe.hh>
 
 namespace psp::wire {
 namespace {

@@ -11,6 +11,8 @@
 #include <functional>
 #include <gtest/gtest.h>
 #include <iterator>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,9 +63,10 @@ Network::Network() {
     a.sh(fmt::format("ip link add {} type veth peer name {} netns {}", a_end, b_end, path(b)));
     for (const auto& [netns, end, number] :
          {std::tuple(&a, a_end, a_number), std::tuple(&b, b_end, 254u)})
-      netns->sh(fmt::format("ip addr add 10.77.{1}.{2}/24 dev {0} && "
-                            "ip addr add fd77:{1}::{2}/64 dev {0} nodad && ip link set {0} up",
-                            end, net, number));
+      netns->sh(
+          fmt::format("ip addr add 10.77.{1}.{2}/24 dev {0} && "
+                      "ip addr add fd77:{1}::{2}/64 dev {0} nodad && ip link set {0} up",
+                      end, net, number));
   };
   join(host, "eth0", router, "ra", 1, 1);
   join(peer, "eth0", router, "rb", 2, 1);
@@ -76,9 +79,10 @@ Network::Network() {
   router.sh("ip route add 10.77.4.0/24 via 10.77.1.1");
   for (const auto& [netns, net] :
        {std::pair(&host, 1), std::pair(&peer, 2), std::pair(&container, 4)})
-    netns->sh(fmt::format("ip route add default via 10.77.{0}.254 && "
-                          "ip -6 route add default via fd77:{0}::254",
-                          net));
+    netns->sh(
+        fmt::format("ip route add default via 10.77.{0}.254 && "
+                    "ip -6 route add default via fd77:{0}::254",
+                    net));
 }
 
 // Situation is made, and then mended as doctor advises; after that nothing FAILs.
@@ -94,13 +98,16 @@ struct Situation {
 // rule is a firewall on the router that is made and mended.
 Situation rule(const char* what, const char* verdict, const char* advice, std::string chain,
                const char* to = kPeer) {
-  return {what, verdict, advice,
+  return {what,
+          verdict,
+          advice,
           [chain](Network& n) {
             n.router.sh("nft add table inet t && nft 'add chain inet t c { type " +
                         chain.substr(0, chain.find('|')) + "; }' && nft 'add rule inet t c " +
                         chain.substr(chain.find('|') + 1) + "'");
           },
-          [](Network& n) { n.router.sh("nft delete table inet t"); }, to};
+          [](Network& n) { n.router.sh("nft delete table inet t"); },
+          to};
 }
 
 constexpr const char* kForward = "filter hook forward priority 0|";
@@ -148,8 +155,12 @@ std::vector<Situation> faults_of_the_hosts() {
          n.ctl(n.host, "dev set eth0 psp-versions-ena hdr0-aes-gcm-128,hdr0-aes-gcm-256");
        }},
       {"the peer's --allow-peers lacks this host", kSilent, kOpenUdp,
-       [](Network& n) { n.start_peer({"--allow-peers", "10.99.0.0/16"}); },
-       [](Network& n) { n.start_peer({"--allow-peers", "10.77.0.0/16"}); }},
+       [](Network& n) {
+         n.start_peer({"--allow-peers", "10.99.0.0/16"});
+       },
+       [](Network& n) {
+         n.start_peer({"--allow-peers", "10.77.0.0/16"});
+       }},
       {"pspd on the peer hangs", kSilent, kOpenUdp,
        [](Network& n) { ::kill(n.peer_pspd->pid(), SIGSTOP); },
        [](Network& n) {
@@ -159,10 +170,11 @@ std::vector<Situation> faults_of_the_hosts() {
       {"a firewall rule of this host for UDP 1000 (PSP is below it)",
        "ok   peer-udp: 10.77.2.1 answers: PSP packets pass in both directions", "",
        [](Network& n) {
-         n.host.sh("nft add table inet t && nft 'add chain inet t o { type filter hook output "
-                   "priority 0; }' && nft 'add chain inet t i { type filter hook input priority 0; "
-                   "}' && nft add rule inet t o udp dport 1000 drop && nft add rule inet t i udp "
-                   "dport 1000 drop");
+         n.host.sh(
+             "nft add table inet t && nft 'add chain inet t o { type filter hook output "
+             "priority 0; }' && nft 'add chain inet t i { type filter hook input priority 0; "
+             "}' && nft add rule inet t o udp dport 1000 drop && nft add rule inet t i udp "
+             "dport 1000 drop");
        },
        [](Network& n) { n.host.sh("nft delete table inet t"); }},
       {"the netdev is down", "FAIL eth0: the netdev is down", "ip link set eth0 up",
@@ -191,7 +203,8 @@ std::vector<Situation> faults_of_the_hosts() {
       {"an address of this host",
        "FAIL peer-route: 10.77.1.1 is this host's own address: its packets stay on lo, where there "
        "is no PSP",
-       "name another host; to try PSP on one machine: two network namespaces, as make demo has them",
+       "name another host; to try PSP on one machine: two network namespaces, as make demo has "
+       "them",
        [](Network&) {}, [](Network&) {}, "10.77.1.1", kPeer},
   };
 }
@@ -218,11 +231,12 @@ std::vector<Situation> faults_of_the_way() {
            "10.77.2.1",
            forward + "ip daddr 10.77.2.0/24 drop"),
       // By IPv6: the router would go on to translate what it has seen of IPv4 before.
-      rule("a firewall that keeps state lets only replies pass",
-           "FAIL peer-udp: fd77:2::1 can only reply: a firewall on the way that keeps state lets no "
-           "packet to UDP port 1000 pass by itself, as PSP must",
-           "allow UDP to port 1000 there in both directions, from any port",
-           forward + "iif rb ct state new udp dport 1000 drop", kPeer6),
+      rule(
+          "a firewall that keeps state lets only replies pass",
+          "FAIL peer-udp: fd77:2::1 can only reply: a firewall on the way that keeps state lets no "
+          "packet to UDP port 1000 pass by itself, as PSP must",
+          "allow UDP to port 1000 there in both directions, from any port",
+          forward + "iif rb ct state new udp dport 1000 drop", kPeer6),
       rule("this host's address translated (SNAT, masquerading)",
            "FAIL peer-udp: 10.77.2.1: addresses are translated on the way: 10.77.1.1 arrived there "
            "as 10.77.2.254",
@@ -231,9 +245,10 @@ std::vector<Situation> faults_of_the_way() {
        "FAIL peer-udp: 10.77.9.9: addresses are translated on the way: that host is 10.77.2.1",
        kNoNat,
        [](Network& n) {
-         n.router.sh("nft add table ip t && nft 'add chain ip t c { type nat hook prerouting "
-                     "priority -100; }' && nft add rule ip t c ip daddr 10.77.9.9 dnat to "
-                     "10.77.2.1");
+         n.router.sh(
+             "nft add table ip t && nft 'add chain ip t c { type nat hook prerouting "
+             "priority -100; }' && nft add rule ip t c ip daddr 10.77.9.9 dnat to "
+             "10.77.2.1");
        },
        [](Network& n) { n.router.sh("nft delete table ip t"); }, "10.77.9.9", kPeer},
       {"a smaller path MTU, which routers tell",
@@ -245,9 +260,10 @@ std::vector<Situation> faults_of_the_way() {
        "let them pass, or: ip route replace 10.77.2.1 via 10.77.1.254 dev eth0 mtu 1400",
        [small_link](Network& n) {
          small_link(n);
-         n.router.sh("nft add table inet t && nft 'add chain inet t c { type filter hook output "
-                     "priority 0; }' && nft add rule inet t c icmp type destination-unreachable "
-                     "drop");
+         n.router.sh(
+             "nft add table inet t && nft 'add chain inet t c { type filter hook output "
+             "priority 0; }' && nft add rule inet t c icmp type destination-unreachable "
+             "drop");
        },
        [](Network& n) {
          n.host.sh("ip route replace 10.77.2.1 via 10.77.1.254 dev eth0 mtu 1400");
@@ -257,9 +273,10 @@ std::vector<Situation> faults_of_the_way() {
        "1400 are not",
        "let them pass, or here: ip route replace 10.77.2.1 via 10.77.1.254 dev eth0 mtu 1400",
        [](Network& n) {
-         n.router.sh("ip link set rb mtu 1500 && nft flush chain inet t c && nft 'add chain inet t "
-                     "f { type filter hook forward priority 0; }' && nft add rule inet t f iif rb "
-                     "ip length gt 1400 drop");
+         n.router.sh(
+             "ip link set rb mtu 1500 && nft flush chain inet t c && nft 'add chain inet t "
+             "f { type filter hook forward priority 0; }' && nft add rule inet t f iif rb "
+             "ip length gt 1400 drop");
          n.host.sh("ip route del 10.77.2.1");
        },
        [](Network& n) {
@@ -272,7 +289,10 @@ std::vector<Situation> faults_of_the_way() {
          n.router.sh("nft delete table inet t && ip route add 10.77.1.1 via 10.77.3.1");
          n.host.sh("ip route del 10.77.2.1");
        },
-       [](Network& n) { n.ctl(n.host, "dev assoc eth0 netdev eth1"); }},
+       [](Network& n) {
+         EXPECT_NE(n.ctl(n.host, "-s stats show").find("UNCLAIMED"), std::string::npos);
+         n.ctl(n.host, "dev assoc eth0 netdev eth1");
+       }},
       {"no such host on the link",
        "FAIL peer-udp: 10.77.1.77 is not on the link of eth0: nobody answers for its address",
        "is it up, and that its address? ip neigh show dev eth0",
@@ -286,8 +306,7 @@ std::vector<Situation> faults_of_the_way() {
        "is it up, and that its address? else something on the way drops all: traceroute -n "
        "10.77.2.77",
        [](Network&) {}, [](Network&) {}, "10.77.2.77", kPeer},
-      {"the peer's link is down",
-       "FAIL peer-udp: 10.77.1.254 says that it cannot reach 10.77.2.1",
+      {"the peer's link is down", "FAIL peer-udp: 10.77.1.254 says that it cannot reach 10.77.2.1",
        "is that host up? if so, look at the routes of 10.77.1.254",
        [](Network& n) { n.router.sh("ip link set rb down"); },
        [](Network& n) { n.router.sh("ip link set rb up"); }},
@@ -300,8 +319,9 @@ std::vector<Situation> faults_of_the_way() {
          n.host.sh("ip neigh flush dev eth0");
        },
        [](Network& n) {
-         n.router.sh("ip addr add 10.77.1.254/24 dev ra && ip route add 10.77.4.0/24 via "
-                     "10.77.1.1");
+         n.router.sh(
+             "ip addr add 10.77.1.254/24 dev ra && ip route add 10.77.4.0/24 via "
+             "10.77.1.1");
        }},
   };
 }
@@ -366,16 +386,17 @@ TEST_F(Doctor, FirewallsOfTheHostSeeWhatIsInsideAndNotThePackets) {
   const Netns& peer = network_->peer;
   for (const char* family : {"inet", "netdev"}) {
     peer.sh(fmt::format("nft add table {} t", family));
-    const auto hooks = *family == 'i'
-                           ? std::vector<std::string>{"prerouting", "input", "output", "postrouting"}
-                           : std::vector<std::string>{"ingress", "egress"};
+    const auto hooks =
+        *family == 'i' ? std::vector<std::string>{"prerouting", "input", "output", "postrouting"}
+                       : std::vector<std::string>{"ingress", "egress"};
     for (const std::string& hook : hooks) {
-      peer.sh(fmt::format("nft add counter {0} t udp-{1} && nft add counter {0} t tcp-{1} && nft "
-                          "'add chain {0} t {1} {{ type filter hook {1} {2} priority 0; }}' && nft "
-                          "add rule {0} t {1} udp dport 1000 counter name udp-{1} && nft add rule "
-                          "{0} t {1} tcp dport 7000 counter name tcp-{1} && nft add rule {0} t {1} "
-                          "tcp sport 7000 counter name tcp-{1}",
-                          family, hook, *family == 'i' ? "" : "device eth0"));
+      peer.sh(
+          fmt::format("nft add counter {0} t udp-{1} && nft add counter {0} t tcp-{1} && nft "
+                      "'add chain {0} t {1} {{ type filter hook {1} {2} priority 0; }}' && nft "
+                      "add rule {0} t {1} udp dport 1000 counter name udp-{1} && nft add rule "
+                      "{0} t {1} tcp dport 7000 counter name tcp-{1} && nft add rule {0} t {1} "
+                      "tcp sport 7000 counter name tcp-{1}",
+                      family, hook, *family == 'i' ? "" : "device eth0"));
     }
   }
   const std::string program = PSP_CAT_PATH " --insecure-first-use";
@@ -393,6 +414,25 @@ TEST_F(Doctor, FirewallsOfTheHostSeeWhatIsInsideAndNotThePackets) {
   EXPECT_GT(seen("netdev", "tcp-ingress"), 3u);
   EXPECT_EQ(seen("netdev", "udp-egress"), 0u);
   EXPECT_GT(seen("netdev", "tcp-egress"), 3u);
+}
+
+TEST_F(Doctor, WarnsOfAnotherProgramOnThePortOfPspAsThePspdDoes) {
+  const std::string warning = "another program uses UDP port 1000";
+  EXPECT_EQ(network_->doctor(network_->host, kPeer).first.find(warning), std::string::npos);
+  UniqueFd other;
+  {
+    const InNetns inside(network_->host);
+    other.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    any.sin_port = htons(1000);
+    ASSERT_EQ(::bind(other.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any), 0);
+  }
+  network_->start_host();
+  EXPECT_NE(network_->host_pspd->log().find(warning), std::string::npos);
+  EXPECT_NE(network_->doctor(network_->host, kPeer).first.find("WARN udp-port: " + warning),
+            std::string::npos);
+  expect_well(kPeer);
 }
 
 TEST_F(Doctor, TellsAContainerThatItNeedsAnAssociation) {

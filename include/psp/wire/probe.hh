@@ -25,13 +25,13 @@ using ProbeAddress = std::array<std::uint8_t, 16>;  // IPv4 as ::ffff:a.b.c.d
 
 struct Probe {
   bool answer = false;
-  std::uint16_t wanted = 0;               // UDP payload that the answer shall have
-  std::array<std::uint8_t, 16> nonce{};   // the asker's, repeated
+  std::uint16_t wanted = 0;              // UDP payload that the answer shall have
+  std::array<std::uint8_t, 16> nonce{};  // the asker's, repeated
   // Of an answer only:
-  std::uint16_t received = 0;             // UDP payload that the request had
-  ProbeAddress source{}, destination{};   // of the request, as it arrived
-  VersionSet enabled{};                   // for receive there
-  std::uint32_t mtu = 0;                  // of the netdev there
+  std::uint16_t received = 0;            // UDP payload that the request had
+  ProbeAddress source{}, destination{};  // of the request, as it arrived
+  VersionSet enabled{};                  // for receive there
+  std::uint32_t mtu = 0;                 // of the netdev there
 };
 
 // is_probe: the UDP payload claims to be a probe; parse_probe then says whether it is one.

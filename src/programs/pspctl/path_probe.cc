@@ -36,9 +36,9 @@ constexpr std::size_t kSmallSizes[] = {1400, 1280};
 constexpr std::uint8_t kProtocolIcmp6 = 58;
 
 struct Ask {
-  std::uint16_t port = 0;          // source; 0: an ICMP echo, of which there is one
-  std::size_t there = 0;           // IP length
-  std::size_t back = 0;            // of the answer
+  std::uint16_t port = 0;  // source; 0: an ICMP echo, of which there is one
+  std::size_t there = 0;   // IP length
+  std::size_t back = 0;    // of the answer
   std::array<std::uint8_t, 16> nonce{};
   std::optional<wire::Probe> answer{};
   std::size_t came_back = 0;  // IP length of the answer
@@ -152,7 +152,8 @@ Octets Prober::ip_packet(std::size_t size, std::uint8_t protocol) const {
 // finish writes the checksum of what is behind the IP header.
 void finish(Octets& packet, std::size_t header, std::size_t checksum_at, std::uint64_t sum) {
   const std::span rest(packet.data() + header, packet.size() - header);
-  const auto value = static_cast<std::uint16_t>(~wire::checksum_fold(wire::checksum_add(sum, rest)));
+  const auto value =
+      static_cast<std::uint16_t>(~wire::checksum_fold(wire::checksum_add(sum, rest)));
   wire::store_be(rest.data() + checksum_at, value != 0 ? value : std::uint16_t{0xffff});
 }
 
@@ -163,9 +164,9 @@ Octets Prober::probe_packet(const Ask& ask) const {
   wire::store_be(udp, ask.port);
   wire::store_be(udp + 2, kUdpPort);
   wire::store_be(udp + 4, static_cast<std::uint16_t>(length));
-  wire::write_probe(std::span(udp, length).subspan(kUdpHeader),
-                    {.wanted = static_cast<std::uint16_t>(ask.back - headers()),
-                     .nonce = ask.nonce});
+  wire::write_probe(
+      std::span(udp, length).subspan(kUdpHeader),
+      {.wanted = static_cast<std::uint16_t>(ask.back - headers()), .nonce = ask.nonce});
   finish(packet, header(), 6,
          wire::pseudo_header_sum(packet, way_.family, wire::kProtocolUdp,
                                  static_cast<std::uint32_t>(length)));
@@ -178,8 +179,7 @@ Octets Prober::echo_packet() const {
   Octets packet = ip_packet(header() + 16, protocol);
   packet[header()] = v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST;
   wire::store_be(packet.data() + header() + 4, echo_id_);
-  finish(packet, header(), 2,
-         v4 ? 0 : wire::pseudo_header_sum(packet, way_.family, protocol, 16));
+  finish(packet, header(), 2, v4 ? 0 : wire::pseudo_header_sum(packet, way_.family, protocol, 16));
   return packet;
 }
 
@@ -340,8 +340,7 @@ std::expected<Heard, int> probe_path(const Way& way) {
 
   std::uint32_t full = way.mtu;
   for (int i = 0; i < 3; ++i) {  // routers may tell of smaller and smaller links
-    if (const int error = try_sizes(prober, full, heard); error != 0)
-      return std::unexpected(error);
+    if (const int error = try_sizes(prober, full, heard); error != 0) return std::unexpected(error);
     if (prober.path_mtu == 0 || prober.path_mtu >= full) break;
     full = heard.path_mtu = prober.path_mtu;
   }

@@ -24,7 +24,7 @@ struct Way {
   ProbeAddress source{}, peer{};
   std::uint32_t ifindex = 0;
   std::array<std::uint8_t, 6> next_hop{};
-  std::uint32_t mtu = 0;  // as far as the kernel knows, of the whole way
+  std::uint32_t mtu = 0;              // as far as the kernel knows, of the whole way
   std::vector<std::uint32_t> back{};  // ifindexes of netdevs by which PSP packets may come back
 };
 
