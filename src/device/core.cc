@@ -265,6 +265,7 @@ Result<const Device*> Core::key_rotate(std::uint32_t id, Caller caller) {
 
   for (Association& association : record->previous) {
     association.stale = true;
+    if (association.ended) continue;
     ++device.stale_events;
     listener_->association_stale(association);
   }
@@ -520,6 +521,11 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   added.keep();
   **association = next;
   return {};
+}
+
+void Core::end(std::uint64_t cookie) {
+  const auto it = associations_.find(cookie);
+  if (it != associations_.end()) it->second.association->ended = true;
 }
 
 void Core::release(std::uint64_t cookie) {

@@ -371,6 +371,18 @@ TEST_F(CoreTest, ReleasedAssociationsDoNotGoStale) {
   EXPECT_EQ(core.stats(dev)->stale_events, 0u);
 }
 
+TEST_F(CoreTest, ConnectionsThatAreOverLoseNothingByARotation) {
+  ASSERT_TRUE(core.rx_assoc(request()));
+  core.end(kCookie);
+  core.end(kCookie + 1);  // nobody's
+  log.take();
+  ASSERT_TRUE(core.key_rotate(dev));
+  ASSERT_TRUE(core.key_rotate(dev));
+  EXPECT_TRUE(assoc()->stale);
+  EXPECT_EQ(core.stats(dev)->stale_events, 0u);
+  EXPECT_THAT(log.take(), ElementsAre("rotate 1", "rotate 1"));
+}
+
 TEST_F(CoreTest, RotationLeavesOtherDevicesAlone) {
   const auto other = core.add_device({0, 8}, "eth1", VersionSet::all(), driver).value();
   ASSERT_TRUE(core.rx_assoc(request()));

@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <psp/netlink/client.hh>
 #include <psp/netlink/uapi.h>
@@ -674,6 +676,29 @@ ClientResult<void> Client::dev_disassoc(std::uint32_t id, std::uint32_t ifindex,
   return impl_->associate("dev-disassoc", PSPNL_CMD_DEV_DISASSOC, id, ifindex, nsid);
 }
 
+namespace {
+
+// explain adds the cause where the socket tells it and the answer does not.
+ClientError explain(int fd, std::string_view what, ClientError error) {
+  std::string cause;
+  int protocol = 0;
+  socklen_t size = sizeof protocol;
+  if (error.missing_attribute == ".dev-id")
+    cause =
+        "the connection's route leads by a netdev without PSP device, or stays on this host (lo)";
+  else if (error.sys_errno == EOPNOTSUPP &&
+           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+           protocol == IPPROTO_MPTCP)
+    cause = "an MPTCP socket, and PSP is for plain TCP (in Go: GODEBUG=multipathtcp=0)";
+  if (cause.empty()) return error;
+  error.text = error.text.empty() ? cause : error.text + ": " + cause;
+  error.message =
+      std::string(what) + ": " + error.text + " (" + std::strerror(error.sys_errno) + ")";
+  return error;
+}
+
+}  // namespace
+
 ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
                                            std::optional<std::uint32_t> dev_id) {
   RxAssocInfo info;
@@ -687,7 +712,7 @@ ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
         writer.put_u32(PSPNL_ASSOC_SOCK_FD, static_cast<std::uint32_t>(fd));
       },
       [&](std::span<const std::uint8_t> attributes) { info = read_rx_assoc(attributes); });
-  if (!done) return std::unexpected(done.error());
+  if (!done) return std::unexpected(explain(fd, "rx-assoc", done.error()));
   if (info.rx.key.size() != key_size(version) || !info.rx.spi.valid())
     return client_error(EPROTO, "rx-assoc: the answer holds no usable key");
   return info;

@@ -11,6 +11,8 @@
 #include <functional>
 #include <gtest/gtest.h>
 #include <iterator>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -287,7 +289,10 @@ std::vector<Situation> faults_of_the_way() {
          n.router.sh("nft delete table inet t && ip route add 10.77.1.1 via 10.77.3.1");
          n.host.sh("ip route del 10.77.2.1");
        },
-       [](Network& n) { n.ctl(n.host, "dev assoc eth0 netdev eth1"); }},
+       [](Network& n) {
+         EXPECT_NE(n.ctl(n.host, "-s stats show").find("UNCLAIMED"), std::string::npos);
+         n.ctl(n.host, "dev assoc eth0 netdev eth1");
+       }},
       {"no such host on the link",
        "FAIL peer-udp: 10.77.1.77 is not on the link of eth0: nobody answers for its address",
        "is it up, and that its address? ip neigh show dev eth0",
@@ -409,6 +414,25 @@ TEST_F(Doctor, FirewallsOfTheHostSeeWhatIsInsideAndNotThePackets) {
   EXPECT_GT(seen("netdev", "tcp-ingress"), 3u);
   EXPECT_EQ(seen("netdev", "udp-egress"), 0u);
   EXPECT_GT(seen("netdev", "tcp-egress"), 3u);
+}
+
+TEST_F(Doctor, WarnsOfAnotherProgramOnThePortOfPspAsThePspdDoes) {
+  const std::string warning = "another program uses UDP port 1000";
+  EXPECT_EQ(network_->doctor(network_->host, kPeer).first.find(warning), std::string::npos);
+  UniqueFd other;
+  {
+    const InNetns inside(network_->host);
+    other.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    any.sin_port = htons(1000);
+    ASSERT_EQ(::bind(other.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any), 0);
+  }
+  network_->start_host();
+  EXPECT_NE(network_->host_pspd->log().find(warning), std::string::npos);
+  EXPECT_NE(network_->doctor(network_->host, kPeer).first.find("WARN udp-port: " + warning),
+            std::string::npos);
+  expect_well(kPeer);
 }
 
 TEST_F(Doctor, TellsAContainerThatItNeedsAnAssociation) {

@@ -175,6 +175,14 @@ TEST_F(Preload, TrustsNoPspdWhereUsersAreNotKnown) {
   expect_ok({"unshare", "--user", "--map-root-user", PSP_HANDWRITTEN, "lookup"});
 }
 
+// Some of that must be the first library, as AddressSanitizer's runtime.
+TEST_F(Preload, StandsBehindWhatIsPreloadedAlready) {
+  const Ended ended =
+      Child({PSP_PSPCTL, "run", "--", "sh", "-c", "echo $LD_PRELOAD"}, "libm.so.6").wait();
+  EXPECT_TRUE(ended.output.starts_with("libm.so.6:/")) << ended.output;
+  EXPECT_TRUE(ended.output.ends_with("/libpsp-genl.so\n")) << ended.output;
+}
+
 TEST_F(Preload, SurvivesARestartOfPspd) {
   ASSERT_NO_FATAL_FAILURE(start());
   Child child({PSP_HANDWRITTEN, "restart"});

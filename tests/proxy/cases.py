@@ -332,7 +332,7 @@ class Peers(Case):
         server = self.server_side()
         client = self.client_side(credentials=["--peer-name", "db.example", "--ca", LAB.path("ca.pem")])
         self.expect_refused(server, "authentication", "showed no certificate")
-        self.assertTrue(client.says("demands a certificate; give --cert and --key"), client.log)
+        self.assertTrue(client.says("demands a certificate; give this end one, with its key"), client.log)
 
     def test_client_whom_the_list_does_not_name(self):
         server = self.server_side("--peer-name", "other.example", "--peer-name", "app.example")

@@ -47,6 +47,7 @@ struct Association {
   Version version = Version::kAesGcm128;
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
+  bool ended = false;           // the connection is over; kept for what TIME_WAIT still answers
   Spi rx_spi{};
   std::optional<Spi> tx_spi{};  // set once tx-assoc succeeded
   std::uint32_t tx_handle = 0;  // the driver's, valid with tx_spi
@@ -247,6 +248,8 @@ class Core {
   // nsid_of is NetdevOps::nsid_of.
   std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) const;
 
+  // end notes that the connection of that socket is over: it cannot lose anything any more.
+  void end(std::uint64_t cookie);
   // release forgets the association of a socket that is gone and deletes its Tx key. Idempotent.
   void release(std::uint64_t cookie);
 

@@ -155,10 +155,9 @@ void Daemon::rest(EventLoop::Source& source) {
 void Daemon::depart(std::uint64_t cookie) {
   const device::Association* association = core_->find_association(cookie);
   if (association == nullptr) return;
-  if (association->tx_spi)
-    departed_.push_back({steady_clock::now() + kTimeWait, cookie});
-  else
-    core_->release(cookie);
+  if (!association->tx_spi) return core_->release(cookie);
+  core_->end(cookie);
+  departed_.push_back({steady_clock::now() + kTimeWait, cookie});
 }
 
 // resynchronise finds the sockets whose end went unheard. One that is in no listing may have been
