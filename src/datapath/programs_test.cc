@@ -662,7 +662,7 @@ class GuardTest : public DeliverTest {
     return {lo_.ifindex, Side::kEgress, program, info.id, name};
   }
   static void stand(const Door& door) {
-    const auto put_there = put(door, "lo", true);
+    const auto put_there = put(door, "lo");
     ASSERT_TRUE(put_there) << put_there.error();
   }
   bool guard(std::uint32_t program, std::uint16_t dev_id = kDevId) const {
@@ -711,11 +711,10 @@ TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
   EXPECT_TRUE(passes());
   const Door rival = door("psp_tap_ingress");  // never runs: it comes with packets for nobody here
   stand(rival);
-  EXPECT_FALSE(stands(bystander_, false).value());
+  EXPECT_FALSE(stands(bystander_).value());
   EXPECT_FALSE(passes());
   stand(bystander_);
-  EXPECT_TRUE(stands(bystander_, false).value())
-      << "in front again, and nobody's program was removed";
+  EXPECT_TRUE(stands(bystander_).value()) << "in front again, and nobody's program was removed";
   EXPECT_FALSE(programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
   ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false));
   EXPECT_TRUE(passes());

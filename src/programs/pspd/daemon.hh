@@ -26,6 +26,7 @@
 #include "programs.hh"
 #include "sock_diag.hh"
 #include "sockets.hh"
+#include "upkeep.hh"
 
 namespace psp {
 
@@ -106,6 +107,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   datapath::HostDeviceOptions device_options_;
   std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
   std::optional<datapath::SocketPrograms> programs_;
+  datapath::Upkeep of_programs_;
   std::unique_ptr<datapath::KernelSockets> sockets_;
   std::unique_ptr<device::Core> core_;
   std::unique_ptr<netlink::Server> server_;
