@@ -52,7 +52,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
     datapath::Netdev netdev;
     UniqueFd lock;
   };
-  std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
+  std::expected<std::vector<Claim>, std::string> claim_netdevs();
   [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
   std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
   [[nodiscard]] std::expected<void, std::string> inherit();

@@ -30,6 +30,7 @@ struct Options {
   std::string log_level = "info";
   bool cleanup = false;
   bool allow_key_export = false;
+  bool require = false;  // netdevs that are not there are an error
   device::Compat compat = device::Compat::kNewest;
 };
 
