@@ -133,6 +133,12 @@ void HostDevice::netns_unused(std::uint64_t netns) {
   if (std::ranges::none_of(associated_, there)) software_.leave(netns);
 }
 
+Condition HostDevice::condition() const {
+  Condition all;
+  for_each_attachment([&](const Attachment& attachment) { all.add(attachment.condition()); });
+  return all;
+}
+
 DropCounts HostDevice::drops() const {
   DropCounts drops = software_.drops();
   for (std::size_t i = 0; i < drops.size(); i++) drops[i] += drops_before_[i];

@@ -662,7 +662,7 @@ class GuardTest : public DeliverTest {
     return {lo_.ifindex, Side::kEgress, program, info.id, name};
   }
   static void stand(const Door& door) {
-    const auto put_there = put(door, "lo", true);
+    const auto put_there = put(door, "lo");
     ASSERT_TRUE(put_there) << put_there.error();
   }
   bool guard(std::uint32_t program, std::uint16_t dev_id = kDevId) const {
@@ -719,10 +719,10 @@ TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
     stand(rival);
   else
     ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
-  EXPECT_FALSE(stands(bystander_, !tcx).value());
+  EXPECT_FALSE(stands(bystander_).value());
   EXPECT_FALSE(passes());
   stand(bystander_);
-  EXPECT_TRUE(stands(bystander_, !tcx).value()) << "in front again";
+  EXPECT_TRUE(stands(bystander_).value()) << "in front again";
   // Nobody's program was removed: it can be taken off now.
   filter.prog_fd = 0;
   EXPECT_FALSE(tcx && programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());

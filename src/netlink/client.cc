@@ -496,6 +496,12 @@ DaemonInfo::Device read_daemon_device(std::span<const std::uint8_t> attributes) 
       case SOFTPSP_INFO_SPI_REMAINING:
         device.spi_remaining = get_uint(attribute);
         break;
+      case SOFTPSP_INFO_REPAIRS:
+        device.repairs = get_uint(attribute);
+        break;
+      case SOFTPSP_INFO_TROUBLE:
+        device.trouble = get_string(attribute);
+        break;
       case SOFTPSP_INFO_DROP:
         read_drop(attribute);
         break;

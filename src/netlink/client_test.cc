@@ -383,7 +383,9 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
                                           .mtu = 1500,
                                           .generation = 3,
                                           .spi_remaining = 0x7fffffff,
-                                          .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}}},
+                                          .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}},
+                                          .repairs = 5,
+                                          .trouble = "psp0 was set down"},
                                          {.id = 2, .ifname = "eth1", .tap = "psp1", .drops = {}}}};
   });
   Client client = connect_to(daemon);
@@ -424,7 +426,10 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   EXPECT_EQ(info->devices[0].generation, 3u);
   EXPECT_EQ(info->devices[0].spi_remaining, 0x7fffffffu);
   EXPECT_EQ(info->devices[0].drops, daemon.inspector.info.devices[0].drops);
+  EXPECT_EQ(info->devices[0].repairs, 5u);
+  EXPECT_EQ(info->devices[0].trouble, "psp0 was set down");
   EXPECT_EQ(info->devices[1].ifname, "eth1");
+  EXPECT_EQ(info->devices[1].trouble, "");
 }
 
 TEST(Client, NotificationsComeToThoseWhoSubscribed) {

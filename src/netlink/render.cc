@@ -89,6 +89,8 @@ void put_info_device(Writer& writer, const DaemonInfo::Device& device) {
   writer.put_u32(SOFTPSP_INFO_MTU, device.mtu);
   writer.put_u32(SOFTPSP_INFO_GENERATION, device.generation);
   writer.put_uint(SOFTPSP_INFO_SPI_REMAINING, device.spi_remaining);
+  writer.put_uint(SOFTPSP_INFO_REPAIRS, device.repairs);
+  if (!device.trouble.empty()) writer.put_string(SOFTPSP_INFO_TROUBLE, device.trouble);
   for (const auto& [name, count] : device.drops) {
     nlattr* nest = writer.nest(SOFTPSP_INFO_DROP);
     writer.put_string(SOFTPSP_DROP_NAME, name);

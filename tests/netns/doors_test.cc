@@ -235,7 +235,7 @@ class Rivals : public testing::TestWithParam<Kind> {
   std::size_t healed() {
     const std::string& log = lab_->pspd(From::kA).log();
     std::size_t count = 0;
-    for (std::size_t at = 0; (at = log.find("pspd's programs", at)) != log.npos; at++) count++;
+    for (std::size_t at = 0; (at = log.find("pspd's program", at)) != log.npos; at++) count++;
     return count;
   }
   bool has_filters() {

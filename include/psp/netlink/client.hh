@@ -126,6 +126,8 @@ struct DaemonInfo {
     std::uint32_t generation = 0;
     std::uint64_t spi_remaining = 0;  // in the namespace that has the fewest
     std::vector<std::pair<std::string, std::uint64_t>> drops;  // by reason, nonzero ones
+    std::uint64_t repairs = 0;  // how often pspd put back what others had changed of its own
+    std::string trouble = {};   // what of it is wrong now, or empty
   };
   std::vector<Device> devices;
 };

@@ -312,7 +312,7 @@ int psp_egress(struct __sk_buff* skb) {
   if (!sk && state == PSP_TCP_NEW_SYN_RECV) return psp_supersede(skb);
   if (!sk) return state == PSP_TCP_TIME_WAIT ? psp_egress_departed(skb, true) : PSP_NEXT;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock) {
+  if (!sock || sock->state == PSP_STATE_NONE) {
     if (state == PSP_TCP_SYN_SENT || state == PSP_TCP_SYN_RECV) return psp_supersede(skb);
     /* The kernel's own control sockets and the TAP's are in state CLOSE; RSTs of a port that
        somebody listens on carry the listener. */

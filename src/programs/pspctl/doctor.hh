@@ -57,6 +57,8 @@ struct DeviceFacts {
   std::optional<bool> up;  // of the netdev; none: there is no such netdev here
   std::uint32_t mtu = 0;
   std::optional<std::uint64_t> spi_remaining;
+  std::uint64_t repairs = 0;  // as pspd says
+  std::string trouble = {};   // as pspd says; empty: none
 };
 Verdicts judge_device(const DeviceFacts& facts);
 

@@ -83,6 +83,14 @@ TEST(JudgeDevice, WarnsOfFewSpisAndFailsOfNone) {
   EXPECT_EQ(worst(facts), Level::kOk);
 }
 
+TEST(JudgeDevice, WarnsOfWhatWasPutBackAndFailsOfWhatCouldNotBe) {
+  auto facts = healthy();
+  facts.repairs = 1;
+  EXPECT_EQ(worst(facts), Level::kWarning);
+  facts.trouble = "psp0 was renamed mine, and cannot be put back: another netdev is named psp0";
+  EXPECT_EQ(worst(facts), Level::kFail);
+}
+
 TEST(CheckHost, NamesEveryCheckOnceAndAdvisesWhereItIsNotOk) {
   std::vector<std::string> checks;
   for (const Verdict& verdict : check_host()) {

@@ -43,8 +43,9 @@ TEST_F(Pspctl, ShowsDevicesAsJson) {
 
 TEST_F(Pspctl, ShowsWhatPspdKnowsOfADevice) {
   pspd.start();
-  EXPECT_THAT(text({"-d", "dev", "show", "lo"}),
-              HasSubstr("\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824\n"));
+  EXPECT_THAT(
+      text({"-d", "dev", "show", "lo"}),
+      HasSubstr("\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824 repairs 0\n"));
   const auto device = json({"-s", "-d", "dev", "show", "dev", "lo"})[0];
   EXPECT_EQ(device["tap"], "psp0");
   EXPECT_EQ(device["spi-remaining"], 1u << 30);

@@ -246,7 +246,7 @@ std::shared_ptr<ControlSocket::Hub> ControlSocket::Hub::of(EventLoop& loop,
 
 UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   reap();
-  const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{});
+  const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{0, ~0u, ~0u});
   // An accepted socket belongs to the namespace of the socket that connected.
   const auto netns = option(fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, std::uint64_t{0});
   const uid_t uid = account_of(peer.uid, netns);
@@ -262,8 +262,11 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
     return {};
   }
   const int on = 1;
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0 ||
+      ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer) != 0) {
+    account.closer.take_later(std::move(fd));  // nobody would know who asks, or what that costs
+    return {};
+  }
   // What takes memory comes first: nothing is to be undone where there is none.
   if (waiting_.capacity() <= clients_.size()) waiting_.reserve(2 * clients_.size() + 1);
   std::list<Client> fresh(1);

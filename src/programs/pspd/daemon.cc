@@ -123,7 +123,8 @@ void Daemon::on_signal(int signal) {
 }
 
 int Daemon::run() {
-  ::sd_notify(0, "READY=1");
+  if (const int error = ::sd_notify(0, "READY=1"); error < 0)
+    spdlog::warn("systemd cannot be told that pspd is ready: {}", std::strerror(-error));
   spdlog::info("ready");
   const int wanted = loop_.run();
   ::sd_notify(0, "STOPPING=1");
@@ -213,25 +214,28 @@ void Daemon::on_links() {
 void Daemon::check_devices() {
   checked_ = steady_clock::now();
   check_later_.enable(false);
+  const auto news = of_programs_.turn(
+      checked_, [this] { return programs_->missing(); }, [this] { return programs_->put_back(); });
+  if (news) spdlog::warn("{}", *news);
   check_namespaces();  // first: what follows leaves references to namespaces behind for a moment
   std::vector<std::uint16_t> gone;
   for (const auto& device : devices_)
     if (!device->main().refresh()) gone.push_back(device->id());
   for (const std::uint16_t id : gone) retire(id);
   for (const auto& device : devices_) {
+    heal(device->main());
     if (const auto why = device->main().failed()) {
       spdlog::error("{}: connections through {} are blocked; stopping", *why,
                     device->netdev().name);
       return loop_.stop(1);
     }
-    heal(device->main());
   }
   check_associated();
   find_wanted();
 }
 
 void Daemon::heal(datapath::Attachment& attachment) {
-  if (const auto news = attachment.heal(steady_clock::now())) spdlog::warn("{}", *news);
+  for (const std::string& news : attachment.heal(steady_clock::now())) spdlog::warn("{}", news);
 }
 
 // retire ends a device whose netdev has gone.
@@ -313,10 +317,15 @@ DaemonInfo Daemon::daemon_info() {
     one.mtu = device->netdev().mtu;
     one.spi_remaining = device->driver().spi_remaining();
     if (const auto found = core_->find_device(device->id())) one.generation = (*found)->generation;
-    // The socket programs serve all devices; their counts are shown with the first.
+    // The socket programs serve all devices; what is of them is shown with the first.
     datapath::DropCounts drops = device->drops();
-    if (device == devices_.front())
+    datapath::Condition condition = device->condition();
+    if (device == devices_.front()) {
       for (std::size_t i = 0; i < drops.size(); i++) drops[i] += shared[i];
+      condition.add(of_programs_.condition());
+    }
+    one.repairs = condition.repairs;
+    one.trouble = condition.trouble;
     for (std::size_t i = 1; i < drops.size(); i++)
       if (drops[i] != 0) one.drops.emplace_back(name(static_cast<Drop>(i)), drops[i]);
   }

@@ -28,6 +28,7 @@
 #include "programs.hh"
 #include "sock_diag.hh"
 #include "sockets.hh"
+#include "upkeep.hh"
 
 namespace psp {
 
@@ -56,7 +57,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
     datapath::Netdev netdev;
     UniqueFd lock;
   };
-  std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
+  std::expected<std::vector<Claim>, std::string> claim_netdevs();
   [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
   std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
   [[nodiscard]] std::expected<void, std::string> inherit();
@@ -124,6 +125,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   datapath::HostDeviceOptions device_options_;
   std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
   std::optional<datapath::SocketPrograms> programs_;
+  datapath::Upkeep of_programs_;
   std::unique_ptr<datapath::KernelSockets> sockets_;
   std::unique_ptr<device::Core> core_;
   std::unique_ptr<netlink::Server> server_;

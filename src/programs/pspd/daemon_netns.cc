@@ -143,11 +143,10 @@ void Daemon::check_associated() {
   std::vector<NetdevKey> gone;
   for (const auto& device : devices_)
     for (const auto& [key, attachment] : device->associated()) {
-      const auto why = attachment->refresh() ? attachment->failed() : "it has gone";
-      if (!why) {
-        heal(*attachment);
-        continue;
-      }
+      const bool there = attachment->refresh();
+      if (there) heal(*attachment);
+      const auto why = there ? attachment->failed() : "it has gone";
+      if (!why) continue;
       spdlog::warn("{}, associated with {}: {}", attachment->netdev().name, device->netdev().name,
                    *why);
       gone.push_back(key);

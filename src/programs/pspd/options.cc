@@ -130,6 +130,8 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_option("--dev", options.devices, "netdev that gets a PSP device; may be repeated")
       ->type_name("IFNAME")
       ->allow_extra_args(false);
+  app.add_flag("--require", options.require,
+               "a netdev that is not there is an error; else pspd waits for it");
   app.add_option("--socket", options.socket,
                  "control socket; @NAME is abstract: one a network namespace")
       ->type_name("ADDR")

@@ -33,6 +33,7 @@ struct Options {
   std::string log_level = "info";
   bool cleanup = false;
   bool allow_key_export = false;
+  bool require = false;                        // netdevs that are not there are an error
   std::vector<datapath::Network> allow_peers;  // empty: all
   device::Compat compat = device::Compat::kLinux72;
 };
