@@ -96,9 +96,9 @@ TEST_F(Care, PutsBackWhatIsTakenFromTheTap) {
 
 TEST_F(Care, BringsATapHomeThatWasMovedToAnotherNamespace) {
   const Netns elsewhere;
-  expect_mended("psp0 was moved to another network namespace",
-                tc(fmt::format("ip link set psp0 netns /proc/{}/fd/{}", ::getpid(),
-                               elsewhere.fd())));
+  expect_mended(
+      "psp0 was moved to another network namespace",
+      tc(fmt::format("ip link set psp0 netns /proc/{}/fd/{}", ::getpid(), elsewhere.fd())));
   EXPECT_EQ(elsewhere.sh("ip -o link | grep -c psp || true"), "0\n");
 }
 
