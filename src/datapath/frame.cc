@@ -85,6 +85,7 @@ std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> fram
   const std::uint8_t flags = load_tag(frame.data()).info;
   tcp.reserved = flags & PSP_FRAME_F_MSS_RESERVED;
   tcp.cut = flags & PSP_FRAME_F_CUT;
+  tcp.again = flags & PSP_FRAME_F_AGAIN;
   strip_reservation(packet, tcp);
   if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at + kMinTcpHeader) return bad;
   const std::uint8_t* header = frame.data() + tcp.tcp_at;

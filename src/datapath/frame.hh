@@ -133,6 +133,7 @@ struct TcpFrame {
   wire::IpHeader ip;       // without the MSS reservation: header_length is what goes out
   bool reserved = false;   // TCP has left room for the PSP overhead
   bool cut = false;        // it has not, and this segment fills its MSS
+  bool again = false;      // all of it has been sent before
   std::uint8_t flags = 0;  // of TCP
   std::uint32_t sequence = 0;
   std::size_t tcp_at = 0;

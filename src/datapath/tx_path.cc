@@ -146,7 +146,9 @@ void TxPath::keep(Drop reason, std::span<const std::uint8_t> frame) {
                packet.first(std::min(headers, packet.size())));
 }
 
-// span sends what lies before the clear boundary in clear and seals the rest, the FIN included.
+// span sends what lies before the clear boundary in clear and seals the rest, the FIN included. Of
+// what is sent again the rest is left to TCP, as if it had not joined the two: when the peer has
+// acknowledged the clear octets it sends the others again, should they be missing.
 void TxPath::span(std::span<std::uint8_t> frame, const TcpFrame& tcp,
                   const device::TxSession& session) {
   if (!session.has_clear_boundary) return refuse(Drop::TX_NO_ASSOC, frame);
@@ -154,7 +156,9 @@ void TxPath::span(std::span<std::uint8_t> frame, const TcpFrame& tcp,
   const bool inside = clear > 0 && (clear < tcp.payload_length ||
                                     (clear == tcp.payload_length && (tcp.flags & kTcpFin) != 0));
   if (!inside || (tcp.flags & kTcpSyn) != 0) return refuse(Drop::TX_BAD_PACKET, frame);
-  write_clear(frame, tcp, clear, tcp.flags & static_cast<std::uint8_t>(~(kTcpFin | kTcpPsh)));
+  // It ends with what the application wrote before tx-assoc: TCP pushed that.
+  write_clear(frame, tcp, clear, tcp.flags & static_cast<std::uint8_t>(~kTcpFin));
+  if (tcp.again) return;
   TcpFrame rest = skip_payload(frame, tcp, clear);
   rest.flags &= static_cast<std::uint8_t>(~kTcpCwr);
   seal(frame, rest, session);

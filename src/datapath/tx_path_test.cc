@@ -315,7 +315,7 @@ TEST(TxPathSpan, CutsAtTheClearBoundaryWhereverItLies) {
       const auto clear = read_opened(rig.sealed.frames[0]);
       const Octets all = pattern(kPayload);
       EXPECT_EQ(clear.payload, Octets(all.begin(), all.begin() + static_cast<long>(cut)));
-      EXPECT_EQ(clear.flags, kTcpAck) << "PSH and FIN belong to the rest";
+      EXPECT_EQ(clear.flags, kTcpAck | kTcpPsh) << "the FIN belongs to the rest";
       EXPECT_EQ(clear.sequence, spec.sequence);
       EXPECT_EQ(load_tag(rig.sealed.frames[1].data()).kind, PSP_FRAME_TO_WIRE_SEALED);
       const auto sealed = open_segments({rig.sealed.frames[1]}, *rig.receiver.engine);
@@ -325,6 +325,27 @@ TEST(TxPathSpan, CutsAtTheClearBoundaryWhereverItLies) {
       EXPECT_EQ(sealed[0].sequence, spec.sequence + static_cast<std::uint32_t>(cut));
       EXPECT_TRUE(sealed[0].checksum_ok);
     }
+}
+
+TEST(TxPathSpan, SendsOnlyWhatWasInClearAgainAndAsItWas) {
+  for (const unsigned family : {4u, 6u}) {
+    Rig rig;
+    const TcpSpec spec{.family = family,
+                       .payload = 60,
+                       .flags = kTcpAck | kTcpPsh | kTcpFin,
+                       .kind = PSP_FRAME_SPAN};
+    rig.sender.driver.set_clear_boundary(rig.handle, spec.sequence + 20);
+    Octets frame = build_frame(spec);
+    store_tag(frame.data(),
+              {PSP_FRAME_SPAN, PSP_FRAME_F_MSS_RESERVED | PSP_FRAME_F_AGAIN, rig.handle});
+    rig.tx.process(frame);
+    rig.tx.flush();
+    ASSERT_EQ(rig.sealed.frames.size(), 1u);
+    const auto clear = read_opened(rig.sealed.frames[0]);
+    EXPECT_EQ(load_tag(rig.sealed.frames[0].data()).kind, PSP_FRAME_TO_WIRE_CLEAR);
+    EXPECT_EQ(clear.payload.size(), 20u);
+    EXPECT_EQ(clear.flags, kTcpAck | kTcpPsh);
+  }
 }
 
 TEST(TxPathSpan, CutsInsideATsoPacket) {

@@ -185,7 +185,7 @@ TEST_P(Meddling, ByAnAcceptingFilterInFrontEndsAndTheRestIsSealed) {
   const auto healed = [&] {
     const std::string& log = lab_->pspd(From::kA).log();
     std::size_t count = 0;
-    for (std::size_t at = 0; (at = log.find("or not the first; they are back", at)) != log.npos;
+    for (std::size_t at = 0; (at = log.find("or not the first in line; put back", at)) != log.npos;
          at++)
       count++;
     return count;

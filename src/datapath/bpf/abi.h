@@ -42,6 +42,7 @@ typedef __u64 psp_u64;
 #define PSP_FRAME_CLEAR 0x0a       /* all of it was queued before tx-assoc: stays in clear */
 #define PSP_FRAME_F_MSS_RESERVED 1 /* the socket's MSS already leaves room for PSP */
 #define PSP_FRAME_F_CUT 2          /* it does not, and this segment fills it: cut in two */
+#define PSP_FRAME_F_AGAIN 4        /* of a SPAN: all of it has been sent before */
 #define PSP_FRAME_TO_WIRE_SEALED 0x12
 #define PSP_FRAME_TO_WIRE_CLEAR 0x16
 #define PSP_FRAME_TO_STACK 0x80 /* | version (0..3) */

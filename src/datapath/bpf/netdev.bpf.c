@@ -128,6 +128,17 @@ static __always_inline __u8 psp_kind(struct psp_sock* sock, struct bpf_sock* sk,
   return PSP_FRAME_CLEAR;
 }
 
+/*
+ * psp_is_again: has all of the segment been sent before? Then TCP meant to send again what lies
+ * before the clear boundary, and has joined it with what is behind: there is no fence at the
+ * boundary that would keep it from that.
+ */
+static __always_inline bool psp_is_again(struct bpf_sock* sk, const struct psp_segment* segment) {
+  struct bpf_tcp_sock* tcp = bpf_tcp_sock(sk);
+
+  return tcp && !psp_before(tcp->snd_nxt, segment->seq + segment->payload + segment->fin);
+}
+
 /* psp_lookup finds the socket of an opened segment. The caller releases it. */
 static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
                                                    const struct psp_segment* segment) {
@@ -304,7 +315,7 @@ int psp_egress(struct __sk_buff* skb) {
   struct psp_segment segment;
   struct psp_sock* sock;
   __u32 state;
-  __u8 kind;
+  __u8 kind, flags;
 
   if (!sk) return psp_egress_departed(skb, false);
   state = sk->state;
@@ -339,7 +350,9 @@ int psp_egress(struct __sk_buff* skb) {
     __sync_fetch_and_add(&sock->tx_packets, psp_segments(skb));
     __sync_fetch_and_add(&sock->tx_bytes, segment.payload);
   }
-  return psp_to_daemon(skb, kind, psp_flags(skb, sock, sk, &segment), sock->tx_handle);
+  flags = psp_flags(skb, sock, sk, &segment);
+  if (kind == PSP_FRAME_SPAN && psp_is_again(sk, &segment)) flags |= PSP_FRAME_F_AGAIN;
+  return psp_to_daemon(skb, kind, flags, sock->tx_handle);
 }
 
 struct psp_udp_header {
