@@ -2,24 +2,34 @@
 # The front door. The build itself is CMake's (CMakePresets.json); what is longer than a line lies
 # in scripts/.
 PREFIX ?= /usr/local
+LIBDIR ?= lib
 FUZZ_MINUTES ?= 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-RELEASE := build/release
 
-.PHONY: all release deps demo test bench fuzz format tidy install clean
+.PHONY: all programs deps release demo test bench fuzz format tidy install uninstall clean
 
-all: release
+all: programs
+
+# programs: what `make install` installs.
+programs:
+	@scripts/install-deps build
+	@cmake --preset programs >/dev/null
+	@cmake --build --preset programs
 
 # deps: installs missing Debian packages; silent and without network when none is missing.
 deps:
 	@scripts/install-deps
 
+# release: programs, tests and benchmarks.
 release: deps
 	@cmake --preset release >/dev/null
 	@cmake --build --preset release
 
 # demo: two namespaces, pspd in each, 256 MiB over PSP in all versions and both families.
-demo: release
+demo:
+	@scripts/install-deps build run
+	@cmake --preset programs >/dev/null
+	@cmake --build --preset demo
 	@$(SUDO) scripts/demo
 
 # test: everything that CI runs. Its last line is "N passed, N failed, N skipped".
@@ -40,9 +50,10 @@ format:
 tidy: release
 	@scripts/check-tidy --all
 
-# install: programs, manual pages, the C header and the systemd unit under $(DESTDIR)$(PREFIX).
-install: release
-	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install
+# install, uninstall: what was built, under $(DESTDIR)$(PREFIX), libraries in LIBDIR there. Nothing
+# is built and no package installed: run make first.
+install uninstall:
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" scripts/$@
 
 clean:
 	@rm -rf build

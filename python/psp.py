@@ -156,11 +156,13 @@ class _Options(ctypes.Structure):
 
 
 class _Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("version", "dev_id", "rx_spi", "tx_spi", "proven")]
+    _fields_ = [("size", ctypes.c_size_t)] + [
+        (name, ctypes.c_uint32) for name in ("version", "dev_id", "rx_spi", "tx_spi", "proven")
+    ]  # fmt: skip
 
 
 class _Error(ctypes.Structure):
-    _fields_ = [("text", ctypes.c_char * 160), ("attr", ctypes.c_char * 32)]
+    _fields_ = [("size", ctypes.c_size_t), ("text", ctypes.c_char * 160), ("attr", ctypes.c_char * 32)]
 
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -367,7 +369,7 @@ class Upgrade:
         return self._library.psp_upgrade_message(self._state).decode(errors="replace")
 
     def _ended(self, status: int) -> Secured:
-        early, message, raw = self.read_early(), self._message(), _Info()
+        early, message, raw = self.read_early(), self._message(), _Info(ctypes.sizeof(_Info))
         self._library.psp_upgrade_get_info(self._state, ctypes.byref(raw))
         self.close()
         if status == _TLS:
@@ -425,7 +427,7 @@ class Rotation:
 
     def __init__(self, pspd: Optional[str] = None) -> None:
         self._library = _library()
-        error = _Error()
+        error = _Error(ctypes.sizeof(_Error))
         self._watch = self._library.psp_rotation_new(pspd.encode() if pspd else None, ctypes.byref(error))
         if not self._watch:
             raise PspError(error.text.decode(errors="replace"), ErrorCode.NO_PSP)

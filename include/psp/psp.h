@@ -5,6 +5,7 @@
  *     int on = 1;                                             // why: see psp_tx_assoc
  *     setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
  *     struct psp_key rx, tx;
+ *     struct psp_error err = PSP_ERROR_INIT;
  *     psp_rx_assoc(fd, PSP_VERSION_AES_GCM_128, &rx, &err);   // give rx to the peer, securely
  *     ... exchange rx for the peer's, as tx ...
  *     psp_tx_assoc(fd, PSP_VERSION_AES_GCM_128, &tx, &err);   // from here on all is sealed
@@ -39,14 +40,25 @@ struct psp_key {
   uint8_t key[32];
 };
 
+/*
+ * Structs that are filled here begin with their size, so that they can grow: start from the _INIT
+ * of each. Nothing is written behind `size` octets. Where it is not set, psp_dev_list and
+ * psp_get_stats fail with -EINVAL, and a psp_error stays as it is.
+ */
+
 /* psp_error says what was wrong, in the kernel's words where it has any. */
 struct psp_error {
+  size_t size; /* of this struct */
   char text[160];
   char attr[32]; /* the attribute it is about, for example ".dev-id"; empty if none */
 };
 
+#define PSP_ERROR_INIT \
+  { sizeof(struct psp_error), "", "" }
+
 /* psp_device describes one PSP device. */
 struct psp_device {
+  size_t size; /* of this struct */
   uint32_t id;
   uint32_t ifindex;      /* of the main netdev; 0 if that is in another network namespace */
   uint32_t versions_cap; /* bit n: version n */
@@ -55,12 +67,18 @@ struct psp_device {
   uint32_t by_association; /* 1: seen from here only because such a netdev is here; else 0 */
 };
 
+#define PSP_DEVICE_INIT \
+  { sizeof(struct psp_device), 0, 0, 0, 0, 0, 0 }
+
 struct psp_stats {
+  size_t size; /* of this struct */
   uint32_t dev_id;
   uint64_t key_rotations, stale_events;
   uint64_t rx_packets, rx_bytes, rx_auth_fail, rx_error, rx_bad;
   uint64_t tx_packets, tx_bytes, tx_error;
 };
+#define PSP_STATS_INIT \
+  { sizeof(struct psp_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * psp_rx_assoc gives the socket an Rx key and stores it in *rx. The device is that of the socket's
@@ -79,7 +97,10 @@ int psp_rx_assoc(int fd, uint32_t version, struct psp_key* rx, struct psp_error*
  */
 int psp_tx_assoc(int fd, uint32_t version, const struct psp_key* tx, struct psp_error* err);
 
-/* psp_dev_list stores up to `max` devices and returns how many there are. */
+/*
+ * psp_dev_list stores up to `max` devices and returns how many there are. The size of the first one
+ * holds for all: struct psp_device devices[8] = {PSP_DEVICE_INIT};
+ */
 int psp_dev_list(struct psp_device* devices, size_t max, struct psp_error* err);
 
 /* psp_dev_set enables exactly `versions` for receive. Needs CAP_NET_ADMIN. */

@@ -123,13 +123,19 @@ size_t psp_upgrade_read(struct psp_upgrade_state* up, void* buffer, size_t size)
 const char* psp_upgrade_message(const struct psp_upgrade_state* up);
 int psp_upgrade_error(const struct psp_upgrade_state* up);
 
-/* psp_upgrade_info: what came of it, after PSP. 0, or -EINVAL before. */
+/*
+ * psp_upgrade_info: what came of it, after PSP. Start from PSP_UPGRADE_INFO_INIT: nothing is
+ * written behind `size` octets. 0; -EINVAL before, or if `size` is not set.
+ */
 struct psp_upgrade_info {
+  size_t size;             /* of this struct, so that it can grow */
   uint32_t version;        /* PSP_VERSION_* */
   uint32_t dev_id;         /* the device of our Rx key */
   uint32_t rx_spi, tx_spi; /* host order */
   uint32_t proven;         /* 1: the PSP stream begins as agreed inside TLS ("softpsp" only) */
 };
+#define PSP_UPGRADE_INFO_INIT \
+  { sizeof(struct psp_upgrade_info), 0, 0, 0, 0, 0 }
 int psp_upgrade_get_info(const struct psp_upgrade_state* up, struct psp_upgrade_info* info);
 
 /*

@@ -72,7 +72,7 @@ class Upgrade {
   int error() const { return psp_upgrade_error(up_.get()); }
   // info is nullopt before PSP.
   std::optional<psp_upgrade_info> info() const {
-    psp_upgrade_info out{};
+    psp_upgrade_info out = PSP_UPGRADE_INFO_INIT;
     return psp_upgrade_get_info(up_.get(), &out) == 0 ? std::optional(out) : std::nullopt;
   }
 
@@ -108,7 +108,7 @@ class Rotation {
  public:
   // watch is nullopt, and `why` says why, if nobody answers.
   static std::optional<Rotation> watch(std::string* why = nullptr, const char* pspd = nullptr) {
-    psp_error error{};
+    psp_error error = PSP_ERROR_INIT;
     psp_rotation* const made = psp_rotation_new(pspd, &error);
     if (made == nullptr && why != nullptr) *why = error.text;
     return made != nullptr ? std::optional(Rotation(made)) : std::nullopt;

@@ -281,13 +281,15 @@ Done note_over(int noted_map, std::uint64_t cookie, bool over) {
 }
 
 // end_here ends the secured sockets of the current namespace.
-std::expected<void, std::string> end_here(const SecuredMaps& maps, Ended& ended) {
+std::expected<void, std::string> end_here(const SecuredMaps& maps, const Which& which,
+                                          Ended& ended) {
   // Again until none is left: a listing can miss sockets while others come and go.
   constexpr int kRounds = 10;
   std::unordered_set<std::uint64_t> asked;
   for (int round = 0;; round++) {
     auto sockets = secured_sockets(maps.assoc);
     if (!sockets) return std::unexpected(sockets.error());
+    if (which) std::erase_if(*sockets, std::not_fn(which));
     const auto secured = std::ranges::partition(
         *sockets, [](const auto& socket) { return socket.assoc.state >= PSP_STATE_TX; });
     // A pspd that ended between its note of a socket and the switch: there is nothing to block.
@@ -312,7 +314,8 @@ std::expected<void, std::string> end_here(const SecuredMaps& maps, Ended& ended)
 }  // namespace
 
 std::expected<Ended, std::string> end_secured_sockets(const SecuredMaps& maps,
-                                                      const NetnsTable& namespaces) {
+                                                      const NetnsTable& namespaces,
+                                                      const Which& which) {
   std::expected<Ended, std::string> ended;
   namespaces.for_each([&](const Netns& netns) {
     const InNetns inside(netns);
@@ -321,7 +324,8 @@ std::expected<Ended, std::string> end_secured_sockets(const SecuredMaps& maps,
       ended = std::unexpected("a network namespace with secured sockets cannot be entered");
       return;
     }
-    if (const auto here = end_here(maps, *ended); !here) ended = std::unexpected(here.error());
+    if (const auto here = end_here(maps, which, *ended); !here)
+      ended = std::unexpected(here.error());
   });
   return ended;
 }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <expected>
+#include <functional>
 #include <span>
 #include <string>
 #include <unordered_set>
@@ -16,6 +17,7 @@
 #include "netdev.hh"
 #include "netns.hh"
 #include "programs.hh"
+#include "sock_diag.hh"
 
 namespace psp::datapath {
 
@@ -66,11 +68,15 @@ struct SecuredMaps {
   int assoc = -1, noted = -1;
 };
 
+// Which tells the sockets that are meant; an empty one means all.
+using Which = std::function<bool(const SecuredSocket&)>;
+
 // end_secured_sockets aborts every socket of psp_assoc that has a Tx key and that the kernel
-// lists, in all namespaces of the table: without its pspd it could only go on in clear. Errors: a
-// sentence.
+// lists, in all namespaces of the table, if it is one of `which`: without its keys it could only go
+// on in clear. Errors: a sentence.
 [[nodiscard]] std::expected<Ended, std::string> end_secured_sockets(const SecuredMaps& maps,
-                                                                    const NetnsTable& namespaces);
+                                                                    const NetnsTable& namespaces,
+                                                                    const Which& which = {});
 
 // Noted is a socket of psp_noted.
 struct Noted {

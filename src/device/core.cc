@@ -91,6 +91,42 @@ class Counted {
   typename Map::key_type key_;
 };
 
+// Placed is a new element of a map, until its end if it is not kept.
+template <typename Map>
+class Placed {
+ public:
+  Placed(Map& map, typename Map::key_type key, typename Map::mapped_type value)
+      : map_(&map), place_(map.emplace(key, std::move(value)).first) {}
+  ~Placed() {
+    if (map_ != nullptr) map_->erase(place_);
+  }
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
+  void keep() { map_ = nullptr; }
+
+ private:
+  Map* map_;
+  typename Map::iterator place_;
+};
+
+// TxKeyOf is a driver's Tx key, until its end if it is not kept.
+class TxKeyOf {
+ public:
+  TxKeyOf(Driver& driver, std::uint64_t netns, std::uint32_t handle)
+      : driver_(&driver), netns_(netns), handle_(handle) {}
+  ~TxKeyOf() {
+    if (driver_ != nullptr) driver_->tx_key_del(netns_, handle_);
+  }
+  TxKeyOf(const TxKeyOf&) = delete;
+  TxKeyOf& operator=(const TxKeyOf&) = delete;
+  void keep() { driver_ = nullptr; }
+
+ private:
+  Driver* driver_;
+  std::uint64_t netns_;
+  std::uint32_t handle_;
+};
+
 }  // namespace
 
 Core::Core(SocketOps& sockets, NetdevOps* netdevs)
@@ -119,8 +155,9 @@ Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, Ver
                     .versions_cap = cap,
                     .driver = &driver};
   const Device& device = record->device;
-  by_netdev_.emplace(netdev, record.get());
+  Placed by_netdev(by_netdev_, netdev, record.get());
   records_.emplace(last_id_, std::move(record));
+  by_netdev.keep();
   ++devices_epoch_;
   listener_->device_added(device);
   return device.id;
@@ -275,11 +312,9 @@ Result<void> Core::dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
     return fail(EBUSY, "Device already associated with a PSP device");
   // Its places come first, as for associations.
   device.associated.reserve(device.associated.size() + 1);
-  const auto place = by_netdev_.emplace(*netdev, *record).first;
-  if (auto attached = netdevs_->attach(device, *netdev); !attached) {
-    by_netdev_.erase(place);
-    return attached;
-  }
+  Placed by_netdev(by_netdev_, *netdev, *record);
+  if (auto attached = netdevs_->attach(device, *netdev); !attached) return attached;
+  by_netdev.keep();
   device.associated.push_back(*netdev);
   ++devices_epoch_;
   listener_->device_changed(device);
@@ -417,16 +452,15 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
                                 .uid = target->socket.uid}};
   Counted in_netns(target->record->in_netns, target->netdev.netns);
   Counted of_user(of_user_, target->socket.uid);
-  const auto place =
-      associations_.emplace(cookie, Entry{target->record, fresh.begin(), device.key_rotations})
-          .first;
+  Placed by_cookie(associations_, cookie,
+                   Entry{target->record, fresh.begin(), device.key_rotations});
   if (auto attached = sockets_.rx_attach(target->fd, fresh.front()); !attached) {
-    associations_.erase(place);
     Error error = attached.error();
     error.field = Field::kSockFd;
     return std::unexpected(error);
   }
   target->record->active.splice(target->record->active.end(), fresh);
+  by_cookie.keep();
   in_netns.keep();
   of_user.keep();
   return RxAssocReply{device.id, std::move(*rx_key)};
@@ -484,15 +518,16 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   const std::uint64_t netns = (*association)->netdev.netns;
   const Result<std::uint32_t> handle = driver.tx_key_add(netns, *version, tx_key->spi, tx_key->key);
   if (!handle) return std::unexpected(handle.error());
+  TxKeyOf added(driver, netns, *handle);
   Association next = **association;
   next.tx_spi = tx_key->spi;
   next.tx_handle = *handle;
   if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
-    driver.tx_key_del(netns, *handle);
     Error error = attached.error();
     error.field = Field::kNone;
     return std::unexpected(error);
   }
+  added.keep();
   **association = next;
   return {};
 }

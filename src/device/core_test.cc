@@ -680,6 +680,23 @@ TEST_F(CoreTest, DevAssocRefusesInTheKernelsOrder) {
   EXPECT_EQ(netdevs.asked_in.back(), kMain) << "nsids are numbers of the caller's namespace";
 }
 
+TEST_F(CoreTest, WhatMemoryRanOutInIsNotHalfDone) {
+  netdevs.out_of_memory = sockets.out_of_memory = true;
+  EXPECT_THROW((void)core.dev_assoc(kMain, dev, 50, 1), std::bad_alloc);
+  EXPECT_THROW((void)core.rx_assoc(request()), std::bad_alloc);
+  EXPECT_EQ(core.association_count(), 0u);
+  netdevs.out_of_memory = sockets.out_of_memory = false;
+  EXPECT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  EXPECT_TRUE(core.rx_assoc(request()));
+  sockets.out_of_memory = true;
+  EXPECT_THROW((void)core.tx_assoc(tx_request()), std::bad_alloc);
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  sockets.out_of_memory = false;
+  EXPECT_TRUE(core.tx_assoc(tx_request()));
+  EXPECT_EQ(driver.tx_keys.size(), 1u);
+  EXPECT_EQ(driver.bad_deletes + netdevs.mistakes, 0);
+}
+
 TEST_F(CoreTest, DevDisassocRefusesInTheKernelsOrder) {
   ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
   ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, 2));

@@ -10,6 +10,7 @@
 #include <new>
 #include <poll.h>
 
+#include <psp/base/sized.hh>
 #include <psp/keyx/ops.hh>
 #include <psp/keyx/rotation.hh>
 #include <psp/keyx/upgrade.hh>
@@ -232,16 +233,16 @@ int psp_upgrade_error(const struct psp_upgrade_state* up) {
 }
 
 int psp_upgrade_get_info(const struct psp_upgrade_state* up, struct psp_upgrade_info* info) {
-  *info = {};
-  if (up->error || !up->upgrade->done()) return -EINVAL;
+  if (!psp::fill(info, {}) || up->error || !up->upgrade->done()) return -EINVAL;
   const Outcome& outcome = up->upgrade->outcome();
   if (outcome.kind != Outcome::Kind::kPsp) return -EINVAL;
-  *info = {.version = static_cast<uint32_t>(outcome.version),
-           .dev_id = outcome.dev_id,
-           .rx_spi = outcome.rx_spi.value,
-           .tx_spi = outcome.tx_spi.value,
-           .proven = outcome.proven};
-  return 0;
+  const psp_upgrade_info value = {.size = 0,
+                                  .version = static_cast<uint32_t>(outcome.version),
+                                  .dev_id = outcome.dev_id,
+                                  .rx_spi = outcome.rx_spi.value,
+                                  .tx_spi = outcome.tx_spi.value,
+                                  .proven = outcome.proven};
+  return psp::fill(info, value) ? 0 : -EINVAL;
 }
 
 void psp_upgrade_free(struct psp_upgrade_state* up) {
@@ -267,17 +268,16 @@ namespace {
 psp_rotation* watch(const char* pspd, psp_error* err) {
   auto watch = RotationWatch::connect(socket_of(pspd));
   if (watch) return std::make_unique<psp_rotation>(std::move(*watch)).release();
-  if (err != nullptr) {
-    const std::string& message = watch.error().message;
-    err->text[message.copy(err->text, sizeof err->text - 1)] = '\0';
-  }
+  psp_error value{};
+  watch.error().message.copy(value.text, sizeof value.text - 1);
+  psp::store_error(err, value);
   return nullptr;
 }
 
 }  // namespace
 
 struct psp_rotation* psp_rotation_new(const char* pspd, struct psp_error* err) {
-  if (err != nullptr) *err = {};
+  psp::store_error<psp_error>(err, {});
   return guarded(kNull, [&] { return watch(pspd, err); });
 }
 

@@ -3,6 +3,7 @@
 // libpsp-tls.so from outside, with TLS of the test's own: statuses, time-outs, options, messages.
 // There is no pspd here; tests/tls has one.
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <functional>
 #include <future>
@@ -243,7 +244,7 @@ bool goes_through(const std::function<bool()>& body) {
 
 TEST(TlsApi, NoExceptionLeavesWhereverMemoryEnds) {
   const Options options = nobody(PSP_UPGRADE_PREFERRED);
-  psp_error error{};
+  psp_error error = PSP_ERROR_INIT;
   EXPECT_TRUE(goes_through([&] { return psp_rotation_new(kNobody, &error) != nullptr; }));
   Link link;
   EXPECT_TRUE(goes_through([&] {
@@ -272,6 +273,22 @@ TEST(TlsApi, NoExceptionLeavesWhereverMemoryEnds) {
     }));
     EXPECT_GT(failed, 0u);
   }
+}
+
+TEST(TlsApi, AnOlderSmallerInfoIsFilledNoFurtherThanItsSize) {
+  Link link;
+  const Options options = nobody(PSP_UPGRADE_PREFERRED);
+  psp_upgrade_state* const up = psp_upgrade_new(link.client->ssl, &options);
+  for (const std::size_t size : {std::size_t{0}, offsetof(psp_upgrade_info, tx_spi)}) {
+    psp_upgrade_info info;
+    std::memset(&info, 0x5a, sizeof info);
+    info.size = size;
+    EXPECT_EQ(psp_upgrade_get_info(up, &info), -EINVAL) << "before its end";
+    EXPECT_EQ(info.dev_id, size == 0 ? 0x5a5a5a5au : 0u);
+    EXPECT_EQ(info.tx_spi, 0x5a5a5a5au);
+    EXPECT_EQ(info.size, size);
+  }
+  psp_upgrade_free(up);
 }
 
 TEST(TlsApi, AWatchWithoutPspdSaysWhy) {

@@ -6,6 +6,7 @@
 #include <exception>
 #include <string.h>
 
+#include <psp/base/sized.hh>
 #include <psp/netlink/client.hh>
 #include <psp/psp.h>
 
@@ -17,11 +18,11 @@ void copy_text(char* to, std::size_t size, const std::string& from) {
 }
 
 int report(psp_error* err, const psp::ClientError& error) {
-  if (err != nullptr) {
-    copy_text(err->text, sizeof err->text, error.text.empty() ? error.message : error.text);
-    copy_text(err->attr, sizeof err->attr,
-              error.bad_attribute.empty() ? error.missing_attribute : error.bad_attribute);
-  }
+  psp_error value{};
+  copy_text(value.text, sizeof value.text, error.text.empty() ? error.message : error.text);
+  copy_text(value.attr, sizeof value.attr,
+            error.bad_attribute.empty() ? error.missing_attribute : error.bad_attribute);
+  psp::store_error(err, value);
   return error.sys_errno != 0 ? -error.sys_errno : -EIO;
 }
 
@@ -38,7 +39,7 @@ int refuse(psp_error* err, int sys_errno, const char* text, const char* attribut
 // report().
 template <typename Call>
 int with_client(psp_error* err, Call&& call) {
-  if (err != nullptr) *err = {};
+  psp::store_error<psp_error>(err, {});
   try {
     auto client = psp::Client::connect();
     return client ? call(*client) : report(err, client.error());
@@ -49,9 +50,18 @@ int with_client(psp_error* err, Call&& call) {
 
 int bad_version(psp_error* err) { return refuse(err, ERANGE, "no such PSP version", ".version"); }
 
+int no_size(psp_error* err, const char* text) { return refuse(err, EINVAL, text, ""); }
+
 std::optional<std::int32_t> nsid_of(int32_t nsid) {
   if (nsid == -1) return std::nullopt;
   return nsid;
+}
+
+// store_device fills the i-th of an array whose elements are as long as the first one says.
+void store_device(psp_device* devices, std::size_t i, std::size_t stride, const psp_device& value) {
+  auto* const out = reinterpret_cast<psp_device*>(reinterpret_cast<char*>(devices) + i * stride);
+  out->size = stride;
+  (void)psp::fill(out, value);  // psp_dev_list has looked at the size
 }
 
 }  // namespace
@@ -84,17 +94,22 @@ int psp_tx_assoc(int fd, uint32_t version, const struct psp_key* tx, struct psp_
 }
 
 int psp_dev_list(struct psp_device* devices, size_t max, struct psp_error* err) {
+  const std::size_t stride = max != 0 ? devices->size : 0;
+  if (max != 0 && (stride <= sizeof stride || stride % alignof(psp_device) != 0))
+    return no_size(err, "psp_device: its size is not set (PSP_DEVICE_INIT)");
   return with_client(err, [&](psp::Client& client) {
     const auto list = client.devices();
     if (!list) return report(err, list.error());
     for (std::size_t i = 0; i < list->size() && i < max; ++i) {
       const psp::DeviceInfo& info = (*list)[i];
-      devices[i] = {.id = info.id,
+      store_device(devices, i, stride,
+                   {.size = 0,
+                    .id = info.id,
                     .ifindex = info.ifindex,
                     .versions_cap = info.versions_cap.bits,
                     .versions_ena = info.versions_ena.bits,
                     .associated = static_cast<uint32_t>(info.associated.size()),
-                    .by_association = info.by_association ? 1u : 0u};
+                    .by_association = info.by_association ? 1u : 0u});
     }
     return static_cast<int>(list->size());
   });
@@ -132,18 +147,21 @@ int psp_get_stats(uint32_t dev_id, struct psp_stats* stats, struct psp_error* er
   return with_client(err, [&](psp::Client& client) {
     const auto info = client.stats(dev_id);
     if (!info) return report(err, info.error());
-    *stats = {.dev_id = info->dev_id,
-              .key_rotations = info->key_rotations,
-              .stale_events = info->stale_events,
-              .rx_packets = info->rx_packets,
-              .rx_bytes = info->rx_bytes,
-              .rx_auth_fail = info->rx_auth_fail,
-              .rx_error = info->rx_error,
-              .rx_bad = info->rx_bad,
-              .tx_packets = info->tx_packets,
-              .tx_bytes = info->tx_bytes,
-              .tx_error = info->tx_error};
-    return 0;
+    const psp_stats value = {.size = 0,
+                             .dev_id = info->dev_id,
+                             .key_rotations = info->key_rotations,
+                             .stale_events = info->stale_events,
+                             .rx_packets = info->rx_packets,
+                             .rx_bytes = info->rx_bytes,
+                             .rx_auth_fail = info->rx_auth_fail,
+                             .rx_error = info->rx_error,
+                             .rx_bad = info->rx_bad,
+                             .tx_packets = info->tx_packets,
+                             .tx_bytes = info->tx_bytes,
+                             .tx_error = info->tx_error};
+    return psp::fill(stats, value)
+               ? 0
+               : no_size(err, "psp_stats: its size is not set (PSP_STATS_INIT)");
   });
 }
 

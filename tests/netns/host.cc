@@ -193,10 +193,16 @@ const std::string& Pspd::log() {
   return log_;
 }
 
-bool Pspd::wait_ready() {
-  while (log_.find("pspd: ready\n") == std::string::npos)
+bool Pspd::wait_ready() { return wait_said("pspd: ready\n"); }
+
+bool Pspd::wait_said(const std::string& text, std::size_t from) {
+  while (log_.find(text, from) == std::string::npos)
     if (!read_log()) return false;
   return true;
+}
+
+void Pspd::send(int signal) const {
+  if (running()) ::kill(pid_, signal);
 }
 
 int Pspd::wait() {

@@ -79,6 +79,10 @@ class Pspd {
   int stop();
   int wait();
   void kill();
+  // send sends a signal; wait_said waits until the log has `text` past its first `from` octets,
+  // false when it ended before.
+  void send(int signal) const;
+  bool wait_said(const std::string& text, std::size_t from = 0);
   bool running() const { return pid_ > 0; }
   pid_t pid() const { return pid_; }
   // log is what it has written so far.

@@ -197,6 +197,38 @@ TEST_F(Lifecycle, TheNextStartTakesOverFromAKilledDaemon) {
   EXPECT_EQ(host_state(host), before);
 }
 
+TEST_F(Lifecycle, SighupWithoutAFileChangesNothing) {
+  Lab lab;
+  Pspd& daemon = lab.start(From::kA);
+  auto connection = lab.connect(Kind::kIpv4);
+  ASSERT_TRUE(lab.client(From::kA).rx_assoc(connection.a.get(), Version::kAesGcm128));
+  daemon.send(SIGHUP);
+  EXPECT_TRUE(daemon.wait_said("there is no configuration file"));
+  EXPECT_TRUE(lab.association(From::kA, connection.a.get()));
+  EXPECT_EQ(lab.stop(From::kA), 0);
+}
+
+TEST_F(Lifecycle, EverySignalThatCanWaitStopsItInOrder) {
+  Lab lab;
+  Netns& host = lab.ns(From::kA);
+  const std::string before = host_state(host);
+  for (const int signal : {SIGINT, SIGQUIT, SIGUSR1, SIGALRM, SIGRTMIN, SIGXCPU}) {
+    Pspd daemon(host, {"--dev", "eth0"});
+    ASSERT_TRUE(daemon.wait_ready());
+    daemon.send(signal);
+    EXPECT_EQ(daemon.wait(), 0) << signal;
+    EXPECT_TRUE(contains(daemon.log(), "pspd: caught ")) << daemon.log();
+    EXPECT_EQ(host_state(host), before) << signal;
+  }
+  Pspd& daemon = lab.start(From::kA);
+  daemon.send(SIGSEGV);
+  EXPECT_EQ(daemon.wait(), -1);
+  EXPECT_TRUE(contains(daemon.log(), "crashed. Its programs stay in place")) << daemon.log();
+  lab.kill(From::kA);
+  lab.clean_up(From::kA);
+  EXPECT_EQ(host_state(host), before);
+}
+
 TEST_F(Lifecycle, TheDaemonOutlivesItsDevice) {
   Lab lab({.links = 2});
   Pspd& daemon = lab.start(From::kA, {"--dev", "eth1"});

@@ -246,7 +246,8 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
   noted->tuple = segment->tuple;
   noted->tx_spi = spi.spi;
   if (bpf_map_update_elem(&psp_departed, &segment->tuple, &entry, BPF_ANY)) return false;
-  bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_ANY);
+  /* An SPI that another connection to that peer has stays its: it is what a caller said. */
+  bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_NOEXIST);
   sock->tuple_noted = 1;
   return true;
 }

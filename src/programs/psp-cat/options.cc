@@ -13,6 +13,7 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "plain_help.hh"
 #include "report.hh"
 
 namespace psp::cat {
@@ -70,22 +71,28 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   auto* v4 = app.add_flag("-4", raw.ipv4, "IPv4 only");
   app.add_flag("-6", raw.ipv6, "IPv6 only")->excludes(v4);
   app.add_option("--psp-version", raw.versions,
-                 "Only these PSP versions, with commas (default 1,0: those that encrypt)");
+                 "Only these PSP versions, with commas (default 1,0: those that encrypt)")
+      ->type_name("LIST");
   app.add_option("--protocol", raw.protocol,
-                 "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)");
-  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else");
+                 "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)")
+      ->type_name("NAME");
+  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
+      ->type_name("ADDR");
   app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
   app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")
-      ->check(CLI::Range(0.001, 86400.0));
+      ->check(CLI::Range(0.001, 86400.0))
+      ->type_name("SECONDS");
   auto* recv_only = app.add_flag("--recv-only", options.recv_only, "Send nothing");
   app.add_flag("--send-only", options.send_only, "Write nothing to standard output")
       ->excludes(recv_only);
-  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
-  app.add_option("--key", options.tls.key_file, "Its key, PEM");
+  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM")->type_name("FILE");
+  app.add_option("--key", options.tls.key_file, "Its key, PEM")->type_name("FILE");
   app.add_option("--ca", options.tls.ca_file,
-                 "Whom to believe, PEM. Listener: demand a certificate of the peer");
+                 "Whom to believe, PEM. Listener: demand a certificate of the peer")
+      ->type_name("FILE");
   app.add_flag("--mutual", raw.mutual, "Listener: fail unless --ca is given");
-  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key: hex, base64 or raw");
+  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key: hex, base64 or raw")
+      ->type_name("FILE");
   app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
   app.add_flag("-q,--quiet", options.quiet, "Only warnings and errors");
   auto* progress =
@@ -146,6 +153,7 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
 
 std::expected<Options, int> parse_options(int argc, char** argv) {
   CLI::App app(kDescription, "psp-cat");
+  app.formatter(std::make_shared<PlainHelp>());
   Options options;
   Raw raw;
   declare(app, options, raw);

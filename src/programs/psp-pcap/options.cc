@@ -12,6 +12,7 @@
 #include <psp/pcap/keys.hh>
 #include <psp/wire/version_text.hh>
 
+#include "plain_help.hh"
 #include "report.hh"
 
 namespace psp::pcap_tool {
@@ -51,16 +52,23 @@ struct Raw {
 };
 
 void declare_common(CLI::App& app, Options& options, Raw& raw, bool key_needed) {
-  app.add_option("-r,--read", options.in, "Capture to read; - is standard input")->required();
+  app.add_option("-r,--read", options.in, "Capture to read; - is standard input")
+      ->required()
+      ->type_name("FILE");
   const std::string keys = key_needed ? "Keys (one of these). " : "";
   app.add_option("-c,--cfg", options.configuration,
-                 keys + "Configuration file of the reference implementation");
-  app.add_option("--device-keys", options.device_keys, "File with device keys 0 and 1 in hex");
-  app.add_option("--sa-key", options.sa_key, "File with the key of one SA in hex");
-  app.add_option("--key-log", options.key_log, "Key log (docs/key-log.md)");
-  app.add_option("--spi", raw.spi, "SPI, hex: of --sa-key; encrypt: to use");
-  app.add_option("--psp-version", raw.version, "PSP version: of --sa-key; encrypt: to use");
-  app.add_option("--backend", options.backend, "Cryptography: auto, ipsec-mb, openssl");
+                 keys + "Configuration file of the reference implementation")
+      ->type_name("FILE");
+  app.add_option("--device-keys", options.device_keys, "File with device keys 0 and 1 in hex")
+      ->type_name("FILE");
+  app.add_option("--sa-key", options.sa_key, "File with the key of one SA in hex")
+      ->type_name("FILE");
+  app.add_option("--key-log", options.key_log, "Key log (docs/key-log.md)")->type_name("FILE");
+  app.add_option("--spi", raw.spi, "SPI, hex: of --sa-key; encrypt: to use")->type_name("HEX");
+  app.add_option("--psp-version", raw.version, "PSP version: of --sa-key; encrypt: to use")
+      ->type_name("NAME");
+  app.add_option("--backend", options.backend, "Cryptography: auto, ipsec-mb, openssl")
+      ->type_name("NAME");
   app.add_flag("--json", options.json, "Output for programs");
   app.add_flag("-q,--quiet", options.quiet, "Do not name broken packets; no summary");
   auto* progress =
@@ -70,16 +78,20 @@ void declare_common(CLI::App& app, Options& options, Raw& raw, bool key_needed) 
 
 void declare_encrypt(CLI::App& app, Options& options, Raw& raw) {
   declare_common(app, options, raw, true);
-  app.add_option("-w,--write", options.out, "Capture to write; - is standard output")->required();
-  app.add_option("--mode", raw.mode, "transport (default) or tunnel");
+  app.add_option("-w,--write", options.out, "Capture to write; - is standard output")
+      ->required()
+      ->type_name("FILE");
+  app.add_option("--mode", raw.mode, "transport (default) or tunnel")->type_name("NAME");
   app.add_option("--crypt-offset", raw.crypt_offset,
                  "In clear behind the IV, in units of 4 octets");
-  app.add_option("--cookie", raw.cookie, "Virtualization cookie, hex");
+  app.add_option("--cookie", raw.cookie, "Virtualization cookie, hex")->type_name("HEX");
   app.add_option("--iv", options.first_iv, "IV of the first packet (1); each next one is 1 more");
   app.add_option("--source-port", raw.source_port, "UDP source port (default: inner ports XORed)");
-  auto* source = app.add_option("--tunnel-source", raw.source, "Outer source address");
+  auto* source =
+      app.add_option("--tunnel-source", raw.source, "Outer source address")->type_name("ADDR");
   auto* destination =
-      app.add_option("--tunnel-destination", raw.destination, "Outer destination address");
+      app.add_option("--tunnel-destination", raw.destination, "Outer destination address")
+          ->type_name("ADDR");
   source->needs(destination);
   destination->needs(source);
   app.add_option("--hop-limit", raw.hop_limit, "Outer TTL (default: the inner one)");
@@ -91,7 +103,9 @@ void declare_encrypt(CLI::App& app, Options& options, Raw& raw) {
 
 void declare_decrypt(CLI::App& app, Options& options, Raw& raw) {
   declare_common(app, options, raw, true);
-  app.add_option("-w,--write", options.out, "Capture to write; - is standard output")->required();
+  app.add_option("-w,--write", options.out, "Capture to write; - is standard output")
+      ->required()
+      ->type_name("FILE");
   app.add_option("--ecn", raw.ecn_exit, "Congestion marks on tunnels: merge (RFC 6040) or ignore")
       ->check(CLI::IsMember({"merge", "ignore"}));
   app.add_flag("--keep", options.keep, "Packets that are not PSP go through unchanged");
@@ -191,6 +205,7 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
 
 std::expected<Options, int> parse_options(int argc, char** argv) {
   CLI::App app(kDescription, "psp-pcap");
+  app.formatter(std::make_shared<PlainHelp>());
   Options options;
   Raw raw;
   app.footer(kExamples);
@@ -204,7 +219,8 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   declare_decrypt(*decrypt, options, raw);
   declare_common(*check, options, raw, false);
   declare_common(*explain, options, raw, false);
-  explain->add_option("--enable", raw.enabled, "PSP versions enabled for receive (all)");
+  explain->add_option("--enable", raw.enabled, "PSP versions enabled for receive (all)")
+      ->type_name("LIST");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {

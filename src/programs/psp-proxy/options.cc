@@ -12,6 +12,8 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "plain_help.hh"
+
 namespace psp::proxy {
 namespace {
 
@@ -46,25 +48,31 @@ struct Raw {
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
   app.set_version_flag("-V,--version", "psp-proxy of softpsp " PSP_RELEASE);
-  auto* listen = app.add_option("--listen", raw.listen, "Take programs' connections, in clear");
+  auto* listen = app.add_option("--listen", raw.listen, "Take programs' connections, in clear")
+                     ->type_name("ADDR");
   app.add_option("--listen-psp", raw.listen_psp, "Take peers' connections, by PSP")
-      ->excludes(listen);
-  app.add_option("--to", raw.to, "Where each connection goes on to")->required();
+      ->excludes(listen)
+      ->type_name("ADDR");
+  app.add_option("--to", raw.to, "Where each connection goes on to")->required()->type_name("ADDR");
   app.add_option(
          "--policy", raw.policy,
          "required: PSP or no connection (default). preferred: TLS where a host has no PSP, "
          "if both ends prefer")
       ->check(CLI::IsMember({"required", "preferred"}));
   app.add_option("--psp-version", raw.versions,
-                 "Only these PSP versions, with commas (default 1,0: those that encrypt)");
-  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM");
-  app.add_option("--key", options.tls.key_file, "Its key, PEM");
+                 "Only these PSP versions, with commas (default 1,0: those that encrypt)")
+      ->type_name("LIST");
+  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM")->type_name("FILE");
+  app.add_option("--key", options.tls.key_file, "Its key, PEM")->type_name("FILE");
   app.add_option("--ca", options.tls.ca_file,
-                 "Whom to believe, PEM. With --listen-psp: demand a certificate of every peer");
+                 "Whom to believe, PEM. With --listen-psp: demand a certificate of every peer")
+      ->type_name("FILE");
   app.add_option("--peer-name", options.peer_names,
                  "Name that a peer's certificate must be for (default: the host of --to). With "
-                 "--listen-psp: let only these in; may be given several times");
-  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key instead of certificates");
+                 "--listen-psp: let only these in; may be given several times")
+      ->type_name("NAME");
+  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key instead of certificates")
+      ->type_name("FILE");
   app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
   app.add_option("--max-connections", options.max_connections,
                  "More than so many at once are refused (1000)")
@@ -74,28 +82,35 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
          "START:RATE:FULL (512:30:1024), with --listen-psp: how many more may be on the way "
          "through the handshake; from START on each new one costs the oldest, silent ones first, "
          "in RATE percent of the cases and from FULL on always")
-      ->needs("--listen-psp");
+      ->needs("--listen-psp")
+      ->type_name("NUMBERS");
   app.add_option("--half-open-source", options.half_open.each,
                  "Of those, at most so many from one address (IPv6: from one /64) (256)")
       ->check(CLI::Range(1U, 1'000'000U))
       ->needs("--listen-psp");
   app.add_option("--timeout", raw.timeout_s,
                  "Seconds to connect and to agree on keys, all together (10)")
-      ->check(CLI::Range(0.001, 86400.0));
+      ->check(CLI::Range(0.001, 86400.0))
+      ->type_name("SECONDS");
   app.add_option("--retire-idle", raw.retire_idle_s,
                  "After a rotation of the device key, close connections that were idle for so many "
                  "seconds (300); 0: never")
-      ->check(CLI::Range(0.0, 1e7));
+      ->check(CLI::Range(0.0, 1e7))
+      ->type_name("SECONDS");
   app.add_option("--drain", raw.drain_s, "Seconds that SIGTERM leaves to connections (30)")
-      ->check(CLI::Range(0.0, 1e7));
+      ->check(CLI::Range(0.0, 1e7))
+      ->type_name("SECONDS");
   app.add_option("--threads", options.threads, "Threads (default: one a processor, up to 4)")
       ->check(CLI::Range(1U, 64U));
   app.add_option("--stats-socket", options.stats_socket,
-                 "Unix socket that gives whoever connects one line of JSON");
+                 "Unix socket that gives whoever connects one line of JSON")
+      ->type_name("PATH");
   app.add_option("--stats-interval", raw.stats_interval_s,
                  "One line of JSON on standard output every so many seconds")
-      ->check(CLI::Range(0.1, 1e7));
-  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else");
+      ->check(CLI::Range(0.1, 1e7))
+      ->type_name("SECONDS");
+  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
+      ->type_name("ADDR");
   app.add_flag("-q,--quiet", options.quiet, "Log only warnings and errors");
 }
 
@@ -177,6 +192,7 @@ int usage_error(const std::string& what) {
 
 std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   CLI::App app(kDescription, "psp-proxy");
+  app.formatter(std::make_shared<PlainHelp>());
   Options options;
   Raw raw;
   declare(app, options, raw);

@@ -27,6 +27,9 @@ StopSignals::StopSignals() {
   ::sigemptyset(&stop);
   ::sigaddset(&stop, SIGINT);
   ::sigaddset(&stop, SIGTERM);
+  struct sigaction hangup {};
+  if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)  // not by nohup
+    ::sigaddset(&stop, SIGHUP);
   fd_ = UniqueFd(::signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK));
   ::sigaddset(&stop, SIGPIPE);
   ::pthread_sigmask(SIG_BLOCK, &stop, &before_);

@@ -17,7 +17,8 @@
 
 namespace psp::ctl {
 
-// StopSignals holds back SIGINT and SIGTERM, which then end a capture in order, and SIGPIPE.
+// StopSignals holds back SIGINT, SIGTERM and SIGHUP, which then end a capture in order, and
+// SIGPIPE.
 class StopSignals {
  public:
   StopSignals();

@@ -17,7 +17,7 @@
 #include <psp/device/state_table.h>
 
 #include "assoc_info.hh"
-#include "host_lock.hh"
+#include "signals.hh"
 
 namespace psp {
 namespace {
@@ -61,15 +61,19 @@ std::optional<bool> read_link_event(int fd) {
 
 }  // namespace
 
-Daemon::Daemon(const Options& options)
-    : options_(options), secrets_(datapath::Secrets::random()), ivs_(picoseconds) {
+Daemon::Daemon(const Options& options, Again again)
+    : options_(options),
+      again_(std::move(again)),
+      secrets_(datapath::Secrets::random()),
+      ivs_(picoseconds) {
   crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&instance_), sizeof instance_});
 }
 
 Daemon::~Daemon() = default;
 
-std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options& options) {
-  std::unique_ptr<Daemon> daemon(new Daemon(options));
+std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options& options,
+                                                                  Again again) {
+  std::unique_ptr<Daemon> daemon(new Daemon(options, std::move(again)));
   if (auto up = daemon->bring_up(); !up) {
     (void)daemon->shut_down();  // it says itself what stays
     return std::unexpected(up.error());
@@ -78,19 +82,17 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options&
 }
 
 std::expected<void, std::string> Daemon::watch() {
-  sources_.push_back(loop_.on_signal(SIGTERM, [this] { loop_.stop(0); }));
-  sources_.push_back(loop_.on_signal(SIGINT, [this] { loop_.stop(0); }));
+  for (const int signal : stop_signals())
+    sources_.push_back(loop_.on_signal(signal, [this, signal] { on_signal(signal); }));
   closes_ = loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); });
   sources_.push_back(loop_.every(kCheck, [this] {
     bury();
     check_devices();
   }));
-  if (options_.rotate_interval.count() > 0)
-    sources_.push_back(loop_.every(options_.rotate_interval, [this] { rotate(); }));
-
+  const bool rotating = rotate_every(options_.rotate_interval);
   if (auto links = watch_links(); !links) return links;
   loop_.watchdog();
-  if (loop_.complete()) return {};
+  if (rotating && loop_.complete()) return {};
   return std::unexpected("the event loop is out of descriptors or memory");
 }
 
@@ -112,6 +114,12 @@ std::expected<void, std::string> Daemon::watch_links() {
       kRest, [this] { rest_.enable(!closes_.enable(true) || !link_events_.enable(true)); });
   rest_.enable(false);
   return {};
+}
+
+void Daemon::on_signal(int signal) {
+  spdlog::info("caught {}", signal_name(signal));
+  if (signal == SIGHUP) return reload();
+  loop_.stop(0);
 }
 
 int Daemon::run() {
@@ -239,17 +247,13 @@ void Daemon::retire(std::uint16_t id) {
     if (wanted.device == id) wanted.device = 0;
 }
 
-// find_wanted gives a netdev of the command line that has come back its PSP device again: a new
-// one.
+// find_wanted gives a netdev of the options that has come, or come back, its PSP device: a new one.
 void Daemon::find_wanted() {
   for (Wanted& wanted : wanted_) {
     if (wanted.device != 0) continue;
     const std::uint32_t ifindex = ::if_nametoindex(wanted.name.c_str());
     if (ifindex == 0 || ifindex == wanted.refused) continue;
-    const auto netdev = datapath::find_netdev(wanted.name);
-    auto lock = netdev ? datapath::lock_netdev(netdev->key(), wanted.name)
-                       : std::unexpected(netdev.error());
-    auto added = lock ? add_device(*netdev, std::move(*lock)) : std::unexpected(lock.error());
+    const auto added = add_later(wanted.name);
     if (added) {
       wanted.device = *added;
     } else {

@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <deque>
 #include <expected>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,14 +37,17 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
  public:
   // start brings everything up, in an order in which a failure leaves nothing behind. Errors: a
   // sentence that says what is missing and how to get it.
-  static std::expected<std::unique_ptr<Daemon>, std::string> start(const Options& options);
+  // `again` reads the command line and the configuration file again, for SIGHUP.
+  using Again = std::function<std::expected<Options, int>()>;
+  static std::expected<std::unique_ptr<Daemon>, std::string> start(const Options& options,
+                                                                   Again again);
   ~Daemon() override;
 
-  // run serves until SIGTERM or SIGINT, then puts the host back. Returns the exit code.
+  // run serves until a signal ends it, then puts the host back. Returns the exit code.
   int run();
 
  private:
-  explicit Daemon(const Options& options);
+  Daemon(const Options& options, Again again);
   // lifecycle.cc: start and stop.
   [[nodiscard]] std::expected<void, std::string> bring_up();
   [[nodiscard]] std::expected<void, std::string> set_up();
@@ -62,7 +67,16 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::expected<std::size_t, std::string> end_connections() const;
   [[nodiscard]] bool end_devices(bool clean);
 
+  // reload.cc: a configuration that changes.
+  void reload();
+  void apply(const Options& next);
+  void rename_wanted(const std::set<std::string>& names);
+  void end_device(std::uint16_t id);
+  [[nodiscard]] bool rotate_every(std::chrono::seconds interval);
+  std::expected<std::uint16_t, std::string> add_later(const std::string& name);
+
   [[nodiscard]] std::expected<void, std::string> watch();
+  void on_signal(int signal);
   [[nodiscard]] std::expected<void, std::string> watch_links();
   void on_destroyed();
   void rest(EventLoop::Source& source);
@@ -85,6 +99,8 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) override;
   device::Result<void> attach(const device::Device& device, device::NetdevKey netdev) override;
   void detach(const device::Device& device, device::NetdevKey netdev) override;
+  void welcome(const datapath::HostDevice& host, const datapath::Netdev& netdev,
+               const std::vector<Taken>& earlier);
   void listen_in(const datapath::Netns& netns);
   bool is_deserted(const datapath::Netns& netns) const;
   void leave(std::uint64_t netns);
@@ -98,6 +114,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::uint64_t home_netns() override { return namespaces_->home().cookie(); }
 
   Options options_;
+  Again again_;
   const crypto::Backend* backend_ = nullptr;
   EventLoop loop_;
   datapath::Secrets secrets_;
@@ -118,11 +135,12 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::vector<EventLoop::Source> sources_;
   std::chrono::steady_clock::time_point checked_{};
   EventLoop::Source check_later_;
+  EventLoop::Source rotation_;
   EventLoop::Source closes_, link_events_;  // they rest after a burst, until
   EventLoop::Source rest_;                  // this
   bool keep_programs_ = false;              // at a stop that has to leave sockets blocked
 
-  // Wanted is a netdev of the command line, the device it has (0: none, the netdev has gone) and
+  // Wanted is a netdev of the options, the device it has (0: none, the netdev has gone) and
   // the ifindex of one of that name that could not have a device.
   struct Wanted {
     std::string name;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <net/if.h>
+#include <new>
 #include <spdlog/spdlog.h>
 
 #include "daemon.hh"
@@ -81,14 +82,24 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     spdlog::error("{}", done.error());
     return fail(EIO);
   }
-  for (const Taken& taken : *earlier)
-    if (const auto gone = let_go(taken, {{key}}, false); !gone)
-      spdlog::error("what an earlier pspd left on {} stays: {}", netdev->name, gone.error());
-  listen_in(*netns);
-  spdlog::info("{}{}: associated with PSP device {} of {}", netdev->name,
-               key.netns == namespaces_->home().cookie() ? "" : " in another namespace", device.id,
-               host->netdev().name);
+  try {
+    welcome(*host, *netdev, *earlier);
+  } catch (const std::bad_alloc&) {  // the core forgets it
+    if (const auto done = host->disassociate(key); !done) spdlog::error("{}", done.error());
+    throw;
+  }
   return {};
+}
+
+void Daemon::welcome(const datapath::HostDevice& host, const datapath::Netdev& netdev,
+                     const std::vector<Taken>& earlier) {
+  for (const Taken& taken : earlier)
+    if (const auto gone = let_go(taken, {{netdev.key()}}, false); !gone)
+      spdlog::error("what an earlier pspd left on {} stays: {}", netdev.name, gone.error());
+  listen_in(*namespaces_->find(netdev.netns));
+  spdlog::info("{}{}: associated with PSP device {} of {}", netdev.name,
+               netdev.netns == namespaces_->home().cookie() ? "" : " in another namespace",
+               host.id(), host.netdev().name);
 }
 
 void Daemon::detach(const device::Device& device, NetdevKey netdev) {

@@ -13,6 +13,7 @@
 #include "daemon.hh"
 #include "leftovers.hh"
 #include "options.hh"
+#include "signals.hh"
 
 namespace {
 
@@ -25,15 +26,6 @@ void keep_secrets() {
   if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
     spdlog::warn(
         "memory cannot be locked (CAP_IPC_LOCK or LimitMEMLOCK): keys could reach the swap");
-}
-
-// block_stop_signals: before the first thread, so that only the event loop ever takes them.
-void block_stop_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
 void set_up_log(const std::string& level) {
@@ -55,10 +47,12 @@ int main(int argc, char** argv) {
     return 5;
   }
   ::signal(SIGPIPE, SIG_IGN);
-  block_stop_signals();
+  psp::block_stop_signals();
+  psp::report_crashes();
   if (options->cleanup) return psp::clean_up(*options);
   keep_secrets();
-  auto daemon = psp::Daemon::start(*options);
+  auto daemon =
+      psp::Daemon::start(*options, [argc, argv] { return psp::parse_options(argc, argv); });
   if (!daemon) {
     spdlog::error("{}", daemon.error());
     return 1;

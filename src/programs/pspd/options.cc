@@ -9,6 +9,8 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "plain_help.hh"
+
 namespace psp {
 namespace {
 
@@ -25,6 +27,7 @@ Examples:
   pspd --config /etc/softpsp/pspd.toml  options from a file: dev = "eth0"
   pspd --cleanup --dev eth0             remove what a killed pspd left
 
+On SIGHUP the file of --config is read again (see pspd(8)).
 On SIGTERM the host is put back as it was; connections that were secured are aborted,
 since without pspd they could only go on in clear. See pspd(8).)";
 
@@ -52,6 +55,24 @@ std::optional<std::chrono::seconds> parse_duration(const std::string& text) {
   return std::nullopt;
 }
 
+std::vector<std::string> fixed_changes(const Options& now, const Options& next) {
+  std::vector<std::string> changed;
+  const auto look = [&](const char* name, auto Options::*option) {
+    if (now.*option != next.*option) changed.emplace_back(name);
+  };
+  look("socket", &Options::socket);
+  look("crypto", &Options::crypto);
+  look("workers", &Options::workers);
+  look("cpus", &Options::cpus);
+  look("rx-cache", &Options::rx_cache);
+  look("max-connections", &Options::max_connections);
+  look("busy-poll", &Options::busy_poll_us);
+  look("udp-checksum", &Options::udp_checksum);
+  look("compat", &Options::compat);
+  look("allow-key-export", &Options::allow_key_export);
+  return changed;
+}
+
 std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   Options options;
   options.socket = default_socket();
@@ -59,6 +80,7 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       "pspd gives network devices a PSP device in software and answers for Linux's 'psp' "
       "netlink family.",
       "pspd");
+  app.formatter(std::make_shared<PlainHelp>());
   app.footer(kFooter);
   app.set_version_flag("-V,--version", "pspd " PSP_PROGRAM_VERSION);
   app.add_option("--dev", options.devices, "netdev that gets a PSP device; may be repeated")
@@ -129,7 +151,8 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       ->check(CLI::IsMember(kCompats))
       ->type_name("KERNEL")
       ->default_str("linux-7.2");
-  app.set_config("--config", "", "read these options from a file (TOML)")->type_name("FILE");
+  app.set_config("--config", "", "read these options from a file (TOML), again at SIGHUP")
+      ->type_name("FILE");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--allow-key-export", options.allow_key_export,
                "let root have the keys of connections that it captures (pspctl capture --key-log)");
@@ -139,6 +162,7 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     return std::unexpected(app.exit(error) == 0 ? 0 : 2);
   }
+  if (app.get_config_ptr()->count() != 0) options.config = app.get_config_ptr()->as<std::string>();
   if (options.devices.empty() && !options.cleanup) {
     std::fputs("pspd: error: which netdev? For example: pspd --dev eth0\n", stderr);
     return std::unexpected(2);

@@ -16,6 +16,7 @@
 namespace psp {
 
 struct Options {
+  std::string config;  // the file that some of these are from, or empty
   std::vector<std::string> devices;
   std::string socket;
   std::string crypto = "auto";
@@ -36,6 +37,9 @@ struct Options {
 // parse_options reads argv. Without a value the program ends with that exit code: help and version
 // are printed (0), or a mistake is explained (2).
 std::expected<Options, int> parse_options(int argc, const char* const* argv);
+
+// fixed_changes names the options that differ and that a running pspd cannot change.
+std::vector<std::string> fixed_changes(const Options& now, const Options& next);
 
 // parse_duration reads "90s", "15m", "24h", "1d", "off".
 std::optional<std::chrono::seconds> parse_duration(const std::string& text);

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options.hh"
 
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <gtest/gtest.h>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "signals.hh"
 
 namespace psp {
 namespace {
@@ -63,11 +70,72 @@ TEST(ParseOptions, ReadsAFileUnderTheCommandLine) {
   EXPECT_EQ(parse_options(3, argv).error(), 2) << "no such file";
 }
 
+TEST(ParseOptions, TakesTheSampleThatIsInstalled) {
+  const char* argv[] = {"pspd", "--config", PSP_SOURCE_DIR "/systemd/pspd.toml"};
+  const auto options = parse_options(3, argv);
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->devices, std::vector<std::string>{"eth0"});
+  EXPECT_EQ(options->enable, VersionSet::all());
+}
+
 TEST(ParseOptions, TakesTheProcessorsOfTheWorkers) {
   const char* argv[] = {"pspd", "--dev", "eth0", "--cpus", "1,3"};
   const auto options = parse_options(5, argv);
   ASSERT_TRUE(options);
   EXPECT_EQ(options->cpus, (std::vector<unsigned>{1, 3}));
+}
+
+// The options of --help, without their values.
+std::set<std::string> all_options() {
+  const char* argv[] = {"pspd", "--help"};
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(parse_options(2, argv).error(), 0);
+  std::istringstream help(testing::internal::GetCapturedStdout());
+  std::set<std::string> all;
+  for (std::string line; std::getline(help, line);)
+    if (line.starts_with("  -") || line.starts_with("      --")) {
+      const std::string name = line.substr(line.find("--") + 2);
+      all.insert(name.substr(0, name.find_first_of(" ,=")));
+    }
+  return all;
+}
+
+TEST(FixedChanges, NamesEveryOptionThatARunningPspdCannotChange) {
+  const std::map<std::string, std::string> fixed = {
+      {"socket", "@other"},     {"crypto", "openssl"},
+      {"workers", "2"},         {"cpus", "0"},
+      {"rx-cache", "7"},        {"max-connections", "2000"},
+      {"busy-poll", "5"},       {"udp-checksum", "off"},
+      {"compat", "linux-6.18"}, {"allow-key-export", "true"}};
+  const std::set<std::string> other = {"help",   "version",         "dev",       "config",
+                                       "enable", "rotate-interval", "log-level", "cleanup"};
+  std::set<std::string> known = other;
+  const char* argv[] = {"pspd", "--dev", "eth0", nullptr};
+  const auto now = parse_options(3, argv);
+  for (const auto& [name, value] : fixed) {
+    const std::string option = "--" + name + "=" + value;
+    argv[3] = option.c_str();
+    const auto next = parse_options(4, argv);
+    ASSERT_TRUE(next) << option;
+    EXPECT_EQ(fixed_changes(*now, *next), std::vector<std::string>{name});
+    known.insert(name);
+  }
+  EXPECT_EQ(fixed_changes(*now, *now), std::vector<std::string>{});
+  EXPECT_EQ(all_options(), known) << "what does SIGHUP do with it?";
+}
+
+TEST(StopSignals, AreAllThatWouldEndItAndCanWait) {
+  const std::vector<int> taken = stop_signals();
+  const std::set<int> others = {SIGKILL, SIGPIPE, SIGSEGV, SIGBUS, SIGFPE, SIGILL,
+                                SIGABRT, SIGSYS,  SIGTRAP, 32,     33};  // the last two are glibc's
+  for (int signal = 1; signal < NSIG; signal++) {
+    const bool harmless = signal == SIGCHLD || signal == SIGURG || signal == SIGWINCH ||
+                          signal == SIGCONT || signal == SIGSTOP || signal == SIGTSTP ||
+                          signal == SIGTTIN || signal == SIGTTOU;
+    EXPECT_EQ(std::ranges::find(taken, signal) != taken.end(),
+              !harmless && !others.contains(signal))
+        << signal_name(signal);
+  }
 }
 
 TEST(ParseOptions, ExplainsMistakes) {
