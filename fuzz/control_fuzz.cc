@@ -358,9 +358,9 @@ class Builder {
   }
   Octets softpsp() {
     // Not forward: that is the transport's.
-    static constexpr std::uint8_t kCommands[] = {SOFTPSP_CMD_ASSOC_GET, SOFTPSP_CMD_INFO_GET,
-                                                 SOFTPSP_CMD_SUBSCRIBE, SOFTPSP_CMD_KEY_GET,
-                                                 SOFTPSP_CMD_PACKET_GET};
+    static constexpr std::uint8_t kCommands[] = {SOFTPSP_CMD_ASSOC_GET,  SOFTPSP_CMD_INFO_GET,
+                                                 SOFTPSP_CMD_SUBSCRIBE,  SOFTPSP_CMD_KEY_GET,
+                                                 SOFTPSP_CMD_PACKET_GET, SOFTPSP_CMD_SERVE_GET};
     const std::uint8_t cmd = kCommands[pick(std::size(kCommands))];
     const bool asks = cmd == SOFTPSP_CMD_SUBSCRIBE || cmd == SOFTPSP_CMD_KEY_GET;
     return testing::message(

@@ -264,7 +264,8 @@ class Upgrade:
 
     `sock` is non-blocking (settimeout(0)) and its TLS 1.3 handshake is done. Until the end nothing else
     may use it. `versions` are those that may be used; without any, those that encrypt. `pspd` is
-    where pspd listens; without it $PSP_SOCKET, else "@softpsp".
+    where pspd listens, and nobody else is asked; without it $PSP_SOCKET, or else the
+    kernel and pspd at "@softpsp".
 
         up = psp.Upgrade(tls)
         try:

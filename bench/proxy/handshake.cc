@@ -114,7 +114,7 @@ psp::UniqueFd listening(const Options& options) {
 Result take_part(const Options& options, int listener, std::atomic<int>& left) {
   const auto context = psp::keyx::make_context(options.tls);
   if (!context) die(context.error().message);
-  const auto ops = psp::keyx::connect_ops(psp::default_socket(), std::chrono::seconds(1));
+  const auto ops = psp::keyx::connect_ops(psp::chosen_socket(), std::chrono::seconds(1));
   if (!ops) die(ops.error().message);
   Result result;
   const int on = 1;

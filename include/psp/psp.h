@@ -10,9 +10,11 @@
  *     ... exchange rx for the peer's, as tx ...
  *     psp_tx_assoc(fd, PSP_VERSION_AES_GCM_128, &tx, &err);   // from here on all is sealed
  *
- * The kernel's `psp` netlink family is used where the kernel has it, pspd where it does not.
- * Functions return 0 or a negative errno; `err`, which may be NULL, then says why in words.
- * Thread: any; calls open and close their own connection.
+ * A socket is pspd's if its route is by a netdev that pspd serves, and else the kernel's; a device
+ * is asked for where it is, and psp_dev_list lists both, pspd's first. Where the kernel has the
+ * `psp` family, ids of pspd's devices begin at 0x8001. If PSP_SOCKET is set, pspd there is asked
+ * about all. Functions return 0 or a negative errno; `err`, which may be NULL, then says why in
+ * words. Thread: any; calls open and close their own connection.
  */
 #ifndef PSP_PSP_H
 #define PSP_PSP_H

@@ -76,7 +76,8 @@ struct psp_upgrade_options {
    * version: "fizz-v0", or "kernel-selftest" (keys in clear: psp_upgrade_new_clear).
    */
   const char* protocol;
-  const char* pspd; /* where pspd listens; default $PSP_SOCKET, else "@softpsp" */
+  const char* pspd; /* where pspd listens, and nobody else is asked; default $PSP_SOCKET,
+                        or else the kernel's family and pspd at "@softpsp" */
   size_t early_max; /* most that is ever pending; WANT_DRAIN: there is more; default 1 MiB */
 };
 #define PSP_UPGRADE_OPTIONS_INIT \

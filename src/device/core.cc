@@ -142,11 +142,11 @@ Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, Ver
                                        Driver& driver) {
   if (cap.bits == 0 || !VersionSet::all().contains(cap)) return fail(EINVAL);
   if (find_record_by_netdev(netdev) != nullptr) return fail(EEXIST);
-  constexpr std::size_t kIds = std::numeric_limits<std::uint16_t>::max();  // 1..65535
-  if (records_.size() >= kIds) return fail(ENOSPC);
+  constexpr std::uint16_t kLast = std::numeric_limits<std::uint16_t>::max();
+  if (records_.size() > static_cast<std::size_t>(kLast - first_id_)) return fail(ENOSPC);
   do {
-    ++last_id_;
-  } while (last_id_ == 0 || records_.contains(last_id_));
+    last_id_ = last_id_ == kLast ? first_id_ : static_cast<std::uint16_t>(last_id_ + 1);
+  } while (records_.contains(last_id_));
 
   auto record = std::make_unique<Record>();
   record->device = {.id = last_id_,
@@ -413,6 +413,16 @@ Result<void> Core::check_limits(const SocketInfo& socket) const {
   if (socket.uid != 0 && own != of_user_.end() && own->second >= limits_.of_a_user)
     return fail(EDQUOT, "Too many PSP associations of this user", Field::kSockFd);
   return {};
+}
+
+Result<std::uint16_t> Core::device_of(int fd) {
+  const Result<SocketInfo> socket = sockets_.examine(fd);
+  if (!socket) return std::unexpected(socket.error());
+  if (const Association* known = find_association(socket->cookie)) return known->dev_id;
+  const NetdevKey route{socket->netns, socket->route_ifindex};
+  const Record* routed = route.ifindex != 0 ? find_record_by_netdev(route) : nullptr;
+  if (routed == nullptr) return fail(ENODEV);
+  return routed->device.id;
 }
 
 Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) {

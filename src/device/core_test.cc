@@ -522,6 +522,28 @@ TEST_F(CoreTest, IdsAreCyclicAndNotReusedWhileAssociationsRemain) {
   EXPECT_EQ(seen.size(), 65535u);
 }
 
+TEST_F(CoreTest, IdsBeginWhereTheyAreToldTo) {
+  core.remove_device(dev);
+  core.set_first_id(0xfffe);
+  std::vector<std::uint16_t> ids;
+  for (int i = 0; i < 3; ++i) {
+    ids.push_back(core.add_device({0, kIfindex}, "eth0", VersionSet{1}, driver).value());
+    core.remove_device(ids.back());
+  }
+  EXPECT_EQ(ids, (std::vector<std::uint16_t>{0xfffe, 0xffff, 0xfffe}));
+}
+
+TEST_F(CoreTest, TheDeviceOfASocketIsThatOfItsRouteUnlessItIsSecuredAlready) {
+  EXPECT_EQ(core.device_of(kFd).value(), dev);
+  sockets.sockets[kFd].info.route_ifindex = kIfindex + 1000;
+  EXPECT_EQ(core.device_of(kFd).error(), error(ENODEV));
+  sockets.sockets[kFd].info.route_ifindex = kIfindex;
+  ASSERT_TRUE(core.rx_assoc(request()));
+  sockets.sockets[kFd].info.route_ifindex = 0;
+  EXPECT_EQ(core.device_of(kFd).value(), dev);
+  EXPECT_EQ(core.device_of(-1).error().sys_errno, EBADF);
+}
+
 TEST_F(CoreTest, AllIdsInUseIsAnError) {
   for (std::uint32_t id = 1; id <= 65535; ++id) {  // a removed device keeps its id by association
     if (id != dev) {

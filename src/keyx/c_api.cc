@@ -67,6 +67,11 @@ std::expected<psp::keyx::Policy, Error> to_policy(const psp_upgrade_options& opt
   return policy;
 }
 
+// socket_of is where pspd is, if the caller or $PSP_SOCKET says so.
+std::optional<std::string> socket_of(const char* pspd) {
+  return pspd != nullptr ? std::optional<std::string>(pspd) : psp::chosen_socket();
+}
+
 // make builds an upgrade by `begin`, which gets ops and policy.
 template <typename Begin>
 psp_upgrade_state* make(int fd, const psp_upgrade_options* from, Begin&& begin) {
@@ -78,8 +83,7 @@ psp_upgrade_state* make(int fd, const psp_upgrade_options* from, Begin&& begin) 
     up->error = policy.error();
     return up.release();
   }
-  up->ops =
-      psp::keyx::connect_or_absent(options.pspd != nullptr ? options.pspd : psp::default_socket());
+  up->ops = psp::keyx::connect_or_absent(socket_of(options.pspd));
   up->upgrade = begin(*up->ops, *policy);
   return up.release();
 }
@@ -262,7 +266,7 @@ int psp_upgrade_announced(const SSL* ssl) {
 namespace {
 
 psp_rotation* watch(const char* pspd, psp_error* err) {
-  auto watch = RotationWatch::connect(pspd != nullptr ? pspd : psp::default_socket());
+  auto watch = RotationWatch::connect(socket_of(pspd));
   if (watch) return std::make_unique<psp_rotation>(std::move(*watch)).release();
   psp_error value{};
   watch.error().message.copy(value.text, sizeof value.text - 1);

@@ -68,11 +68,12 @@ Availability ClientOps::available(int fd) {
   return answer;
 }
 
-// recall answers from what is remembered. With one device there is no need to look up the route,
-// which takes as long as asking pspd: rx_assoc goes by the socket's route and fails if it is not
-// the device's.
+// recall answers from what is remembered. With one device, and that of pspd, there is no need to
+// look up the route, which takes as long as asking pspd: rx_assoc goes by the socket's route and
+// fails if it is not the device's.
 Availability ClientOps::recall(int fd) {
-  if (devices_.size() != 1) return look(fd, devices_);
+  if (devices_.size() != 1 || devices_.front().provider != Provider::kDaemon)
+    return look(fd, devices_);
   const DeviceInfo& only = devices_.front();
   return {.versions = {only.versions_cap.bits & only.versions_ena.bits}};
 }
@@ -80,11 +81,8 @@ Availability ClientOps::recall(int fd) {
 Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {
   const auto route = routes_.ifindex(fd);
   const DeviceInfo* device = nullptr;
-  for (const auto& candidate : devices)
-    if (route && serves(candidate, *route)) device = &candidate;
-  // A device that the kernel associated with this namespace reports its main netdev's ifindex.
-  if (device == nullptr && devices.size() == 1 && client_.provider() == Client::Provider::kKernel)
-    device = &devices.front();
+  for (const auto& candidate : devices)  // pspd's come first, and Client asks pspd first
+    if (device == nullptr && route && serves(candidate, *route)) device = &candidate;
   if (device == nullptr) {
     if (!route) return absent(Absence::kNoDevice, "the connection has no route");
     const std::string name = netdev_name(*route);
@@ -99,7 +97,7 @@ Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {
   }
   const VersionSet both{device->versions_cap.bits & device->versions_ena.bits};
   if (both.bits == 0) {
-    const std::string name = netdev_name(device->ifindex);
+    const std::string name = netdev_name(*route);
     return absent(Absence::kDisabled,
                   fmt::format("the PSP device of {0} has receive disabled: pspctl dev set {0} "
                               "psp-versions-ena all",
@@ -124,14 +122,14 @@ std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const
   return {};
 }
 
-ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::string& socket,
+ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::optional<std::string>& socket,
                                                   std::chrono::milliseconds remember) {
   auto client = Client::connect(socket);
   if (!client) return std::unexpected(client.error());
   return std::make_unique<ConnectedOps>(std::move(*client), remember);
 }
 
-std::unique_ptr<PspOps> connect_or_absent(const std::string& socket) {
+std::unique_ptr<PspOps> connect_or_absent(const std::optional<std::string>& socket) {
   auto ops = connect_ops(socket);
   if (ops) return std::move(*ops);
   const auto& error = ops.error();

@@ -67,7 +67,7 @@ struct RotationWatch::Impl {
   }
 };
 
-ClientResult<RotationWatch> RotationWatch::connect(const std::string& socket) {
+ClientResult<RotationWatch> RotationWatch::connect(const std::optional<std::string>& socket) {
   auto client = Client::connect(socket);
   if (!client) return std::unexpected(client.error());
   if (auto done = client->subscribe(true, true); !done) return std::unexpected(done.error());
@@ -78,7 +78,10 @@ RotationWatch::RotationWatch(std::unique_ptr<NotificationSource> source)
     : impl_(std::make_unique<Impl>(Impl{.source = std::move(source), .tickets = {}})) {}
 RotationWatch::RotationWatch(RotationWatch&&) noexcept = default;
 RotationWatch& RotationWatch::operator=(RotationWatch&&) noexcept = default;
-RotationWatch::~RotationWatch() = default;
+// What happens from now on nobody tells.
+RotationWatch::~RotationWatch() {
+  if (impl_) impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+}
 
 int RotationWatch::fd() const { return impl_->source ? impl_->source->fd() : -1; }
 

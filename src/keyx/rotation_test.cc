@@ -121,6 +121,15 @@ TEST_F(Rotation, LostNotificationsAreNoGoodNews) {
   EXPECT_EQ(watch_.process(), 0u);
 }
 
+TEST_F(Rotation, ATicketThatOutlivesItsWatchIsUnknown) {
+  std::optional<RotationWatch> watch(std::make_unique<List::Source>(list_));
+  auto ticket = watch->begin();
+  ticket.bind(1);
+  EXPECT_EQ(ticket.state(), Freshness::kFresh);
+  watch.reset();
+  EXPECT_EQ(ticket.state(), Freshness::kUnknown);
+}
+
 TEST_F(Rotation, ALossIsUnknownToThoseOfBeforeAndTheWatchGoesOn) {
   auto ticket = watch_.begin();
   ticket.bind(1);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client. A request and its answers travel on one connection; notifications come on a second
-// one, opened by subscribe, so that neither has to be sorted from the other.
+// one, opened by subscribe, so that neither has to be sorted from the other. Where the kernel and
+// pspd both serve the family a client has a Side for each, and each request one of them to go to.
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <map>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <psp/netlink/client.hh>
@@ -16,6 +18,7 @@
 
 #include "codec.hh"
 #include "names.hh"
+#include "nsid.hh"
 #include "transport.hh"
 
 namespace psp {
@@ -236,8 +239,9 @@ AssociatedNetdev read_associated(const nlattr* nest) {
   return netdev;
 }
 
-DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
+DeviceInfo read_device(std::span<const std::uint8_t> attributes, Provider provider) {
   DeviceInfo info;
+  info.provider = provider;
   for_each_attribute(attributes, [&](const nlattr* attribute) {
     switch (mnl_attr_get_type(attribute)) {
       case PSPNL_DEV_ID:
@@ -265,6 +269,21 @@ DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
   // Some kernels tell it, but here it is the number of some other netdev, or of none.
   if (info.by_association) info.ifindex = 0;
   return info;
+}
+
+// own_netdevs says -1 of our own namespace where a device's list has its number, as the kernel puts
+// it in the device's namespace.
+void own_netdevs(std::vector<DeviceInfo>& devices) {
+  const auto numbered = [](const AssociatedNetdev& netdev) { return netdev.nsid >= 0; };
+  if (std::ranges::none_of(devices, [&](const DeviceInfo& device) {
+        return std::ranges::any_of(device.associated, numbered);
+      }))
+    return;
+  const auto own = own_nsid();
+  if (!own) return;
+  for (DeviceInfo& device : devices)
+    for (AssociatedNetdev& netdev : device.associated)
+      if (netdev.nsid == *own) netdev.nsid = -1;
 }
 
 StatsInfo read_stats(std::span<const std::uint8_t> attributes) {
@@ -512,7 +531,7 @@ DaemonInfo::Device read_daemon_device(std::span<const std::uint8_t> attributes) 
   return device;
 }
 
-std::optional<Notification> read_notification(const nlmsghdr* message) {
+std::optional<Notification> read_notification(const nlmsghdr* message, Provider provider) {
   if (message->nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN) return std::nullopt;
   Notification notification;
   switch (static_cast<const genlmsghdr*>(mnl_nlmsg_get_payload(message))->cmd) {
@@ -531,13 +550,14 @@ std::optional<Notification> read_notification(const nlmsghdr* message) {
     default:
       return std::nullopt;
   }
-  notification.device = read_device(message_attributes(message));
+  notification.device = read_device(message_attributes(message), provider);
   return notification;
 }
 
 }  // namespace
 
-struct Client::Impl {
+// Side is one who serves the family, the kernel or pspd.
+struct Client::Side {
   Link link;
   std::string socket;
   FamilyInfo psp;
@@ -555,21 +575,51 @@ struct Client::Impl {
   ClientResult<void> subscribe_daemon(Link& link, bool mgmt, bool use);
   ClientResult<void> receive_notifications();
 
-  static ClientResult<std::unique_ptr<Impl>> open(ClientResult<Transport> transport,
-                                                  const std::string& socket);
+  Provider provider() const {
+    return link.transport.is_kernel() ? Provider::kKernel : Provider::kDaemon;
+  }
+  ClientResult<void> devices(std::vector<DeviceInfo>& all);
+  ClientResult<void> stats(std::vector<StatsInfo>& all);
+  ClientResult<void> subscribe(bool mgmt, bool use);
+  bool serves(int fd);
+  ClientResult<void> request(const Request& request, const OnMessage& on_answer);
+
+  static ClientResult<Side> open(ClientResult<Transport> transport, const std::string& socket);
 };
 
-ClientResult<std::unique_ptr<Client::Impl>> Client::Impl::open(ClientResult<Transport> transport,
-                                                               const std::string& socket) {
+struct Client::Impl {
+  std::vector<Side> sides;  // one, or pspd's and then the kernel's
+  UniqueFd events{};        // polls those of both
+
+  Side& daemon_or_only() { return sides.front(); }
+  Side& of_device(std::uint32_t id);
+  Side& of_socket(int fd, std::optional<std::uint32_t> dev_id);
+  Side& of_request(const Request& request);
+  ClientResult<void> watch_both();
+  ClientResult<bool> receive(std::chrono::milliseconds left);
+};
+
+// Numbers of devices tell whose they are: where the kernel has the family, pspd's begin behind.
+Client::Side& Client::Impl::of_device(std::uint32_t id) {
+  return id < SOFTPSP_FIRST_DEVICE ? sides.back() : sides.front();
+}
+
+// A socket is pspd's if its route is by a netdev of pspd's devices, and else the kernel's.
+Client::Side& Client::Impl::of_socket(int fd, std::optional<std::uint32_t> dev_id) {
+  if (sides.size() == 1 || sides.front().serves(fd)) return sides.front();
+  return dev_id ? of_device(*dev_id) : sides.back();
+}
+
+ClientResult<Client::Side> Client::Side::open(ClientResult<Transport> transport,
+                                              const std::string& socket) {
   if (!transport) return std::unexpected(transport.error());
   Link link{.transport = std::move(*transport)};
   auto family = resolve(link, PSPNL_FAMILY_NAME);
   if (!family) return std::unexpected(family.error());
-  return std::make_unique<Impl>(
-      Impl{.link = std::move(link), .socket = socket, .psp = std::move(*family)});
+  return Side{.link = std::move(link), .socket = socket, .psp = std::move(*family)};
 }
 
-ClientResult<Question> Client::Impl::own_question(const char* what, std::uint8_t cmd) {
+ClientResult<Question> Client::Side::own_question(const char* what, std::uint8_t cmd) {
   if (link.transport.is_kernel()) {
     ClientError error;
     error.sys_errno = EOPNOTSUPP;
@@ -585,32 +635,45 @@ ClientResult<Question> Client::Impl::own_question(const char* what, std::uint8_t
       .what = what, .family = softpsp->id, .version = SOFTPSP_FAMILY_VERSION, .cmd = cmd};
 }
 
-std::string default_socket() {
+std::optional<std::string> chosen_socket() {
   const char* name = std::getenv("PSP_SOCKET");
-  return name != nullptr && name[0] != '\0' ? name : "@softpsp";
+  return name != nullptr && name[0] != '\0' ? std::optional<std::string>(name) : std::nullopt;
 }
 
-ClientResult<Client> Client::connect(const std::string& socket) {
-  auto kernel = Impl::open(Transport::open_kernel(), socket);
-  std::optional<Client> kernel_client;
-  if (kernel) {
-    kernel_client = Client(std::move(*kernel));
-    // A kernel that has the family but no device cannot secure anything: pspd, if it runs, can.
-    const auto devices = kernel_client->devices();
-    if (devices && !devices->empty()) return std::move(*kernel_client);
+std::string default_socket() { return chosen_socket().value_or(kCommonSocket); }
+
+ClientResult<Client> Client::connect(const std::optional<std::string>& socket) {
+  if (socket) return connect_daemon(*socket);
+  auto kernel = Side::open(Transport::open_kernel(), {});
+  auto daemon = Side::open(Transport::open_daemon(kCommonSocket), kCommonSocket);
+  if (!kernel && !daemon) {
+    if (daemon.error().sys_errno != ENOENT) return std::unexpected(daemon.error());
+    return client_error(ENOENT, std::string("this kernel has no PSP (CONFIG_INET_PSP) and no pspd "
+                                            "answers at ") +
+                                    kCommonSocket + ": start one with 'pspd --dev IFNAME'");
   }
-  auto daemon = connect_daemon(socket);
-  if (daemon) return daemon;
-  if (kernel_client) return std::move(*kernel_client);
-  if (daemon.error().sys_errno != ENOENT) return daemon;
-  return client_error(ENOENT, "this kernel has no PSP (CONFIG_INET_PSP) and no pspd answers at " +
-                                  socket + ": start one with 'pspd --dev IFNAME'");
+  std::vector<Side> sides;
+  for (auto* side : {&daemon, &kernel})
+    if (*side) sides.push_back(std::move(**side));
+  return Client(std::make_unique<Impl>(Impl{.sides = std::move(sides)}));
 }
 
 ClientResult<Client> Client::connect_daemon(const std::string& socket) {
-  auto impl = Impl::open(Transport::open_daemon(socket), socket);
-  if (!impl) return std::unexpected(impl.error());
-  return Client(std::move(*impl));
+  auto side = Side::open(Transport::open_daemon(socket), socket);
+  if (!side) return std::unexpected(side.error());
+  return of(std::move(*side));
+}
+
+ClientResult<Client> Client::connect_kernel() {
+  auto side = Side::open(Transport::open_kernel(), {});
+  if (!side) return std::unexpected(side.error());
+  return of(std::move(*side));
+}
+
+Client Client::of(Side side) {
+  std::vector<Side> sides;
+  sides.push_back(std::move(side));
+  return Client(std::make_unique<Impl>(Impl{.sides = std::move(sides)}));
 }
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -618,49 +681,71 @@ Client::Client(Client&&) noexcept = default;
 Client& Client::operator=(Client&&) noexcept = default;
 Client::~Client() = default;
 
-Client::Provider Client::provider() const {
-  return impl_->link.transport.is_kernel() ? Provider::kKernel : Provider::kDaemon;
+bool Client::has(Provider provider) const {
+  return std::ranges::any_of(impl_->sides,
+                             [&](const Side& side) { return side.provider() == provider; });
 }
 
-ClientResult<std::vector<DeviceInfo>> Client::devices() {
-  std::vector<DeviceInfo> devices;
-  Question question = impl_->question("dev-get", PSPNL_CMD_DEV_GET);
-  question.dump = true;
+ClientResult<void> Client::Side::devices(std::vector<DeviceInfo>& all) {
+  const std::size_t before = all.size();
+  Question asked = question("dev-get", PSPNL_CMD_DEV_GET);
+  asked.dump = true;
   for (int attempt = 0;; ++attempt) {
-    const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
-      devices.push_back(read_device(attributes));
+    const auto done = link.ask(asked, {}, [&](std::span<const std::uint8_t> attributes) {
+      all.push_back(read_device(attributes, provider()));
     });
-    if (!done) return std::unexpected(done.error());
-    if (!impl_->link.interrupted || attempt == kDumpsMax) return devices;
-    devices.clear();
+    if (!done || !link.interrupted || attempt == kDumpsMax) return done;
+    all.resize(before);
   }
 }
 
+// serves asks pspd whether one of its devices is that of the socket.
+bool Client::Side::serves(int fd) {
+  auto asked = own_question("serve-get", SOFTPSP_CMD_SERVE_GET);
+  if (!asked) return false;
+  asked->attached = fd;
+  return link.ask(*asked, {}, {}).has_value();
+}
+
+ClientResult<std::vector<DeviceInfo>> Client::devices() {
+  std::vector<DeviceInfo> all;
+  for (Side& side : impl_->sides)
+    if (auto done = side.devices(all); !done) return std::unexpected(done.error());
+  own_netdevs(all);
+  return all;
+}
+
 ClientResult<DeviceInfo> Client::device(std::uint32_t id) {
-  DeviceInfo device;
-  const auto done = impl_->link.ask(
-      impl_->question("dev-get", PSPNL_CMD_DEV_GET),
+  std::vector<DeviceInfo> found(1);
+  Side& side = impl_->of_device(id);
+  const auto done = side.link.ask(
+      side.question("dev-get", PSPNL_CMD_DEV_GET),
       [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, id); },
-      [&](std::span<const std::uint8_t> attributes) { device = read_device(attributes); });
+      [&](std::span<const std::uint8_t> attributes) {
+        found.front() = read_device(attributes, side.provider());
+      });
   if (!done) return std::unexpected(done.error());
-  return device;
+  own_netdevs(found);
+  return std::move(found.front());
 }
 
 ClientResult<void> Client::set_versions(std::uint32_t id, VersionSet ena) {
-  return impl_->link.ask(impl_->question("dev-set", PSPNL_CMD_DEV_SET),
-                         [&](Writer& writer) {
-                           writer.put_u32(PSPNL_DEV_ID, id);
-                           writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, ena.bits);
-                         },
-                         {});
+  Side& side = impl_->of_device(id);
+  return side.link.ask(side.question("dev-set", PSPNL_CMD_DEV_SET),
+                       [&](Writer& writer) {
+                         writer.put_u32(PSPNL_DEV_ID, id);
+                         writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, ena.bits);
+                       },
+                       {});
 }
 
 ClientResult<void> Client::key_rotate(std::uint32_t id) {
-  return impl_->link.ask(impl_->question("key-rotate", PSPNL_CMD_KEY_ROTATE),
-                         [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, id); }, {});
+  Side& side = impl_->of_device(id);
+  return side.link.ask(side.question("key-rotate", PSPNL_CMD_KEY_ROTATE),
+                       [&](Writer& writer) { writer.put_u32(PSPNL_DEV_ID, id); }, {});
 }
 
-ClientResult<void> Client::Impl::associate(const char* what, std::uint8_t cmd, std::uint32_t id,
+ClientResult<void> Client::Side::associate(const char* what, std::uint8_t cmd, std::uint32_t id,
                                            std::uint32_t ifindex,
                                            std::optional<std::int32_t> nsid) {
   return link.ask(question(what, cmd),
@@ -674,12 +759,12 @@ ClientResult<void> Client::Impl::associate(const char* what, std::uint8_t cmd, s
 
 ClientResult<void> Client::dev_assoc(std::uint32_t id, std::uint32_t ifindex,
                                      std::optional<std::int32_t> nsid) {
-  return impl_->associate("dev-assoc", PSPNL_CMD_DEV_ASSOC, id, ifindex, nsid);
+  return impl_->of_device(id).associate("dev-assoc", PSPNL_CMD_DEV_ASSOC, id, ifindex, nsid);
 }
 
 ClientResult<void> Client::dev_disassoc(std::uint32_t id, std::uint32_t ifindex,
                                         std::optional<std::int32_t> nsid) {
-  return impl_->associate("dev-disassoc", PSPNL_CMD_DEV_DISASSOC, id, ifindex, nsid);
+  return impl_->of_device(id).associate("dev-disassoc", PSPNL_CMD_DEV_DISASSOC, id, ifindex, nsid);
 }
 
 namespace {
@@ -708,9 +793,10 @@ ClientError explain(int fd, std::string_view what, ClientError error) {
 ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
                                            std::optional<std::uint32_t> dev_id) {
   RxAssocInfo info;
-  Question question = impl_->question("rx-assoc", PSPNL_CMD_RX_ASSOC);
+  Side& side = impl_->of_socket(fd, dev_id);
+  Question question = side.question("rx-assoc", PSPNL_CMD_RX_ASSOC);
   question.attached = fd;
-  const auto done = impl_->link.ask(
+  const auto done = side.link.ask(
       question,
       [&](Writer& writer) {
         if (dev_id) writer.put_u32(PSPNL_ASSOC_DEV_ID, *dev_id);
@@ -726,46 +812,54 @@ ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
 
 ClientResult<void> Client::tx_assoc(int fd, Version version, const KeyInfo& tx,
                                     std::optional<std::uint32_t> dev_id) {
-  Question question = impl_->question("tx-assoc", PSPNL_CMD_TX_ASSOC);
+  Side& side = impl_->of_socket(fd, dev_id);
+  Question question = side.question("tx-assoc", PSPNL_CMD_TX_ASSOC);
   question.attached = fd;
-  return impl_->link.ask(question,
-                         [&](Writer& writer) {
-                           if (dev_id) writer.put_u32(PSPNL_ASSOC_DEV_ID, *dev_id);
-                           writer.put_u32(PSPNL_ASSOC_VERSION, static_cast<std::uint32_t>(version));
-                           nlattr* nest = writer.nest(PSPNL_ASSOC_TX_KEY);
-                           writer.put_u32(PSPNL_KEYS_SPI, tx.spi.value);
-                           writer.put_octets(PSPNL_KEYS_KEY, tx.key.span());
-                           writer.end_nest(nest);
-                           writer.put_u32(PSPNL_ASSOC_SOCK_FD, static_cast<std::uint32_t>(fd));
-                         },
-                         {});
+  return side.link.ask(question,
+                       [&](Writer& writer) {
+                         if (dev_id) writer.put_u32(PSPNL_ASSOC_DEV_ID, *dev_id);
+                         writer.put_u32(PSPNL_ASSOC_VERSION, static_cast<std::uint32_t>(version));
+                         nlattr* nest = writer.nest(PSPNL_ASSOC_TX_KEY);
+                         writer.put_u32(PSPNL_KEYS_SPI, tx.spi.value);
+                         writer.put_octets(PSPNL_KEYS_KEY, tx.key.span());
+                         writer.end_nest(nest);
+                         writer.put_u32(PSPNL_ASSOC_SOCK_FD, static_cast<std::uint32_t>(fd));
+                       },
+                       {});
+}
+
+ClientResult<void> Client::Side::stats(std::vector<StatsInfo>& all) {
+  const std::size_t before = all.size();
+  Question asked = question("get-stats", PSPNL_CMD_GET_STATS);
+  asked.dump = true;
+  for (int attempt = 0;; ++attempt) {
+    const auto done = link.ask(asked, {}, [&](std::span<const std::uint8_t> attributes) {
+      all.push_back(read_stats(attributes));
+    });
+    if (!done || !link.interrupted || attempt == kDumpsMax) return done;
+    all.resize(before);
+  }
 }
 
 ClientResult<std::vector<StatsInfo>> Client::stats() {
   std::vector<StatsInfo> all;
-  Question question = impl_->question("get-stats", PSPNL_CMD_GET_STATS);
-  question.dump = true;
-  for (int attempt = 0;; ++attempt) {
-    const auto done = impl_->link.ask(question, {}, [&](std::span<const std::uint8_t> attributes) {
-      all.push_back(read_stats(attributes));
-    });
-    if (!done) return std::unexpected(done.error());
-    if (!impl_->link.interrupted || attempt == kDumpsMax) return all;
-    all.clear();
-  }
+  for (Side& side : impl_->sides)
+    if (auto done = side.stats(all); !done) return std::unexpected(done.error());
+  return all;
 }
 
 ClientResult<StatsInfo> Client::stats(std::uint32_t dev_id) {
   StatsInfo stats;
-  const auto done = impl_->link.ask(
-      impl_->question("get-stats", PSPNL_CMD_GET_STATS),
+  Side& side = impl_->of_device(dev_id);
+  const auto done = side.link.ask(
+      side.question("get-stats", PSPNL_CMD_GET_STATS),
       [&](Writer& writer) { writer.put_u32(PSPNL_STATS_DEV_ID, dev_id); },
       [&](std::span<const std::uint8_t> attributes) { stats = read_stats(attributes); });
   if (!done) return std::unexpected(done.error());
   return stats;
 }
 
-ClientResult<void> Client::Impl::subscribe_kernel(Link& to, bool mgmt, bool use) {
+ClientResult<void> Client::Side::subscribe_kernel(Link& to, bool mgmt, bool use) {
   for (const auto& [wanted, name] : {std::pair{mgmt, PSPNL_MCGRP_MGMT}, {use, PSPNL_MCGRP_USE}}) {
     if (!wanted) continue;
     const auto group = psp.groups.find(name);
@@ -776,7 +870,7 @@ ClientResult<void> Client::Impl::subscribe_kernel(Link& to, bool mgmt, bool use)
   return {};
 }
 
-ClientResult<void> Client::Impl::subscribe_daemon(Link& to, bool mgmt, bool use) {
+ClientResult<void> Client::Side::subscribe_daemon(Link& to, bool mgmt, bool use) {
   const auto question = own_question("subscribe", SOFTPSP_CMD_SUBSCRIBE);
   if (!question) return std::unexpected(question.error());
   return to.ask(*question,
@@ -787,20 +881,36 @@ ClientResult<void> Client::Impl::subscribe_daemon(Link& to, bool mgmt, bool use)
                 {});
 }
 
-ClientResult<void> Client::subscribe(bool mgmt, bool use) {
-  const bool kernel = impl_->link.transport.is_kernel();
-  auto transport = kernel ? Transport::open_kernel() : Transport::open_daemon(impl_->socket);
+ClientResult<void> Client::Side::subscribe(bool mgmt, bool use) {
+  const bool kernel = link.transport.is_kernel();
+  auto transport = kernel ? Transport::open_kernel() : Transport::open_daemon(socket);
   if (!transport) return std::unexpected(transport.error());
-  Link link{.transport = std::move(*transport)};
-  auto joined =
-      kernel ? impl_->subscribe_kernel(link, mgmt, use) : impl_->subscribe_daemon(link, mgmt, use);
+  Link fresh{.transport = std::move(*transport)};
+  auto joined = kernel ? subscribe_kernel(fresh, mgmt, use) : subscribe_daemon(fresh, mgmt, use);
   if (!joined) return joined;
-  impl_->events = std::move(link);
-  impl_->pending.clear();
+  events = std::move(fresh);
+  pending.clear();
   return {};
 }
 
-ClientResult<void> Client::Impl::receive_notifications() {
+ClientResult<void> Client::subscribe(bool mgmt, bool use) {
+  for (Side& side : impl_->sides)
+    if (auto done = side.subscribe(mgmt, use); !done) return done;
+  return impl_->sides.size() > 1 ? impl_->watch_both() : ClientResult<void>();
+}
+
+ClientResult<void> Client::Impl::watch_both() {
+  events = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+  for (Side& side : sides) {
+    epoll_event event{.events = EPOLLIN, .data = {}};
+    if (!events ||
+        ::epoll_ctl(events.get(), EPOLL_CTL_ADD, side.events->transport.fd(), &event) != 0)
+      return client_error(errno, "cannot wait for notifications");
+  }
+  return {};
+}
+
+ClientResult<void> Client::Side::receive_notifications() {
   const auto size = events->transport.receive(events->buffer.octets());
   if (!size) return std::unexpected(size.error());
   const auto octets = events->buffer.octets();
@@ -811,7 +921,7 @@ ClientResult<void> Client::Impl::receive_notifications() {
     if (message->nlmsg_type == NLMSG_OVERRUN && message->nlmsg_seq == SOFTPSP_OVERRUN_SEQ)
       return notifications_lost();
     if (message->nlmsg_type == psp.id)
-      if (auto notification = read_notification(message))
+      if (auto notification = read_notification(message, provider()))
         pending.insert(pending.begin(), *notification);
     at += std::min<std::size_t>(NLMSG_ALIGN(message->nlmsg_len), *size - at);
   }
@@ -820,32 +930,53 @@ ClientResult<void> Client::Impl::receive_notifications() {
 
 ClientResult<std::optional<Notification>> Client::next_notification(
     std::chrono::milliseconds timeout) {
-  if (!impl_->events) return client_error(EINVAL, "subscribe first, then wait for notifications");
+  if (notification_fd() < 0)
+    return client_error(EINVAL, "subscribe first, then wait for notifications");
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (impl_->pending.empty()) {
+  for (;;) {
+    for (Side& side : impl_->sides) {
+      if (side.pending.empty()) continue;
+      const Notification next = side.pending.back();
+      side.pending.pop_back();
+      return std::optional(next);
+    }
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    pollfd ready = {.fd = impl_->events->transport.fd(), .events = POLLIN, .revents = 0};
-    const auto wait = std::clamp<std::int64_t>(left.count(), 0, INT32_MAX);
-    const int count = ::poll(&ready, 1, static_cast<int>(wait));
-    if (count < 0 && errno != EINTR) return client_error(errno, "cannot wait for notifications");
-    if (count == 0) return std::optional<Notification>();
-    if (count < 0) continue;
-    if (auto got = impl_->receive_notifications(); !got) return std::unexpected(got.error());
+    if (auto more = impl_->receive(left); !more || !*more) {
+      if (!more) return std::unexpected(more.error());
+      return std::optional<Notification>();
+    }
   }
-  const Notification next = impl_->pending.back();
-  impl_->pending.pop_back();
-  return std::optional(next);
 }
 
-int Client::notification_fd() const { return impl_->events ? impl_->events->transport.fd() : -1; }
+// receive waits for notifications and takes what there is. False: time is up.
+ClientResult<bool> Client::Impl::receive(std::chrono::milliseconds left) {
+  std::vector<pollfd> ready;
+  for (const Side& side : sides)
+    ready.push_back({.fd = side.events->transport.fd(), .events = POLLIN, .revents = 0});
+  const auto wait = std::clamp<std::int64_t>(left.count(), 0, INT32_MAX);
+  const int count = ::poll(ready.data(), ready.size(), static_cast<int>(wait));
+  if (count < 0 && errno != EINTR) return client_error(errno, "cannot wait for notifications");
+  if (count == 0) return false;
+  for (std::size_t i = 0; count > 0 && i < ready.size(); ++i)
+    if (ready[i].revents != 0)
+      if (auto got = sides[i].receive_notifications(); !got) return std::unexpected(got.error());
+  return true;
+}
+
+int Client::notification_fd() const {
+  if (impl_->events) return impl_->events.get();
+  const auto& events = impl_->sides.front().events;
+  return events ? events->transport.fd() : -1;
+}
 
 ClientResult<std::vector<KeptPacket>> Client::kept_packets() {
-  auto question = impl_->own_question("packet-get", SOFTPSP_CMD_PACKET_GET);
+  Side& side = impl_->daemon_or_only();
+  auto question = side.own_question("packet-get", SOFTPSP_CMD_PACKET_GET);
   if (!question) return std::unexpected(question.error());
   question->dump = true;
   std::vector<KeptPacket> packets;
-  const auto done = impl_->link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
+  const auto done = side.link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
     packets.push_back(read_packet(attributes));
   });
   if (!done) return std::unexpected(done.error());
@@ -853,10 +984,11 @@ ClientResult<std::vector<KeptPacket>> Client::kept_packets() {
 }
 
 ClientResult<CapturedKey> Client::captured_key(std::span<const std::uint8_t> datagram) {
-  const auto question = impl_->own_question("key-get", SOFTPSP_CMD_KEY_GET);
+  Side& side = impl_->daemon_or_only();
+  const auto question = side.own_question("key-get", SOFTPSP_CMD_KEY_GET);
   if (!question) return std::unexpected(question.error());
   CapturedKey found;
-  const auto done = impl_->link.ask(
+  const auto done = side.link.ask(
       *question,
       [&](Writer& writer) {
         if (!datagram.empty()) writer.put_octets(SOFTPSP_KEY_DATAGRAM, datagram);
@@ -867,12 +999,19 @@ ClientResult<CapturedKey> Client::captured_key(std::span<const std::uint8_t> dat
 }
 
 ClientResult<void> Client::request(const Request& request, const OnMessage& on_answer) {
-  Question question = impl_->question(request.name, request.cmd);
-  question.dump = request.dump;
-  question.attached = request.fd;
-  question.acknowledged = true;  // a newer family's operation may have no reply
-  return impl_->link.ask(
-      question,
+  if (!request.dump) return impl_->of_request(request).request(request, on_answer);
+  for (Side& side : impl_->sides)
+    if (auto done = side.request(request, on_answer); !done) return done;
+  return {};
+}
+
+ClientResult<void> Client::Side::request(const Request& request, const OnMessage& on_answer) {
+  Question asked = question(request.name, request.cmd);
+  asked.dump = request.dump;
+  asked.attached = request.fd;
+  asked.acknowledged = true;  // a newer family's operation may have no reply
+  return link.ask(
+      asked,
       [&](Writer& writer) {
         for_each_attribute(request.attributes, [&](const nlattr* attribute) {
           writer.put_octets(attribute->nla_type, get_octets(attribute));
@@ -881,12 +1020,24 @@ ClientResult<void> Client::request(const Request& request, const OnMessage& on_a
       on_answer);
 }
 
+// of_request: the number of a device is attribute 1 in all operations.
+Client::Side& Client::Impl::of_request(const Request& request) {
+  static_assert(PSPNL_DEV_ID == 1 && PSPNL_ASSOC_DEV_ID == 1 && PSPNL_STATS_DEV_ID == 1);
+  std::optional<std::uint32_t> dev_id;
+  for_each_attribute(request.attributes, [&](const nlattr* attribute) {
+    if (mnl_attr_get_type(attribute) == PSPNL_DEV_ID) dev_id = get_u32(attribute);
+  });
+  if (request.fd >= 0) return of_socket(request.fd, dev_id);
+  return dev_id ? of_device(*dev_id) : sides.back();
+}
+
 ClientResult<std::vector<AssocInfo>> Client::associations() {
-  auto question = impl_->own_question("assoc-get", SOFTPSP_CMD_ASSOC_GET);
+  Side& side = impl_->daemon_or_only();
+  auto question = side.own_question("assoc-get", SOFTPSP_CMD_ASSOC_GET);
   if (!question) return std::unexpected(question.error());
   question->dump = true;
   std::vector<AssocInfo> all;
-  const auto done = impl_->link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
+  const auto done = side.link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
     all.push_back(read_association(attributes));
   });
   if (!done) return std::unexpected(done.error());
@@ -894,15 +1045,16 @@ ClientResult<std::vector<AssocInfo>> Client::associations() {
 }
 
 ClientResult<DaemonInfo> Client::daemon_info() {
-  auto question = impl_->own_question("info-get", SOFTPSP_CMD_INFO_GET);
+  Side& side = impl_->daemon_or_only();
+  auto question = side.own_question("info-get", SOFTPSP_CMD_INFO_GET);
   if (!question) return std::unexpected(question.error());
   DaemonInfo info;
-  auto done = impl_->link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
+  auto done = side.link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
     read_daemon(attributes, info);
   });
   if (!done) return std::unexpected(done.error());
   question->dump = true;
-  done = impl_->link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
+  done = side.link.ask(*question, {}, [&](std::span<const std::uint8_t> attributes) {
     info.devices.push_back(read_daemon_device(attributes));
   });
   if (!done) return std::unexpected(done.error());

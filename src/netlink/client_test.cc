@@ -9,9 +9,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <fcntl.h>
 #include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <libmnl/libmnl.h>
+#include <linux/net_namespace.h>
+#include <linux/rtnetlink.h>
 #include <memory>
 #include <mutex>
 #include <netinet/in.h>
@@ -239,7 +243,8 @@ Client connect_to(const Daemon& daemon) {
 TEST(Client, SecuresTheVerySocketItWasGiven) {
   Daemon daemon;
   Client client = connect_to(daemon);
-  EXPECT_EQ(client.provider(), Client::Provider::kDaemon);
+  EXPECT_TRUE(client.has(Provider::kDaemon));
+  EXPECT_FALSE(client.has(Provider::kKernel));
   TcpPair tcp;
   const auto rx = client.rx_assoc(tcp.near.get(), Version::kAesGcm256);
   ASSERT_TRUE(rx) << rx.error().message;
@@ -326,6 +331,41 @@ TEST(Client, AssociatesNetdevsAndReadsWhoUsesADevice) {
   EXPECT_TRUE(device->by_association);
   EXPECT_EQ(device->ifindex, 0u);
   EXPECT_EQ(device->associated.size(), 1u);
+}
+
+// number_here gives the network namespace of this thread a number in its own table.
+void number_here(std::int32_t nsid) {
+  const UniqueFd here(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  mnl_socket* const socket = mnl_socket_open(NETLINK_ROUTE);
+  alignas(nlmsghdr) char buffer[1024];
+  nlmsghdr* const request = mnl_nlmsg_put_header(buffer);
+  request->nlmsg_type = RTM_NEWNSID;
+  request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+  mnl_nlmsg_put_extra_header(request, sizeof(rtgenmsg));
+  mnl_attr_put_u32(request, NETNSA_FD, static_cast<std::uint32_t>(here.get()));
+  mnl_attr_put_u32(request, NETNSA_NSID, static_cast<std::uint32_t>(nsid));
+  EXPECT_GT(mnl_socket_sendto(socket, request, request->nlmsg_len), 0);
+  const ssize_t got = mnl_socket_recvfrom(socket, buffer, sizeof buffer);
+  EXPECT_EQ(mnl_cb_run(buffer, static_cast<std::size_t>(got), 0, 0, nullptr, nullptr), MNL_CB_STOP);
+  mnl_socket_close(socket);
+}
+
+TEST(Client, OurOwnNamespaceHasNoNumberWhoeverGaveItOne) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  std::thread([] {
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    number_here(3);
+    Daemon daemon;
+    Client client = connect_to(daemon);
+    ASSERT_TRUE(client.dev_assoc(1, 50, 3));
+    ASSERT_TRUE(client.dev_assoc(1, 50, 4));
+    const auto devices = client.devices();
+    ASSERT_TRUE(devices);
+    ASSERT_EQ(devices->front().associated.size(), 2u);
+    EXPECT_EQ(devices->front().associated[0].nsid, -1);
+    EXPECT_EQ(devices->front().associated[1].nsid, 4);
+    EXPECT_EQ(client.device(1)->associated[0].nsid, -1);
+  }).join();
 }
 
 TEST(Client, AsksAgainIfDevicesCameWhileItRead) {
@@ -660,34 +700,37 @@ TEST(Client, NamesOfSocketsAreChecked) {
             "'pspd --dev IFNAME'");
 }
 
-// kernel_has_psp: then connect() prefers it and these tests have nothing to show.
-bool kernel_has_psp() {
-  const auto client = Client::connect("@softpsp-test-nobody-is-here");
-  return client.has_value();
-}
-
 TEST(Connect, WithoutFamilyAndDaemonSaysWhatToDo) {
-  const auto client = Client::connect("@softpsp-test-nobody-is-here");
-  if (client) GTEST_SKIP() << "this kernel has the psp family";
-  EXPECT_EQ(client.error().sys_errno, ENOENT);
-  EXPECT_EQ(client.error().message,
-            "this kernel has no PSP (CONFIG_INET_PSP) and no pspd answers at "
-            "@softpsp-test-nobody-is-here: start one with 'pspd --dev IFNAME'");
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, for a namespace without pspd";
+  if (Client::connect_kernel()) GTEST_SKIP() << "this kernel has the psp family";
+  std::thread([] {
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    const auto client = Client::connect(std::nullopt);
+    ASSERT_FALSE(client);
+    EXPECT_EQ(client.error().sys_errno, ENOENT);
+    EXPECT_EQ(client.error().message,
+              "this kernel has no PSP (CONFIG_INET_PSP) and no pspd answers at @softpsp: start one "
+              "with 'pspd --dev IFNAME'");
+  }).join();
 }
 
-TEST(Connect, FindsTheDaemonWhereTheKernelHasNoDevice) {
+TEST(Connect, WhereASocketIsNamedNobodyElseIsAsked) {
   Daemon daemon;
   const auto client = Client::connect(daemon.name());
   ASSERT_TRUE(client) << client.error().message;
-  if (client->provider() == Client::Provider::kKernel)
-    GTEST_SKIP() << "this kernel has a PSP device of its own";
-  EXPECT_EQ(client->provider(), Client::Provider::kDaemon);
+  EXPECT_TRUE(client->has(Provider::kDaemon));
+  EXPECT_FALSE(client->has(Provider::kKernel));
+  const auto nobody = Client::connect("@softpsp-test-nobody-is-here");
+  ASSERT_FALSE(nobody);
+  EXPECT_EQ(nobody.error().sys_errno, ENOENT);
 }
 
 TEST(Connect, TheDefaultSocketCanBeMovedByEnvironment) {
   ::unsetenv("PSP_SOCKET");
   EXPECT_EQ(default_socket(), "@softpsp");
+  EXPECT_EQ(chosen_socket(), std::nullopt);
   ::setenv("PSP_SOCKET", "/run/other", 1);
+  EXPECT_EQ(chosen_socket(), "/run/other");
   EXPECT_EQ(default_socket(), "/run/other");
   ::setenv("PSP_SOCKET", "", 1);
   EXPECT_EQ(default_socket(), "@softpsp");
@@ -696,10 +739,7 @@ TEST(Connect, TheDefaultSocketCanBeMovedByEnvironment) {
 
 class CApi : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (kernel_has_psp()) GTEST_SKIP() << "this kernel has the psp family: not pspd's turn";
-    ::setenv("PSP_SOCKET", daemon_.name().c_str(), 1);
-  }
+  void SetUp() override { ::setenv("PSP_SOCKET", daemon_.name().c_str(), 1); }
   void TearDown() override { ::unsetenv("PSP_SOCKET"); }
   Daemon daemon_;
   psp_error error_ = PSP_ERROR_INIT;

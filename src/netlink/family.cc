@@ -61,6 +61,7 @@ constexpr Operation kSoftpspOperations[] = {
     {.cmd = SOFTPSP_CMD_SUBSCRIBE, .has_do = true, .do_policy = &kSubscribe},
     {.cmd = SOFTPSP_CMD_KEY_GET, .net_admin = true, .has_do = true, .do_policy = &kKeyGet},
     {.cmd = SOFTPSP_CMD_PACKET_GET, .net_admin = true, .has_dump = true},
+    {.cmd = SOFTPSP_CMD_SERVE_GET, .has_do = true, .do_policy = &kNothing},
 };
 constexpr Group kPspGroups[] = {{kMgmtGroupId, PSPNL_MCGRP_MGMT}, {kUseGroupId, PSPNL_MCGRP_USE}};
 

@@ -201,6 +201,7 @@ struct Server::Impl {
   int info_get(Request&);
   int subscribe(Request&);
   int key_get(Request&);
+  int serve_get(Request&);
 
   template <typename Fill>
   int reply(Request& request, Fill&& fill) {
@@ -292,6 +293,7 @@ int Server::Impl::handle_do(Request& request) {
       return get_family(request);
     case FamilyName::kSoftpsp:
       if (request.cmd() == SOFTPSP_CMD_KEY_GET) return key_get(request);
+      if (request.cmd() == SOFTPSP_CMD_SERVE_GET) return serve_get(request);
       return request.cmd() == SOFTPSP_CMD_SUBSCRIBE ? subscribe(request) : info_get(request);
     case FamilyName::kPsp:
       switch (request.cmd()) {
@@ -532,6 +534,13 @@ int Server::Impl::subscribe(Request& request) {
   if (!request.require(SOFTPSP_SUBSCRIBE_GROUPS)) return -EINVAL;
   request.caller.groups = get_u32(request.find(SOFTPSP_SUBSCRIBE_GROUPS));
   return reply(request, [](Writer&) {});
+}
+
+int Server::Impl::serve_get(Request& request) {
+  if (request.fd < 0) return -EBADF;
+  const auto dev_id = core.device_of(request.fd);
+  if (!dev_id) return refuse(request, dev_id.error());
+  return reply(request, [&](Writer& writer) { writer.put_u32(SOFTPSP_SERVE_DEV_ID, *dev_id); });
 }
 
 // key_get hands out a key, so capability alone is not enough: the caller must be root, in the

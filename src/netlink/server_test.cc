@@ -331,7 +331,7 @@ TEST(Server, NlctrlTellsThePoliciesOfOneOperation) {
 TEST(Server, NlctrlTellsThePoliciesOfAFamily) {
   World world;
   for (const auto& [family, operations, attributes] :
-       {std::tuple{kPspFamilyId, 8, 20}, std::tuple{kSoftpspFamilyId, 3, 2}}) {
+       {std::tuple{kPspFamilyId, 8, 20}, std::tuple{kSoftpspFamilyId, 4, 2}}) {
     std::size_t maps = 0, policies = 0;
     for (const Datagram& datagram : world.ask(message(
              GENL_ID_CTRL, CTRL_CMD_GETPOLICY,

@@ -25,10 +25,12 @@
 
 static struct sockaddr_un address;
 static socklen_t address_size;
+static bool named;
 
 void psp_forward_init(void) {
   const char* name = secure_getenv("PSP_SOCKET");
-  if (name == NULL || name[0] == '\0') name = "@softpsp";
+  named = name != NULL && name[0] != '\0';
+  if (!named) name = "@softpsp";
   const size_t size = strlen(name);
   if (size >= sizeof address.sun_path) return; /* address_size 0: pspd is away */
   address.sun_family = AF_UNIX;
@@ -37,6 +39,8 @@ void psp_forward_init(void) {
   if (abstract) address.sun_path[0] = '\0';
   address_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + (abstract ? 0 : 1));
 }
+
+bool psp_named(void) { return named; }
 
 /*
  * What follows calls the kernel directly: these are not the program's calls, so no other preloaded
@@ -83,12 +87,14 @@ struct envelope {
   struct nlattr attribute;
 };
 
+/* send_envelope sends as much of `envelope` as its header tells, `value` being the last of it. */
 static int send_envelope(int to, int fd, const struct envelope* envelope, const void* value,
                          size_t size, int attached) {
   static const char padding[NLA_ALIGNTO];
-  struct iovec parts[] = {{(void*)(uintptr_t)envelope, sizeof *envelope},
-                          {(void*)(uintptr_t)value, size},
-                          {(void*)(uintptr_t)padding, NLA_ALIGN(size) - size}};
+  struct iovec parts[] = {
+      {(void*)(uintptr_t)envelope, envelope->netlink.nlmsg_len - NLA_ALIGN(size)},
+      {(void*)(uintptr_t)value, size},
+      {(void*)(uintptr_t)padding, NLA_ALIGN(size) - size}};
   union {
     struct cmsghdr aligned;
     char octets[CMSG_SPACE(2 * sizeof(int))];
@@ -134,6 +140,17 @@ static int reply_of(const unsigned char* octets, size_t size, uint32_t* sender) 
   return 0;
 }
 
+/* answered takes the answer to what was sent on `daemon`. Returns as reply_of. */
+static int answered(int daemon, uint32_t* sender) {
+  unsigned char answer[128];
+  long got;
+  do {
+    got = syscall(SYS_recvfrom, daemon, answer, sizeof answer, 0, NULL, NULL);
+  } while (got < 0 && errno == EINTR);
+  if (got > 0) return reply_of(answer, (size_t)got, sender);
+  return got < 0 && errno == EAGAIN ? ETIMEDOUT : PSP_AWAY;
+}
+
 static int exchange(int fd, uint16_t attribute, const void* value, size_t size, int attached,
                     uint32_t* sender) {
   const struct envelope envelope = {
@@ -151,17 +168,7 @@ static int exchange(int fd, uint16_t attribute, const void* value, size_t size, 
   /* A number that is no descriptor cannot travel: pspd then answers EBADF, as the kernel would. */
   if (attached >= 0 && (error == EBADF || error == EINVAL))
     error = send_envelope(daemon, fd, &envelope, value, size, -1);
-  if (error == 0) {
-    unsigned char answer[128];
-    long got;
-    do {
-      got = syscall(SYS_recvfrom, daemon, answer, sizeof answer, 0, NULL, NULL);
-    } while (got < 0 && errno == EINTR);
-    if (got > 0)
-      error = reply_of(answer, (size_t)got, sender);
-    else
-      error = got < 0 && errno == EAGAIN ? ETIMEDOUT : PSP_AWAY;
-  }
+  if (error == 0) error = answered(daemon, sender);
   close_socket(daemon);
   return error;
 }
@@ -216,8 +223,36 @@ bool psp_is_sender(int fd, uint32_t port) {
   return forward(fd, SOFTPSP_FORWARD_WHO, NULL, 0, -1, &sender) == 0 && sender == port;
 }
 
-/* ask_kernel resolves `psp` on a netlink socket of its own. */
-static bool ask_kernel(void) {
+/* ask_serves is SOFTPSP_CMD_SERVE_GET. */
+static bool ask_serves(int fd) {
+  const struct envelope question = {
+      .netlink = {.nlmsg_len = NLMSG_HDRLEN + GENL_HDRLEN,
+                  .nlmsg_type = SOFTPSP_ID_SOFTPSP,
+                  .nlmsg_flags = NLM_F_REQUEST,
+                  .nlmsg_seq = 1},
+      .generic = {.cmd = SOFTPSP_CMD_SERVE_GET, .version = SOFTPSP_FAMILY_VERSION}};
+  int error;
+  uint32_t sender = 0;
+  const int daemon = reach(&error);
+  if (daemon < 0) return false;
+  error = send_envelope(daemon, fd, &question, NULL, 0, -1);
+  if (error == 0) error = answered(daemon, &sender);
+  close_socket(daemon);
+  return error == 0;
+}
+
+bool psp_serves(int fd) {
+  const int saved = errno;
+  int cancel_state;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+  const bool yes = ask_serves(fd);
+  pthread_setcancelstate(cancel_state, NULL);
+  errno = saved;
+  return yes;
+}
+
+/* ask_kernel resolves `psp` on a netlink socket of its own. False: nobody could be asked. */
+static bool ask_kernel(struct psp_family* family) {
   struct {
     struct nlmsghdr netlink;
     struct genlmsghdr generic;
@@ -234,22 +269,39 @@ static bool ask_kernel(void) {
   const int fd = open_socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC);
   if (fd < 0) return false;
   set_timeouts(fd);
-  struct nlmsghdr answer[8] = {{0}};
-  const bool answered = psp_next()->send(fd, &request, sizeof request, 0) > 0 &&
-                        psp_next()->recv(fd, answer, sizeof answer, 0) >= (ssize_t)NLMSG_HDRLEN;
+  _Alignas(struct nlmsghdr) unsigned char answer[4096];
+  ssize_t got = -1;
+  if (psp_next()->send(fd, &request, sizeof request, 0) > 0)
+    got = psp_next()->recv(fd, answer, sizeof answer, 0);
   close_socket(fd);
-  return answered && answer[0].nlmsg_type == GENL_ID_CTRL;
+  if (got < (ssize_t)NLMSG_HDRLEN) return false;
+  *family = psp_read_family(answer, (size_t)got);
+  return true;
 }
 
-bool psp_kernel_has_family(void) {
-  static atomic_bool has;
-  if (atomic_load_explicit(&has, memory_order_relaxed)) return true;
-  const int saved = errno;
-  int cancel_state;
-  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-  const bool yes = ask_kernel();
-  if (yes) atomic_store_explicit(&has, true, memory_order_relaxed);
-  pthread_setcancelstate(cancel_state, NULL);
-  errno = saved;
-  return yes;
+/* The kernel's family comes and goes with the kernel, so that one answer holds. */
+static _Atomic uint64_t kernel_groups; /* mgmt, use */
+static atomic_uint kernel_id; /* 0: not asked yet; else 1 above the id, which 0 is for none */
+
+struct psp_family psp_kernel_family(void) {
+  struct psp_family family = {0};
+  unsigned known = atomic_load_explicit(&kernel_id, memory_order_acquire);
+  if (known == 0) {
+    const int saved = errno;
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    if (ask_kernel(&family)) {
+      atomic_store_explicit(&kernel_groups, (uint64_t)family.mgmt << 32 | family.use,
+                            memory_order_relaxed);
+      atomic_store_explicit(&kernel_id, family.id + 1u, memory_order_release);
+    }
+    pthread_setcancelstate(cancel_state, NULL);
+    errno = saved;
+    return family;
+  }
+  const uint64_t groups = atomic_load_explicit(&kernel_groups, memory_order_relaxed);
+  family.id = (uint16_t)(known - 1);
+  family.mgmt = (uint32_t)(groups >> 32);
+  family.use = (uint32_t)groups;
+  return family;
 }

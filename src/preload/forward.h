@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "message.h"
+
 /* psp_forward_init reads where pspd listens ($PSP_SOCKET). Call once, before other threads. */
 void psp_forward_init(void);
 
@@ -32,7 +34,13 @@ int psp_forward(int fd, uint16_t attribute, const void* value, size_t size, int 
 /* psp_is_sender: netlink port `port`, seen by the socket `fd`, is pspd's. May ask pspd. */
 bool psp_is_sender(int fd, uint32_t port);
 
-/* psp_kernel_has_family asks the kernel for `psp`. A yes is remembered. Keeps errno. */
-bool psp_kernel_has_family(void);
+/* psp_named: the user said where pspd listens ($PSP_SOCKET), so that nobody else is asked. */
+bool psp_named(void);
+
+/* psp_serves asks pspd whether the device of the socket `fd` is one of its. Keeps errno. */
+bool psp_serves(int fd);
+
+/* psp_kernel_family asks the kernel for `psp`, once for all. Keeps errno. */
+struct psp_family psp_kernel_family(void);
 
 #endif

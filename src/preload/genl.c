@@ -12,14 +12,15 @@
  *
  * A call on any other descriptor costs one getsockopt at most: nothing that a program points to is
  * looked at before it is known that the descriptor is ours to care for, and then by psp_copy_in, so
- * that a bad pointer stays the kernel's to refuse. Where the kernel has the family, lookups go to
- * it, and so all else.
+ * that a bad pointer stays the kernel's to refuse. Where the kernel has the family, its numbers are
+ * used, and each message goes to whom it concerns: the kernel, pspd, or for a list both.
  *
  * Threading: any thread, signal handlers, after fork and vfork: no state but what is atomic, no
  * locks, no memory from malloc. Never a point of cancellation where libc's function is none.
  */
 #include <errno.h>
 #include <linux/netlink.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -93,7 +94,7 @@ struct batch {
   int fd;
   int flags;
   const struct msghdr* original; /* address and control data for the kernel's part; may be NULL */
-  const unsigned char* octets;
+  unsigned char* octets;
 };
 
 static ssize_t send_to_kernel(const struct batch* batch, size_t from, size_t to) {
@@ -106,34 +107,59 @@ static ssize_t send_to_kernel(const struct batch* batch, size_t from, size_t to)
 }
 
 /* forward_message hands one message to pspd. Returns 0, PSP_AWAY or an errno. */
-static int forward_message(const struct batch* batch, const unsigned char* message, size_t size) {
+static int forward_message(const struct batch* batch, uint16_t how, const unsigned char* message,
+                           size_t size) {
   if (size > PSP_MESSAGE_MAX) return EMSGSIZE;
   give_port(batch->fd);
-  return psp_forward(batch->fd, SOFTPSP_FORWARD_MESSAGE, message, size, psp_sock_fd(message, size));
+  return psp_forward(batch->fd, how, message, size, psp_subject_of(message, size).sock_fd);
+}
+
+/*
+ * share_of says to whom a message goes that bears the kernel's number of the family: about a socket
+ * to whoever has the device of its route, about a device to whose it is, for a list to both.
+ */
+static enum psp_route share_of(const unsigned char* message, size_t size) {
+  if (psp_named()) return PSP_ROUTE_DAEMON;
+  const struct psp_subject subject = psp_subject_of(message, size);
+  if (subject.list) return PSP_ROUTE_BOTH;
+  const bool ours = (subject.sock_fd >= 0 && psp_serves(subject.sock_fd)) ||
+                    subject.dev_id >= SOFTPSP_FIRST_DEVICE;
+  return ours ? PSP_ROUTE_DAEMON : PSP_ROUTE_KERNEL;
+}
+
+/* deny makes a message one for pspd's family: the kernel has none of that number, and says so. */
+static void deny(unsigned char* message) {
+  const uint16_t nobody = SOFTPSP_ID_PSP;
+  memcpy(message + offsetof(struct nlmsghdr, nlmsg_type), &nobody, sizeof nobody);
 }
 
 /*
  * send_batch sends each message to where it belongs, in order: neighbours for the kernel in one
  * call. What pspd does not take because it is away goes to the kernel, which has the right error.
  */
-static ssize_t send_batch(const struct batch* batch, size_t size) {
+static ssize_t send_batch(const struct batch* batch, size_t size, uint16_t kernel_id) {
   size_t kept = 0; /* from here on nothing is sent yet */
   size_t at = 0;
   while (at < size) {
     enum psp_route route;
-    const size_t step = psp_next_message(batch->octets + at, size - at, &route);
+    const size_t step = psp_next_message(batch->octets + at, size - at, kernel_id, &route);
     if (step == 0) break; /* the kernel would not look at the rest */
-    if ((route == PSP_ROUTE_LOOKUP || route == PSP_ROUTE_BOTH) && psp_kernel_has_family())
-      route = PSP_ROUTE_KERNEL;
+    uint16_t how = SOFTPSP_FORWARD_MESSAGE;
+    if (route == PSP_ROUTE_SHARED) {
+      route = share_of(batch->octets + at, step);
+      how = route == PSP_ROUTE_BOTH ? SOFTPSP_FORWARD_ROWS : SOFTPSP_FORWARD_BESIDE;
+    }
     if (route != PSP_ROUTE_KERNEL) {
       if (at > kept && send_to_kernel(batch, kept, at) < 0) return -1;
       kept = at;
-      const int error = forward_message(batch, batch->octets + at, step);
+      const int error = forward_message(batch, how, batch->octets + at, step);
       if (error > 0) {
         errno = error;
         return -1;
       }
       if (error == 0 && route != PSP_ROUTE_BOTH) kept = at + step;
+      if (error == PSP_AWAY && how != SOFTPSP_FORWARD_MESSAGE && psp_named())
+        deny(batch->octets + at);
     }
     at += step;
   }
@@ -162,10 +188,11 @@ static bool take(int fd, const struct iovec* parts, size_t count, int flags,
     joined = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (joined == MAP_FAILED) return false;
   }
-  const bool ours = psp_gather(joined, size, parts, count) && psp_has_ours(joined, size);
+  const uint16_t kernel_id = psp_kernel_family().id;
+  const bool ours = psp_gather(joined, size, parts, count) && psp_has_ours(joined, size, kernel_id);
   if (ours) {
     const struct batch batch = {fd, flags, original, joined};
-    *result = send_batch(&batch, size);
+    *result = send_batch(&batch, size, kernel_id);
   }
   explicit_bzero(joined, size); /* may hold a key */
   if (joined != room) munmap(joined, size);
@@ -277,7 +304,8 @@ static void control_as_kernel(struct msghdr* message, ssize_t got) {
     } else if (part->cmsg_level == SOL_NETLINK && part->cmsg_type == NETLINK_PKTINFO &&
                part->cmsg_len >= CMSG_LEN(sizeof(struct nl_pktinfo)) && first != NULL) {
       const size_t held = (size_t)got < first->iov_len ? (size_t)got : first->iov_len;
-      const struct nl_pktinfo info = {psp_notification_group(first->iov_base, held)};
+      const struct psp_family kernel = psp_kernel_family();
+      const struct nl_pktinfo info = {psp_notification_group(first->iov_base, held, &kernel)};
       memcpy(CMSG_DATA(part), &info, sizeof info);
     }
   }
@@ -400,20 +428,33 @@ EXPORT ssize_t __recvfrom_chk(int fd, void* octets, size_t size, size_t room, in
 
 /* --- the rest --------------------------------------------------------------------------- */
 
+/*
+ * membership tells pspd that `fd` enters or leaves a group of the family. Returns 0, PSP_AWAY or an
+ * errno; *beside: the kernel has the group too.
+ */
+static int membership(int fd, int option, uint32_t group, bool* beside) {
+  const struct psp_family kernel = psp_kernel_family();
+  *beside = kernel.id != 0 && (group == kernel.mgmt || group == kernel.use);
+  if (!*beside && group != SOFTPSP_ID_GROUP_MGMT && group != SOFTPSP_ID_GROUP_USE) return PSP_AWAY;
+  if (*beside) group = group == kernel.mgmt ? SOFTPSP_ID_GROUP_MGMT : SOFTPSP_ID_GROUP_USE;
+  const uint32_t value[2] = {group, kernel.id};
+  return psp_forward(
+      fd, option == NETLINK_ADD_MEMBERSHIP ? SOFTPSP_FORWARD_JOIN : SOFTPSP_FORWARD_LEAVE, value,
+      *beside ? sizeof value : sizeof group, -1);
+}
+
 EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t size) {
   if (UNLIKELY(level == SOL_NETLINK) && size >= sizeof(uint32_t) &&
       (option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP) && is_generic(fd)) {
     uint32_t group = 0;
-    if (psp_copy_in(&group, value, sizeof group) &&
-        (group == SOFTPSP_ID_GROUP_MGMT || group == SOFTPSP_ID_GROUP_USE)) {
-      const int error = psp_forward(
-          fd, option == NETLINK_ADD_MEMBERSHIP ? SOFTPSP_FORWARD_JOIN : SOFTPSP_FORWARD_LEAVE,
-          &group, sizeof group, -1);
-      if (error == 0) return 0;
-      if (error > 0) {
-        errno = error;
-        return -1;
-      }
+    bool beside = false;
+    int error = psp_copy_in(&group, value, sizeof group) ? membership(fd, option, group, &beside)
+                                                         : PSP_AWAY;
+    if (error == PSP_AWAY && beside && psp_named()) error = ENOENT;
+    if (error == 0 && (!beside || psp_named())) return 0;
+    if (error > 0) {
+      errno = error;
+      return -1;
     }
   }
   return psp_next()->setsockopt(fd, level, option, value, size);
@@ -426,7 +467,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
  */
 EXPORT int own_connect(int fd, const struct sockaddr* name, socklen_t size) __asm__("connect");
 int own_connect(int fd, const struct sockaddr* name, socklen_t size) {
-  if (UNLIKELY(is_generic(fd)) && is_kernel_address(name, size) && !psp_kernel_has_family()) {
+  if (UNLIKELY(is_generic(fd)) && is_kernel_address(name, size)) {
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
     give_port(fd);
     return psp_next()->connect(fd, &nobody, sizeof nobody);

@@ -56,8 +56,10 @@ static bool names_psp(const void* message, size_t size) {
   return named ? by_name : by_id;
 }
 
-static enum psp_route route_of(const void* message, const struct nlmsghdr* header) {
+static enum psp_route route_of(const void* message, const struct nlmsghdr* header,
+                               uint16_t kernel_id) {
   if (header->nlmsg_type == SOFTPSP_ID_PSP) return PSP_ROUTE_DAEMON;
+  if (kernel_id != 0) return header->nlmsg_type == kernel_id ? PSP_ROUTE_SHARED : PSP_ROUTE_KERNEL;
   if (header->nlmsg_type != GENL_ID_CTRL || header->nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN)
     return PSP_ROUTE_KERNEL;
   const unsigned char cmd = ((const unsigned char*)message)[NLMSG_HDRLEN];
@@ -67,43 +69,90 @@ static enum psp_route route_of(const void* message, const struct nlmsghdr* heade
   return names_psp(message, header->nlmsg_len) ? PSP_ROUTE_LOOKUP : PSP_ROUTE_KERNEL;
 }
 
-size_t psp_next_message(const void* octets, size_t size, enum psp_route* route) {
+size_t psp_next_message(const void* octets, size_t size, uint16_t kernel_id,
+                        enum psp_route* route) {
   struct nlmsghdr header;
   if (size < sizeof header) return 0;
   memcpy(&header, octets, sizeof header);
   if (header.nlmsg_len < NLMSG_HDRLEN || header.nlmsg_len > size) return 0;
-  *route = route_of(octets, &header);
+  *route = route_of(octets, &header, kernel_id);
   const size_t step = NLMSG_ALIGN((size_t)header.nlmsg_len);
   return step < size ? step : size;
 }
 
-bool psp_has_ours(const void* octets, size_t size) {
+bool psp_has_ours(const void* octets, size_t size, uint16_t kernel_id) {
   const unsigned char* at = octets;
   for (size_t step; size != 0; at += step, size -= step) {
     enum psp_route route;
-    step = psp_next_message(at, size, &route);
+    step = psp_next_message(at, size, kernel_id, &route);
     if (step == 0) return false;
     if (route != PSP_ROUTE_KERNEL) return true;
   }
   return false;
 }
 
-int psp_sock_fd(const void* octets, size_t size) {
+struct psp_subject psp_subject_of(const void* octets, size_t size) {
+  struct psp_subject subject = {.sock_fd = -1};
   struct nlmsghdr header;
-  if (size < NLMSG_HDRLEN + GENL_HDRLEN) return -1;
+  if (size < NLMSG_HDRLEN + GENL_HDRLEN) return subject;
   memcpy(&header, octets, sizeof header);
-  const unsigned char cmd = ((const unsigned char*)octets)[NLMSG_HDRLEN];
-  if (header.nlmsg_type != SOFTPSP_ID_PSP ||
-      (cmd != PSPNL_CMD_RX_ASSOC && cmd != PSPNL_CMD_TX_ASSOC) || header.nlmsg_len > size ||
+  if (header.nlmsg_type == GENL_ID_CTRL || header.nlmsg_len > size ||
       header.nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN)
-    return -1;
+    return subject;
+  const unsigned char cmd = ((const unsigned char*)octets)[NLMSG_HDRLEN];
+  const bool assoc = cmd == PSPNL_CMD_RX_ASSOC || cmd == PSPNL_CMD_TX_ASSOC;
+  subject.list = (header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
   struct attributes rest = attributes_of(octets, header.nlmsg_len);
   struct nlattr attribute;
   int32_t fd = -1;
-  for (const unsigned char* value; (value = next_attribute(&rest, &attribute)) != NULL;)
-    if (attribute.nla_type == PSPNL_ASSOC_SOCK_FD && attribute.nla_len == NLA_HDRLEN + sizeof fd)
-      memcpy(&fd, value, sizeof fd);
-  return fd < 0 ? -1 : fd;
+  for (const unsigned char* value; (value = next_attribute(&rest, &attribute)) != NULL;) {
+    if (attribute.nla_len != NLA_HDRLEN + sizeof fd) continue;
+    if (attribute.nla_type == PSPNL_DEV_ID) /* as .dev-id is in all operations */
+      memcpy(&subject.dev_id, value, sizeof subject.dev_id);
+    if (assoc && attribute.nla_type == PSPNL_ASSOC_SOCK_FD) memcpy(&fd, value, sizeof fd);
+  }
+  if (fd >= 0) subject.sock_fd = fd;
+  return subject;
+}
+
+/* read_groups takes the ids of the two groups out of the list of them. */
+static void read_groups(struct attributes list, struct psp_family* family) {
+  struct nlattr row, part;
+  for (const unsigned char* group; (group = next_attribute(&list, &row)) != NULL;) {
+    struct attributes parts = {group, row.nla_len - NLA_HDRLEN};
+    uint32_t id = 0;
+    bool mgmt = false, use = false;
+    for (const unsigned char* value; (value = next_attribute(&parts, &part)) != NULL;) {
+      const size_t length = part.nla_len - NLA_HDRLEN;
+      if (part.nla_type == CTRL_ATTR_MCAST_GRP_ID && length == sizeof id)
+        memcpy(&id, value, sizeof id);
+      if (part.nla_type != CTRL_ATTR_MCAST_GRP_NAME) continue;
+      mgmt = length == sizeof PSPNL_MCGRP_MGMT && memcmp(value, PSPNL_MCGRP_MGMT, length) == 0;
+      use = length == sizeof PSPNL_MCGRP_USE && memcmp(value, PSPNL_MCGRP_USE, length) == 0;
+    }
+    if (mgmt) family->mgmt = id;
+    if (use) family->use = id;
+  }
+}
+
+struct psp_family psp_read_family(const void* octets, size_t size) {
+  struct psp_family family = {0};
+  struct nlmsghdr header;
+  if (size < NLMSG_HDRLEN + GENL_HDRLEN) return family;
+  memcpy(&header, octets, sizeof header);
+  if (header.nlmsg_type != GENL_ID_CTRL || header.nlmsg_len > size ||
+      header.nlmsg_len < NLMSG_HDRLEN + GENL_HDRLEN)
+    return family;
+  struct attributes rest = attributes_of(octets, header.nlmsg_len);
+  struct nlattr attribute;
+  for (const unsigned char* value; (value = next_attribute(&rest, &attribute)) != NULL;) {
+    const size_t length = attribute.nla_len - NLA_HDRLEN;
+    if (attribute.nla_type == CTRL_ATTR_FAMILY_ID && length == sizeof family.id)
+      memcpy(&family.id, value, sizeof family.id);
+    if (attribute.nla_type == CTRL_ATTR_MCAST_GROUPS)
+      read_groups((struct attributes){value, length}, &family);
+  }
+  return family;
 }
 
 bool psp_is_overrun(const void* octets, size_t size) {
@@ -112,19 +161,21 @@ bool psp_is_overrun(const void* octets, size_t size) {
   return size == sizeof sign && memcmp(octets, &sign, sizeof sign) == 0;
 }
 
-uint32_t psp_notification_group(const void* octets, size_t size) {
+uint32_t psp_notification_group(const void* octets, size_t size, const struct psp_family* kernel) {
   struct nlmsghdr header;
   if (size < NLMSG_HDRLEN + GENL_HDRLEN) return 0;
   memcpy(&header, octets, sizeof header);
-  if (header.nlmsg_type != SOFTPSP_ID_PSP || header.nlmsg_seq != 0 || header.nlmsg_pid != 0)
+  const bool beside = kernel->id != 0 && header.nlmsg_type == kernel->id;
+  if ((!beside && header.nlmsg_type != SOFTPSP_ID_PSP) || header.nlmsg_seq != 0 ||
+      header.nlmsg_pid != 0)
     return 0;
   switch (((const unsigned char*)octets)[NLMSG_HDRLEN]) {
     case PSPNL_CMD_DEV_ADD_NTF:
     case PSPNL_CMD_DEV_DEL_NTF:
     case PSPNL_CMD_DEV_CHANGE_NTF:
-      return SOFTPSP_ID_GROUP_MGMT;
+      return beside ? kernel->mgmt : SOFTPSP_ID_GROUP_MGMT;
     case PSPNL_CMD_KEY_ROTATE_NTF:
-      return SOFTPSP_ID_GROUP_USE;
+      return beside ? kernel->use : SOFTPSP_ID_GROUP_USE;
     default:
       return 0;
   }

@@ -124,7 +124,7 @@ enum {  // what a case needs, beyond a device and a peer that accepts
   NEED_REREG = 32,
   NEED_NETNS = 64,
   NEED_USERNS = 128,
-  NEED_EVERYWHERE = 1024,  // namespaces without a device have the family too
+  NEED_EVERYWHERE = 4096,  // namespaces without a device have the family too
   ONLY_NET_NEXT = 256,
   NOT_NET_NEXT = 512,
   NOT_6_18 = 1024,

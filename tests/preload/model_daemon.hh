@@ -25,7 +25,7 @@
 
 namespace psp {
 
-// AnySockets takes every TCP socket, once.
+// AnySockets takes every TCP socket, once. Its mark is the netdev of its route.
 class AnySockets final : public device::SocketOps {
  public:
   device::Result<device::SocketInfo> examine(int fd) override {
@@ -40,6 +40,8 @@ class AnySockets final : public device::SocketOps {
     ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &info.cookie, &length);
     length = sizeof info.netns;
     ::getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &info.netns, &length);
+    length = sizeof info.route_ifindex;
+    ::getsockopt(fd, SOL_SOCKET, SO_MARK, &info.route_ifindex, &length);
     info.established = true;
     return info;
   }
@@ -58,13 +60,14 @@ class AnySockets final : public device::SocketOps {
 class ModelDaemon {
  public:
   explicit ModelDaemon(const std::string& address, std::uint32_t devices = 1,
-                       netlink::Inspector* inspector = nullptr)
+                       netlink::Inspector* inspector = nullptr, std::uint16_t first_id = 1)
       : server_(core_, inspector) {
     const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM, 0));
     std::uint64_t netns = 0;
     socklen_t length = sizeof netns;
     ::getsockopt(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &length);
     core_.set_listener(&server_);
+    core_.set_first_id(first_id);
     for (std::uint32_t i = 0; i < devices; i++)
       (void)core_.add_device({netns, 7 + i}, "eth0", VersionSet::all(), driver_);
     auto control = ControlSocket::listen(loop_, server_, address);

@@ -7,9 +7,13 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include <sched.h>
 #include <sys/wait.h>
+
+#include <psp/netlink/uapi.h>
 
 #include "delivery.hh"
 #include "model_daemon.hh"
@@ -197,7 +201,7 @@ TEST_F(Preload, SurvivesARestartOfPspd) {
   EXPECT_EQ(ended.status, 0);
 }
 
-TEST_F(Preload, StepsAsideWhereTheKernelHasTheFamily) {
+TEST_F(Preload, LookupsAreTheKernelsWhereItHasTheFamily) {
   ASSERT_NO_FATAL_FAILURE(start());
   // The kernel's part is played by a second library, behind ours.
   const Ended ended =
@@ -205,6 +209,86 @@ TEST_F(Preload, StepsAsideWhereTheKernelHasTheFamily) {
   EXPECT_EQ(ended.output, "psp is 0x19\nok\n");
   EXPECT_EQ(ended.status, 0);
   EXPECT_EQ(run({PSP_HANDWRITTEN, "kernel"}).output, "psp is 0x5053\nok\n");
+}
+
+// Beside: pspd where it is when nobody names it, and a kernel with the family.
+class Beside : public Preload {
+ protected:
+  void start_at(const char* address) {
+    daemon_ = std::make_unique<ModelDaemon>(address, 1, nullptr, SOFTPSP_FIRST_DEVICE);
+    ASSERT_EQ(daemon_->error(), "");
+  }
+  static Ended run_unnamed(const char* what) {
+    return run({"env", "-u", "PSP_SOCKET", PSP_HANDWRITTEN, what}, kBoth);
+  }
+  static nlohmann::json devices(std::vector<std::string> words) {
+    words.insert(words.end(), {"-j", "dev", "show"});
+    const Ended ended = run(words, PSP_FAKE_KERNEL);
+    EXPECT_EQ(ended.status, 0) << ended.output;
+    return nlohmann::json::parse(ended.output, nullptr, false);
+  }
+  static inline const std::string kBoth = std::string(PSP_GENL_LIBRARY) + ":" + PSP_FAKE_KERNEL;
+};
+
+TEST_F(Beside, EachIsAskedAboutItsOwn) {
+  ASSERT_NO_FATAL_FAILURE(start_at("@softpsp"));
+  const Ended ended = run_unnamed("beside");
+  EXPECT_EQ(ended.output, "ok\n");
+  EXPECT_EQ(ended.status, 0);
+}
+
+TEST_F(Beside, AProgramIsToldOfTheKernelsAloneWherePspdIsAway) {
+  const Ended ended = run_unnamed("kernel");
+  EXPECT_EQ(ended.output, "psp is 0x19\nok\n");
+}
+
+TEST_F(Beside, WherePspdIsNamedNobodyElseIsAsked) {
+  ASSERT_NO_FATAL_FAILURE(start_at(kAddress));
+  Child child({PSP_HANDWRITTEN, "named"}, kBoth);
+  EXPECT_EQ(child.line(), "stop");
+  daemon_.reset();
+  child.go_on();
+  EXPECT_EQ(child.wait().output, "ok\n");
+}
+
+TEST_F(Beside, PspctlListsBothWithTheirOrigin) {
+  ASSERT_NO_FATAL_FAILURE(start_at("@softpsp"));
+  const auto both = devices({PSP_PSPCTL});
+  ASSERT_EQ(both.size(), 2u) << both;
+  EXPECT_EQ(both[0]["id"], 3);
+  EXPECT_EQ(both[0]["provider"], "kernel");
+  EXPECT_EQ(both[1]["id"], 0x8001);
+  EXPECT_EQ(both[1]["provider"], "pspd");
+  const auto named = devices({PSP_PSPCTL, "--socket", "@softpsp"});
+  ASSERT_EQ(named.size(), 1u) << named;
+  EXPECT_EQ(named[0]["id"], 0x8001);
+  EXPECT_FALSE(named[0].contains("provider"));
+}
+
+// rx_assoc asks by pspctl for a socket of which the route is by that netdev.
+std::string rx_assoc(unsigned ifindex) {
+  const UniqueFd tcp(::socket(AF_INET, SOCK_STREAM, 0));
+  EXPECT_EQ(::setsockopt(tcp.get(), SOL_SOCKET, SO_MARK, &ifindex, sizeof ifindex), 0);
+  return run({PSP_PSPCTL, "netlink", "rx-assoc", "--json",
+              fmt::format(R"({{"version": 0, "sock-fd": {}}})", tcp.get())},
+             PSP_FAKE_KERNEL)
+      .output;
+}
+
+TEST_F(Beside, ClientsAskWhoHasTheDeviceOfTheRoute) {
+  ASSERT_NO_FATAL_FAILURE(start_at("@softpsp"));
+  EXPECT_THAT(rx_assoc(7), testing::HasSubstr("\"dev-id\":32769"));
+  EXPECT_THAT(rx_assoc(1), testing::HasSubstr("Exchange full"));
+  EXPECT_EQ(run({PSP_PSPCTL, "key", "rotate", "id", "32769"}, PSP_FAKE_KERNEL).output, "");
+  EXPECT_THAT(run({PSP_PSPCTL, "stats", "show", "id", "32769"}, PSP_FAKE_KERNEL).output,
+              testing::ContainsRegex("key-rotations +1\n"));
+}
+
+TEST_F(Beside, DoctorSaysWhoIsAsked) {
+  const auto doctor = [] { return run({PSP_PSPCTL, "doctor"}, PSP_FAKE_KERNEL).output; };
+  EXPECT_THAT(doctor(), testing::HasSubstr("psp-family: the kernel has it, and no pspd answers"));
+  ASSERT_NO_FATAL_FAILURE(start_at("@softpsp"));
+  EXPECT_THAT(doctor(), testing::HasSubstr("psp-family: the kernel has it, and pspd runs"));
 }
 
 TEST_F(Preload, ServesProgramsOfLibmnl) {

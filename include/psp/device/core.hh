@@ -198,7 +198,13 @@ class Core {
   void set_compat(Compat compat) { compat_ = compat; }
   Compat compat() const { return compat_; }
 
-  // add_device registers a device; ids are cyclic, 1..65535, not reused while associations remain.
+  // set_first_id: devices get ids from here on; before the first of them.
+  void set_first_id(std::uint16_t id) {
+    first_id_ = id;
+    last_id_ = static_cast<std::uint16_t>(id - 1);
+  }
+  // add_device registers a device; ids are cyclic, up to 65535, not reused while associations
+  // remain.
   // Errors: EINVAL if the driver offers no version or an unknown one; EEXIST if the netdev has a
   // device already (one netdev, one device); ENOSPC if all ids are in use.
   Result<std::uint16_t> add_device(NetdevKey netdev, std::string ifname, VersionSet cap,
@@ -229,6 +235,9 @@ class Core {
   // or EDQUOT (kSockFd), which the kernel does not.
   Result<RxAssocReply> rx_assoc(const AssocRequest& request, Caller caller = {});
   Result<void> tx_assoc(const AssocRequest& request, Caller caller = {});
+  // device_of is the device that has secured the socket, or else that of its route. Errors: those
+  // of SocketOps::examine; ENODEV.
+  Result<std::uint16_t> device_of(int fd);
   Result<DeviceStats> stats(std::uint32_t id, Caller caller = {});
 
   // dev_assoc lets a netdev use the device of another one: its sockets are secured by that device.
@@ -296,6 +305,7 @@ class Core {
   // Registered devices by their netdevs, main and associated.
   std::unordered_map<NetdevKey, Record*, NetdevHash> by_netdev_;
   std::unordered_map<std::uint64_t, Entry> associations_;  // by cookie
+  std::uint16_t first_id_ = 1;
   std::uint16_t last_id_ = 0;
   std::uint64_t devices_epoch_ = 1;
 };

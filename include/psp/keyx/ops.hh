@@ -73,8 +73,9 @@ class Routes {
 class ClientOps final : public PspOps {
  public:
   // `remember` is for how long devices that can receive are taken to be as they were when last
-  // asked for, and the only one there is to be the device of every connection: two questions less
-  // for each. Whoever disables receive meanwhile, or a route to elsewhere, makes rx_assoc fail.
+  // asked for, and the only one there is, if pspd's, to be the device of every connection: two
+  // questions less for each. Whoever disables receive meanwhile, or a route to elsewhere, makes
+  // rx_assoc fail.
   explicit ClientOps(Client& client,
                      std::chrono::milliseconds remember = std::chrono::milliseconds(0))
       : client_(client), remember_(remember) {}
@@ -108,11 +109,12 @@ class AbsentOps final : public PspOps {
   std::string reason_;
 };
 
-// connect_ops is PspOps by a client of its own, connected to the kernel or to pspd at `socket`. For
-// `remember` see ClientOps.
+// connect_ops is PspOps by a client of its own; for `socket` see Client::connect, for `remember`
+// ClientOps.
 ClientResult<std::unique_ptr<PspOps>> connect_ops(
-    const std::string& socket, std::chrono::milliseconds remember = std::chrono::milliseconds(0));
+    const std::optional<std::string>& socket,
+    std::chrono::milliseconds remember = std::chrono::milliseconds(0));
 // connect_or_absent is AbsentOps, with the reason, where nobody answers.
-std::unique_ptr<PspOps> connect_or_absent(const std::string& socket);
+std::unique_ptr<PspOps> connect_or_absent(const std::optional<std::string>& socket);
 
 }  // namespace psp::keyx

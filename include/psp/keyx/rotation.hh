@@ -39,7 +39,8 @@ enum class Freshness {
 class RotationWatch {
  public:
   // connect subscribes at the kernel's family or pspd.
-  static ClientResult<RotationWatch> connect(const std::string& socket = default_socket());
+  static ClientResult<RotationWatch> connect(
+      const std::optional<std::string>& socket = chosen_socket());
   explicit RotationWatch(std::unique_ptr<NotificationSource> source);
   RotationWatch(RotationWatch&&) noexcept;
   RotationWatch& operator=(RotationWatch&&) noexcept;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// psp::Client speaks Linux's `psp` netlink family: to the kernel where it has the family, to pspd
-// where it does not. The messages are the same octets; only the way they travel differs.
+// psp::Client speaks Linux's `psp` netlink family: to the kernel where it has the family, and to
+// pspd where one answers. The messages are the same octets; only the way they travel differs.
 #pragma once
 
 #include <chrono>
@@ -33,6 +33,9 @@ struct ClientError {
 template <typename T>
 using ClientResult = std::expected<T, ClientError>;
 
+// Provider is who serves the family.
+enum class Provider { kKernel, kDaemon };
+
 // AssociatedNetdev is a netdev that uses the device of another one.
 struct AssociatedNetdev {
   std::uint32_t ifindex = 0;  // in its own network namespace
@@ -40,6 +43,7 @@ struct AssociatedNetdev {
 };
 
 struct DeviceInfo {
+  Provider provider = Provider::kDaemon;  // whose device it is
   std::uint32_t id = 0;
   std::uint32_t ifindex = 0;  // of the main netdev; 0 if the caller is not in its namespace
   VersionSet versions_cap;
@@ -132,28 +136,37 @@ struct DaemonInfo {
   std::vector<Device> devices;
 };
 
-// default_socket is where pspd listens unless told otherwise: $PSP_SOCKET, else "@softpsp", an
-// abstract unix socket, which like the kernel's family belongs to a network namespace.
+// kCommonSocket is where pspd listens unless told otherwise: an abstract unix socket, which like
+// the kernel's family belongs to a network namespace.
+inline constexpr const char* kCommonSocket = "@softpsp";
+// chosen_socket is where the user says that pspd listens: $PSP_SOCKET. nullopt: nothing is said.
+std::optional<std::string> chosen_socket();
+// default_socket is $PSP_SOCKET, else kCommonSocket.
 std::string default_socket();
 
-// Client is one connection. Thread: one user at a time.
+// Client is a connection to all who serve the family here. Who is asked:
+//   about a socket     pspd, if the socket's route is by a netdev of a device of pspd, else the
+//                      kernel (a device by id: only if no route says otherwise)
+//   about a device     whose it is: where the kernel has the family, ids of pspd begin at 0x8001
+//   for a list         both, pspd first; so it is with notifications
+// Thread: one user at a time.
 class Client {
  public:
-  enum class Provider { kKernel, kDaemon };
+  using Provider = psp::Provider;
 
-  // connect finds the kernel's family or else pspd at `socket` ("@name" is abstract). A kernel
-  // whose family has no device gives way to a pspd that answers. pspd must run as root or as the
-  // caller, else it is not trusted with a key (EPERM). No answer within 5 s: ETIMEDOUT.
-  // Errors: the kernel has no family and no pspd answers: ENOENT, with a text that says so.
-  static ClientResult<Client> connect(const std::string& socket = default_socket());
-  // connect_daemon goes to pspd whatever the kernel has.
+  // connect: with a `socket` ("@name" is abstract) pspd there and nobody else, whatever the kernel
+  // has. Without: the kernel's family and pspd at kCommonSocket, or the one of them that there is.
+  // pspd must run as root or as the caller, else it is not trusted with a key (EPERM). No answer
+  // within 5 s: ETIMEDOUT. Neither is there: ENOENT, with a text that says so.
+  static ClientResult<Client> connect(const std::optional<std::string>& socket = chosen_socket());
   static ClientResult<Client> connect_daemon(const std::string& socket = default_socket());
+  static ClientResult<Client> connect_kernel();
 
   Client(Client&&) noexcept;
   Client& operator=(Client&&) noexcept;
   ~Client();
 
-  Provider provider() const;
+  bool has(Provider provider) const;
 
   ClientResult<std::vector<DeviceInfo>> devices();
   ClientResult<DeviceInfo> device(std::uint32_t id);
@@ -193,7 +206,7 @@ class Client {
       const Request& request,
       const std::function<void(std::span<const std::uint8_t> attributes)>& on_answer);
 
-  // What only pspd answers: EOPNOTSUPP from the kernel.
+  // What only pspd answers: EOPNOTSUPP where only the kernel serves.
   ClientResult<std::vector<AssocInfo>> associations();
   ClientResult<DaemonInfo> daemon_info();
   // kept_packets are the newest of all devices; needs CAP_NET_ADMIN in pspd's namespace.
@@ -206,7 +219,9 @@ class Client {
 
  private:
   struct Impl;
+  struct Side;
   explicit Client(std::unique_ptr<Impl> impl);
+  static Client of(Side side);
   std::unique_ptr<Impl> impl_;
 };
 

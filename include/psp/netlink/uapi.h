@@ -93,6 +93,19 @@ enum softpsp_cmd {
   SOFTPSP_CMD_FORWARD = 4,   /* softpsp_forward: what a program sent on a netlink socket */
   SOFTPSP_CMD_KEY_GET = 5,   /* [softpsp_key.datagram]; reply: softpsp_key. For root only */
   SOFTPSP_CMD_PACKET_GET = 6, /* dump; reply: softpsp_packet; CAP_NET_ADMIN */
+  /* Is the device of the socket beside the datagram one of pspd's? Reply: softpsp_serve, or ENODEV.
+   * A socket that pspd has secured stays pspd's, whatever its route is now. */
+  SOFTPSP_CMD_SERVE_GET = 7,
+};
+
+/*
+ * Where the kernel has the family, pspd's devices have ids from here on. The kernel's are handed
+ * out from 1, a new one for each device.
+ */
+#define SOFTPSP_FIRST_DEVICE 0x8001
+
+enum softpsp_serve {
+  SOFTPSP_SERVE_DEV_ID = 1, /* u32 */
 };
 
 enum softpsp_assoc {
@@ -144,19 +157,25 @@ enum softpsp_subscribe {
 };
 
 /*
- * Forward: exactly one of message, join, leave, who. The program's NETLINK_GENERIC socket is the
- * first descriptor beside the datagram, the one that sock-fd names the second. Answers and
- * notifications go to that netlink socket; then the datagram itself is answered, with `sender` or
- * an NLMSG_ERROR, which is what the program's send() or setsockopt() fails with.
+ * Forward: exactly one of message, join, leave, who, beside, rows. The program's NETLINK_GENERIC
+ * socket is the first descriptor beside the datagram, the one that sock-fd names the second.
+ * Answers and notifications go to that netlink socket; then the datagram itself is answered, with
+ * `sender` or an NLMSG_ERROR, which is what the program's send() or setsockopt() fails with.
  */
 enum softpsp_forward {
   /* binary: one netlink message. Of a dump of all families only the `psp` part is answered, and no
    * NLMSG_DONE: the kernel's part follows. */
   SOFTPSP_FORWARD_MESSAGE = 1,
-  SOFTPSP_FORWARD_JOIN = 2,   /* u32: a group id, as NETLINK_ADD_MEMBERSHIP */
+  /* u32: a group id, as NETLINK_ADD_MEMBERSHIP; u32, if the kernel has the family: its id there,
+   * which notifications then carry. */
+  SOFTPSP_FORWARD_JOIN = 2,
   SOFTPSP_FORWARD_LEAVE = 3,  /* u32: a group id, as NETLINK_DROP_MEMBERSHIP */
   SOFTPSP_FORWARD_SENDER = 4, /* u32, reply: the netlink port that pspd sends from */
   SOFTPSP_FORWARD_WHO = 5,    /* flag: no request, only the reply is wanted */
+  /* binary: as `message`, where the kernel has the family: the message bears the kernel's id of it,
+   * and so do the answers. `rows`: of a dump only the rows, since the kernel's part follows. */
+  SOFTPSP_FORWARD_BESIDE = 6,
+  SOFTPSP_FORWARD_ROWS = 7,
 };
 
 /*

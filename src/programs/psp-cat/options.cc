@@ -76,8 +76,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option("--protocol", raw.protocol,
                  "How keys are exchanged: softpsp (default), fizz-v0, kernel-selftest (IN CLEAR)")
       ->type_name("NAME");
-  app.add_option("--socket", options.socket, "Where pspd listens")
-      ->default_str(default_socket())
+  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
       ->type_name("ADDR");
   app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
   app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")
@@ -112,7 +111,7 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (options.host.size() > 2 && options.host.front() == '[' && options.host.back() == ']')
     options.host = options.host.substr(1, options.host.size() - 2);
   options.family = raw.ipv4 ? AF_INET : raw.ipv6 ? AF_INET6 : AF_UNSPEC;
-  if (options.socket.empty()) options.socket = default_socket();
+  if (!options.socket || options.socket->empty()) options.socket = chosen_socket();
   options.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(raw.timeout_s * 1000));
   options.progress = raw.progress || (!raw.no_progress && !options.quiet && isatty(STDERR_FILENO));
   if (!raw.versions.empty()) {

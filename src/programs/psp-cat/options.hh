@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <expected>
+#include <optional>
 #include <string>
 
 #include <psp/keyx/tls.hh>
@@ -21,7 +22,7 @@ struct Options {
   VersionSet versions{0b0011};  // those that encrypt; the others only on request
   bool allow_tls = false;
   keyx::Protocol protocol = keyx::Protocol::kSoftpsp;
-  std::string socket;  // of pspd
+  std::optional<std::string> socket;  // of pspd; none: see Client::connect
   std::chrono::milliseconds timeout{10'000};
   bool quiet = false;
   bool json = false;

@@ -109,8 +109,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
                  "One line of JSON on standard output every so many seconds")
       ->check(CLI::Range(0.1, 1e7))
       ->type_name("SECONDS");
-  app.add_option("--socket", options.socket, "Where pspd listens")
-      ->default_str(default_socket())
+  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
       ->type_name("ADDR");
   app.add_flag("-q,--quiet", options.quiet, "Log only warnings and errors");
 }
@@ -174,7 +173,7 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
     if (!limits) return std::unexpected("--half-open: " + limits.error());
     options.half_open = *limits;
   }
-  if (options.socket.empty()) options.socket = default_socket();
+  if (!options.socket || options.socket->empty()) options.socket = chosen_socket();
   options.timeout = to_ms(raw.timeout_s);
   options.retire_idle = to_ms(raw.retire_idle_s);
   options.drain = to_ms(raw.drain_s);

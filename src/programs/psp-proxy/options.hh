@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct Options {
   // --to unless given), for a server the names of clients that may come (empty: all that --ca
   // vouches for).
   std::vector<std::string> peer_names;
-  std::string socket;  // of pspd
+  std::optional<std::string> socket;  // of pspd; none: see Client::connect
   std::chrono::milliseconds timeout{10'000};
   std::chrono::milliseconds retire_idle{300'000};  // 0: never
   std::chrono::milliseconds drain{30'000};

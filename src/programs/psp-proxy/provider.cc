@@ -14,7 +14,7 @@ constexpr std::chrono::seconds kRemember{1};
 std::optional<Provider::Instance> Provider::instance() const {
   auto client = Client::connect(socket_);
   if (!client) return std::nullopt;
-  if (client->provider() == Client::Provider::kKernel) return Instance{.kernel = true};
+  if (!client->has(psp::Provider::kDaemon)) return Instance{.kernel = true};
   const auto info = client->daemon_info();
   return info ? std::optional(Instance{.number = info->instance}) : std::nullopt;
 }
@@ -25,8 +25,13 @@ bool Provider::same(const std::optional<Instance>& a, const std::optional<Instan
   return a->kernel || (a->number == b->number && a->number != 0);
 }
 
+// joined: so far there was the kernel alone, and now there is a pspd too.
+bool Provider::joined() const {
+  return instance_ && instance_->kernel && !socket_ && Client::connect_daemon(kCommonSocket);
+}
+
 std::shared_ptr<keyx::PspOps> Provider::ops() {
-  if (ops_) return ops_;
+  if (ops_ && !joined()) return ops_;
   instance_ = instance();
   if (!instance_) return keyx::connect_or_absent(socket_);  // only to say why
   auto ops = keyx::connect_ops(socket_, kRemember);

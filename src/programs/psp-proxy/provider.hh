@@ -17,10 +17,10 @@ namespace psp::proxy {
 
 class Provider {
  public:
-  explicit Provider(std::string socket) : socket_(std::move(socket)) {}
+  explicit Provider(std::optional<std::string> socket) : socket_(std::move(socket)) {}
 
   // ops asks pspd or the kernel, or where nobody answers says so to whoever asks. An upgrade keeps
-  // it for as long as it runs. Looks again at each call while there is nobody.
+  // it for as long as it runs. Looks again at each call while there is nobody, or the kernel alone.
   std::shared_ptr<keyx::PspOps> ops();
   // begin is to be called before the upgrade.
   keyx::RotationWatch::Ticket begin();
@@ -43,9 +43,10 @@ class Provider {
   };
   // instance is nullopt where nobody answers.
   std::optional<Instance> instance() const;
+  bool joined() const;
   static bool same(const std::optional<Instance>& a, const std::optional<Instance>& b);
 
-  std::string socket_;
+  std::optional<std::string> socket_;
   std::shared_ptr<keyx::PspOps> ops_;
   std::optional<keyx::RotationWatch> watch_;
   std::optional<Instance> instance_;

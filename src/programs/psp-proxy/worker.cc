@@ -161,16 +161,16 @@ void Worker::refuse_for_limit(const Address& from) {
 
 std::shared_ptr<keyx::PspOps> Worker::ops() {
   auto ops = provider_.ops();
-  if (!watching_news_ && provider_.fd() >= 0) {
-    watching_news_ = true;
-    watch(provider_.fd(), EPOLLIN, news_, false);
+  if (news_fd_ != provider_.fd() && provider_.fd() >= 0) {
+    news_fd_ = provider_.fd();
+    watch(news_fd_, EPOLLIN, news_, false);
   }
   return ops;
 }
 
 void Worker::provider_news() {
   const Provider::News news = provider_.process();
-  if (provider_.fd() < 0) watching_news_ = false;
+  if (provider_.fd() < 0) news_fd_ = -1;
   if (news == Provider::News::kNone) return;
   const Counter& stale = counters_.ended[static_cast<std::size_t>(Ending::kStale)];
   const auto before = stale.get();

@@ -85,7 +85,7 @@ class Worker {
   UniqueFd epoll_, wake_fd_;
   Wake wake_;
   News news_{*this};
-  bool watching_news_ = false;
+  int news_fd_ = -1;  // that is being watched
   std::list<Listener> listeners_;
   bool listening_ = false;
   Provider provider_;

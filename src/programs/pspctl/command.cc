@@ -32,8 +32,8 @@ be abbreviated, as with ip(8): "pspctl d s" is "pspctl dev show".
   -s, --statistics  more numbers  -d, --details  more facts   -o, --oneline  one a line
   -t, --timestamp  time of each event            -c, --color[=auto|always|never]
   -n, --netns NAME  in that network namespace    -V, --version   -h, --help
-  --socket ADDR  where pspd listens ("@name" is abstract); default $PSP_SOCKET,
-                 else @softpsp. Skips the kernel's own family.
+  --socket ADDR  where pspd listens ("@name" is abstract), and ask nobody else; default
+                 $PSP_SOCKET. Without: the kernel's family, and pspd at @softpsp.
 
 Exit: 0 ok, 1 failed, 2 usage, 3 nobody to ask, 4 not supported, 5 not permitted.
 )";
@@ -122,14 +122,14 @@ Outcome<void> execute(const Options& options, const Environment& environment) {
 }  // namespace
 
 Outcome<Client> Context::connect() const {
-  auto client = options.socket ? Client::connect_daemon(*options.socket) : Client::connect();
+  auto client = Client::connect(options.socket ? options.socket : chosen_socket());
   if (!client) return unreachable(client.error());
   return std::move(*client);
 }
 
 Outcome<std::optional<DaemonInfo>> Context::daemon_info(Client& client) const {
   if (!options.statistics && !options.details) return std::nullopt;
-  if (client.provider() == Client::Provider::kKernel) return std::nullopt;
+  if (!client.has(Provider::kDaemon)) return std::nullopt;
   auto info = client.daemon_info();
   if (!info) return refused("daemon info", info.error());
   return std::move(*info);

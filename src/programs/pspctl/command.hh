@@ -34,10 +34,10 @@ struct Context {
   Words words;  // behind noun and verb
   Emitter out;
 
-  // connect goes to the kernel's family or to pspd; with --socket only to the pspd there.
+  // connect goes to the kernel's family and to pspd; with --socket only to the pspd there.
   Outcome<Client> connect() const;
 
-  // daemon_info is what pspd says of itself, if -s or -d asks for it and it is pspd who is asked.
+  // daemon_info is what pspd says of itself, if -s or -d asks for it and there is a pspd.
   Outcome<std::optional<DaemonInfo>> daemon_info(Client& client) const;
 };
 

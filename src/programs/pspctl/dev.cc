@@ -49,7 +49,7 @@ Outcome<void> print_device(Context& context, Client& client, const DeviceInfo& d
   Emitter& out = context.out;
   const auto element = out.element();
   out.print("id", "{}: ", device.id);
-  print_identity(out, device);
+  print_identity(out, client, device);
   out.text("\n");
   out.print_versions("psp-versions-cap", "    ", device.versions_cap);
   out.print_versions("psp-versions-ena", "\n    ", device.versions_ena);

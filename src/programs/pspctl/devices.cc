@@ -54,14 +54,20 @@ std::string device_name(const DeviceInfo& device) {
   return device.associated.empty() ? "?" : netdev_name(device.associated.front().ifindex);
 }
 
-void print_identity(Emitter& out, const DeviceInfo& device) {
+void print_identity(Emitter& out, const Client& client, const DeviceInfo& device) {
   out.print("ifname", "{}", device_name(device), Colour::kName);
-  if (!device.by_association) {
+  if (device.by_association) {
+    out.set("by-association", true);
+    out.text(": by-association");
+  } else {
     out.print("ifindex", ": ifindex {}", device.ifindex);
-    return;
   }
-  out.set("by-association", true);
-  out.text(": by-association");
+  print_provider(out, client, device.provider);
+}
+
+void print_provider(Emitter& out, const Client& client, Provider provider) {
+  if (client.has(Provider::kKernel) && client.has(Provider::kDaemon))
+    out.print("provider", " provider {}", provider == Provider::kKernel ? "kernel" : "pspd");
 }
 
 void print_associated(Emitter& out, const DeviceInfo& device, std::string_view before) {

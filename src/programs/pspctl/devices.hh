@@ -34,8 +34,11 @@ std::string netdev_name(std::uint32_t ifindex);
 // association only, the first of ours that uses it.
 std::string device_name(const DeviceInfo& device);
 
-// print_identity prints name and ifindex, or that it is visible by association: "eth0: ifindex 2".
-void print_identity(Emitter& out, const DeviceInfo& device);
+// print_identity prints name and ifindex, or that it is visible by association: "eth0: ifindex 2";
+// and whose device it is where that is not clear.
+void print_identity(Emitter& out, const Client& client, const DeviceInfo& device);
+// print_provider is that last part.
+void print_provider(Emitter& out, const Client& client, Provider provider);
 
 // print_associated prints the netdevs that use the device; `before` each for people.
 void print_associated(Emitter& out, const DeviceInfo& device, std::string_view before);

@@ -65,18 +65,28 @@ void print(Emitter& out, const Verdict& verdict) {
 
 void append(Verdicts& all, Verdicts more) { std::ranges::move(more, std::back_inserter(all)); }
 
+// excuse: what pspd lacks harms nobody where the kernel's devices do the work.
+void excuse(Verdicts& host) {
+  for (Verdict& verdict : host) {
+    if (verdict.level < Verdict::Level::kWarning) continue;
+    verdict = skipped(verdict.check, verdict.text + " (only pspd needs it)");
+  }
+}
+
 Outcome<void> doctor(Context& context) {
   const auto selector = take_optional_device(context.words);
   if (!selector) return std::unexpected(selector.error());
   if (auto end = context.words.expect_end(); !end) return end;
 
-  Verdicts verdicts = check_host();
   std::optional<Client> client;
-  append(verdicts, check_provider(context.options.socket, client));
+  Verdicts provider = check_provider(context.options.socket, client);
   std::vector<DeviceInfo> devices;
+  if (client) devices = client->devices().value_or(devices);
+  Verdicts verdicts = check_host();
+  if (!devices.empty() && !client->has(Provider::kDaemon)) excuse(verdicts);
+  append(verdicts, std::move(provider));
   if (client) {
     append(verdicts, check_devices(*client, *selector));
-    devices = client->devices().value_or(devices);
     append(verdicts, check_udp_port());
   } else {
     append(verdicts, check_leftovers());

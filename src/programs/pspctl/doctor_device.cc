@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Doctor, second part: who serves the psp family here, and the state of its devices.
+#include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
 #include <net/if.h>
@@ -51,17 +52,34 @@ Verdict judge_connection(const ClientError& error, const std::string& address) {
                           address));
 }
 
+// hides_kernels: pspd serves a netdev that has a PSP device of the kernel.
+bool hides_kernels(const std::vector<DeviceInfo>& devices, const DeviceInfo& device) {
+  return device.provider == Provider::kDaemon && !device.by_association &&
+         std::ranges::any_of(devices, [&](const DeviceInfo& other) {
+           return other.provider == Provider::kKernel && !other.by_association &&
+                  other.ifindex == device.ifindex;
+         });
+}
+
 }  // namespace
 
 Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client) {
-  const std::string address = socket.value_or(default_socket());
-  auto connected = socket ? Client::connect_daemon(address) : Client::connect(address);
-  if (!connected) return {judge_connection(connected.error(), address)};
+  const auto chosen = socket ? socket : chosen_socket();
+  auto connected = Client::connect(chosen);
+  if (!connected) return {judge_connection(connected.error(), chosen.value_or(kCommonSocket))};
   client.emplace(std::move(*connected));
-  if (client->provider() == Client::Provider::kKernel)
-    return {ok("psp-family", "the kernel has its own: programs use it, pspd is not needed")};
+  const bool daemon = client->has(Provider::kDaemon);
   Verdicts verdicts;
-  if (!socket) verdicts.push_back(ok("psp-family", "the kernel has none: programs use pspd"));
+  if (!chosen) {
+    const std::string kernel =
+        daemon
+            ? "the kernel has it, and pspd runs: programs use the device of a connection's netdev"
+            : "the kernel has it, and no pspd answers: programs use the kernel's devices";
+    verdicts.push_back(ok("psp-family", client->has(Provider::kKernel)
+                                            ? kernel
+                                            : "the kernel has none: programs use pspd"));
+  }
+  if (!daemon) return verdicts;
   for (Verdict& verdict : check_daemon(*client)) verdicts.push_back(std::move(verdict));
   return verdicts;
 }
@@ -127,7 +145,7 @@ Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& sele
     return {fail("devices", "there is no PSP device",
                  "pspd --dev IFNAME makes one, as soon as there is that netdev")};
   std::optional<DaemonInfo> daemon;
-  if (client.provider() == Client::Provider::kDaemon)
+  if (client.has(Provider::kDaemon))
     if (auto info = client.daemon_info()) daemon = std::move(*info);
   Verdicts verdicts;
   for (const DeviceInfo& device : *devices) {
@@ -140,6 +158,10 @@ Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& sele
       facts.trouble = details->trouble;
     }
     look_at_netdev(facts.ifname, facts);
+    if (hides_kernels(*devices, device))
+      verdicts.push_back(warn(facts.ifname,
+                              "the kernel has a PSP device there, too: programs use pspd's",
+                              "stop pspd there, if the network card is to do it"));
     for (Verdict& verdict : judge_device(facts)) verdicts.push_back(std::move(verdict));
   }
   return verdicts;

@@ -81,7 +81,7 @@ void print_time(Context& context) {
     context.out.print("timestamp", "[{}] ", timestamp(context.environment.now()));
 }
 
-void print_event(Context& context, const Notification& event) {
+void print_event(Context& context, const Client& client, const Notification& event) {
   Emitter& out = context.out;
   {
     const auto element = out.element();
@@ -90,10 +90,12 @@ void print_event(Context& context, const Notification& event) {
     out.print("id", " {}:", event.device.id);
     if (event.kind != Notification::Kind::kKeyRotate) {
       out.text(" ");
-      print_identity(out, event.device);
+      print_identity(out, client, event.device);
       out.print_versions("psp-versions-cap", " ", event.device.versions_cap);
       out.print_versions("psp-versions-ena", " ", event.device.versions_ena);
       print_associated(out, event.device, " ");
+    } else {
+      print_provider(out, client, event.device.provider);
     }
   }
   out.end_event();
@@ -140,7 +142,7 @@ Outcome<void> monitor(Context& context) {
     const auto event = await_event(context, *client);
     if (!event) return std::unexpected(event.error());
     if (!*event) return {};
-    print_event(context, **event);
+    print_event(context, *client, **event);
     if (std::ferror(context.environment.out) != 0) return {};  // the caller says so
     ++seen;
   }

@@ -27,7 +27,7 @@ constexpr std::string_view kHelp =
     R"(Usage: pspctl [--socket ADDR] [-n NAME] run [--] PROGRAM [ARGUMENTS]
 
 Runs a program that speaks the kernel's psp netlink family. What it sends to that family goes to
-pspd, where the kernel has no such family; see libpsp-genl(7).
+pspd, unless it is about a device of the kernel; with --socket in any case. See libpsp-genl(7).
 )";
 
 constexpr const char* kLibrary = "libpsp-genl.so";

@@ -42,7 +42,9 @@ Outcome<void> show(Context& context) {
     const auto element = out.element();
     out.print("dev-id", "{}: ", device.id);
     out.print("ifname", "{}", device_name(device), Colour::kName);
-    out.text(":\n");
+    out.text(":");
+    print_provider(out, *client, device.provider);
+    out.text("\n");
     print_statistics(out, *stats, daemon_device(*daemon, device.id));
   }
   out.finish();

@@ -188,7 +188,9 @@ class ControlSocket::Hub {
   static bool idle(const Client& client);
   bool hold(Client& client);
   netlink::Datagram open(Client& client, const Envelope& envelope, std::span<UniqueFd> fds);
-  int forward(Client& client, std::span<const std::uint8_t> message, const Delivery::Target& target,
+  int forward_beside(Client& client, const Envelope& envelope, const Delivery::Target& target,
+                     int netlink_fd, int sock_fd);
+  int forward(Client& client, const Envelope& envelope, const Delivery::Target& target,
               int netlink_fd, int sock_fd);
   void judge(Client& client, std::span<const std::uint8_t> messages);
   bool flush(Client& client);
@@ -489,7 +491,7 @@ netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envel
     case Envelope::Kind::kJoin:
       if (envelope.group_bit == 0)
         error = EINVAL;
-      else if (!delivery_.join(*target, envelope.group_bit, client.uid))
+      else if (!delivery_.join(*target, envelope.group_bit, client.uid, envelope.family))
         error = ENOMEM;
       break;
     case Envelope::Kind::kLeave:
@@ -497,26 +499,42 @@ netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envel
       break;
     case Envelope::Kind::kMessage:
       if (target->port == 0) return envelope_failed(envelope, EINVAL);  // no place for an answer
-      error = forward(client, envelope.message, *target, fds[0].get(),
-                      fds.size() > 1 ? fds[1].get() : -1);
+      error = forward_beside(client, envelope, *target, fds[0].get(),
+                             fds.size() > 1 ? fds[1].get() : -1);
   }
   return error != 0 ? envelope_failed(envelope, error)
                     : envelope_done(envelope, delivery_.sender_port(*target));
 }
 
+// forward_beside is forward for a message that may bear the kernel's number of the family.
+int ControlSocket::Hub::forward_beside(Client& client, const Envelope& envelope,
+                                       const Delivery::Target& target, int netlink_fd,
+                                       int sock_fd) {
+  if (envelope.family == 0) return forward(client, envelope, target, netlink_fd, sock_fd);
+  netlink::Datagram message(envelope.message.begin(), envelope.message.end());
+  rename_messages(message, envelope.family, SOFTPSP_ID_PSP);
+  Envelope ours = envelope;
+  ours.message = message;
+  const int error = forward(client, ours, target, netlink_fd, sock_fd);
+  netlink::wipe(message);
+  return error;
+}
+
 // forward answers one message of a program on its netlink socket. The namespace that counts is that
 // socket's, as in the kernel. Returns an errno for the program's send().
-int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> message,
+int ControlSocket::Hub::forward(Client& client, const Envelope& envelope,
                                 const Delivery::Target& target, int netlink_fd, int sock_fd) {
+  const std::span<const std::uint8_t> message = envelope.message;
   judge(client, message);
   netlink::Caller caller;
   caller.net_admin = client.caller.net_admin;
-  caller.paced = true;
+  caller.paced = !envelope.rows;
   caller.netns = target.netns;
   caller.ext_ack = option(netlink_fd, SOL_NETLINK, NETLINK_EXT_ACK, 0) != 0;
   caller.cap_ack = option(netlink_fd, SOL_NETLINK, NETLINK_CAP_ACK, 0) != 0;
   const auto send = [&](netlink::Datagram answer) {
     address_messages(answer, target.port);
+    if (envelope.family != 0) rename_messages(answer, SOFTPSP_ID_PSP, envelope.family);
     delivery_.answer(target, netlink_fd, std::move(answer), client.uid);
   };
   std::vector<netlink::Datagram> answers;
@@ -525,6 +543,14 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
     for (netlink::Datagram& answer : answers) {
       address_messages(answer, target.port, NLM_F_MULTI);
       send(std::move(answer));
+    }
+    return 0;
+  }
+  if (envelope.rows) {
+    server_.handle(caller, message, -1, answers);
+    for (netlink::Datagram& answer : answers) {
+      rows_of(answer);
+      if (!answer.empty()) send(std::move(answer));
     }
     return 0;
   }
@@ -540,8 +566,8 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
   }
   std::deque<netlink::Datagram> parts(std::make_move_iterator(answers.begin()),
                                       std::make_move_iterator(answers.end()));
-  auto rest = [&server = server_, caller, parts = std::move(parts),
-               port = target.port]() mutable -> std::optional<netlink::Datagram> {
+  auto rest = [&server = server_, caller, parts = std::move(parts), port = target.port,
+               family = envelope.family]() mutable -> std::optional<netlink::Datagram> {
     if (parts.empty()) {
       std::vector<netlink::Datagram> more;
       if (!server.resume(caller, more)) return std::nullopt;
@@ -550,6 +576,7 @@ int ControlSocket::Hub::forward(Client& client, std::span<const std::uint8_t> me
     netlink::Datagram part = std::move(parts.front());
     parts.pop_front();
     address_messages(part, port);
+    if (family != 0) rename_messages(part, SOFTPSP_ID_PSP, family);
     return part;
   };
   return delivery_.dump(target, netlink_fd, std::move(rest), client.uid) ? 0 : ENOBUFS;

@@ -11,6 +11,7 @@
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/sockios.h>
+#include <new>
 #include <sched.h>
 #include <string_view>
 #include <sys/ioctl.h>
@@ -18,6 +19,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
+
+#include <psp/netlink/uapi.h>
+
+#include "envelope.hh"
 
 namespace psp {
 namespace {
@@ -394,11 +399,13 @@ void Delivery::tick() {
     tick_.enable(false);
 }
 
-bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
+bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid,
+                    std::uint16_t family) {
   is_open(target);
   const auto found = members_.find(target);
   if (found != members_.end()) {
     found->second.groups |= group_bit;
+    found->second.family = family;
     found->second.missed = 0;
     return true;
   }
@@ -407,7 +414,7 @@ bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
     sweep_members();
     if (!add()) return false;
   }
-  members_[target] = {.groups = group_bit, .uid = uid};
+  members_[target] = {.groups = group_bit, .uid = uid, .family = family};
   return true;
 }
 
@@ -436,7 +443,20 @@ void Delivery::multicast(std::uint32_t group_bit, std::uint64_t netns,
     if (it->first.port == 0 || (it->second.groups & group_bit) == 0 ||
         reused(sender->second, it->first))
       continue;
-    if (message.empty() || send(it->first, message) == Sent::kFull) lose(it->second);
+    if (message.empty() || notify(it->first, it->second.family, message) == Sent::kFull)
+      lose(it->second);
+  }
+}
+
+Delivery::Sent Delivery::notify(const Target& target, std::uint16_t family,
+                                const netlink::Datagram& message) {
+  if (family == 0) return send(target, message);
+  try {
+    netlink::Datagram renamed = message;
+    rename_messages(renamed, SOFTPSP_ID_PSP, family);
+    return send(target, renamed);
+  } catch (const std::bad_alloc&) {
+    return Sent::kFull;  // lost, and it is told so
   }
 }
 

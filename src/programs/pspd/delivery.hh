@@ -71,8 +71,9 @@ class Delivery {
   bool dumping(const Target& target) const;
 
   // join and leave change the socket's membership in multicast groups (SOFTPSP_GROUP_...). Join
-  // fails (false) if this user has too many members.
-  bool join(const Target& target, std::uint32_t group_bit, uid_t uid);
+  // fails (false) if this user has too many members. `family` is the number under which the program
+  // knows psp, where that is the kernel's; 0: ours.
+  bool join(const Target& target, std::uint32_t group_bit, uid_t uid, std::uint16_t family = 0);
   void leave(const Target& target, std::uint32_t group_bit);
   // multicast sends a notification to the members in a namespace.
   void multicast(std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message);
@@ -90,6 +91,7 @@ class Delivery {
   struct Member {
     std::uint32_t groups = 0;
     uid_t uid = 0;
+    std::uint16_t family = 0;
     bool lost_some = false;
     unsigned missed = 0;  // readings of the table in a row that did not have it
   };
@@ -120,6 +122,7 @@ class Delivery {
 
   Sender* sender_for(int fd, std::uint64_t netns, int& error);
   Sent send(const Target& target, std::span<const std::uint8_t> message);
+  Sent notify(const Target& target, std::uint16_t family, const netlink::Datagram& message);
   Sent send_held(const Target& target, int fd, std::span<const std::uint8_t> message);
   void look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age);
   static bool read_some(Sender& sender);

@@ -77,11 +77,23 @@ std::optional<Envelope> read_envelope(Octets datagram) {
       envelope.kind = Envelope::Kind::kMessage;
       envelope.message = value;
       return envelope;
+    case SOFTPSP_FORWARD_BESIDE:
+    case SOFTPSP_FORWARD_ROWS: {
+      const auto about = read_at<nlmsghdr>(value, 0);
+      if (!about) return std::nullopt;
+      envelope.kind = Envelope::Kind::kMessage;
+      envelope.message = value;
+      envelope.family = about->nlmsg_type;
+      envelope.rows = attribute->nla_type == SOFTPSP_FORWARD_ROWS;
+      return envelope;
+    }
     case SOFTPSP_FORWARD_JOIN:
     case SOFTPSP_FORWARD_LEAVE:
       envelope.kind = attribute->nla_type == SOFTPSP_FORWARD_JOIN ? Envelope::Kind::kJoin
                                                                   : Envelope::Kind::kLeave;
       envelope.group_bit = group_bit_of(read_at<std::uint32_t>(value, 0).value_or(0));
+      envelope.family = static_cast<std::uint16_t>(
+          read_at<std::uint32_t>(value, sizeof(std::uint32_t)).value_or(0));
       return envelope;
     case SOFTPSP_FORWARD_WHO:
       return envelope;
@@ -190,6 +202,29 @@ netlink::Datagram busy_error(Octets request, const netlink::Caller& caller) {
   const std::size_t quoted = caller.cap_ack ? NLMSG_HDRLEN : request.size();
   return error_about(request.first(std::min(quoted, request.size())), header.nlmsg_seq,
                      header.nlmsg_pid, EBUSY, caller.cap_ack);
+}
+
+void rename_messages(netlink::Datagram& messages, std::uint16_t from, std::uint16_t to) {
+  const auto rename = [&](std::size_t at) {
+    auto header = read_at<nlmsghdr>(messages, at);
+    if (!header || header->nlmsg_type != from) return;
+    header->nlmsg_type = to;
+    std::memcpy(messages.data() + at, &*header, sizeof *header);
+  };
+  for_each_message(messages, [&](std::size_t at, const nlmsghdr& header) {
+    rename(header.nlmsg_type == NLMSG_ERROR ? at + NLMSG_HDRLEN + sizeof(int) : at);
+    return true;
+  });
+}
+
+void rows_of(netlink::Datagram& messages) {
+  std::size_t end = messages.size();
+  for_each_message(messages, [&](std::size_t at, const nlmsghdr& header) {
+    if (header.nlmsg_type >= NLMSG_MIN_TYPE) return true;
+    end = at;
+    return false;
+  });
+  messages.resize(end);
 }
 
 void address_messages(netlink::Datagram& messages, std::uint32_t port, std::uint16_t flags) {

@@ -18,7 +18,9 @@ struct Envelope {
   enum class Kind { kMessage, kJoin, kLeave, kWho } kind = Kind::kWho;
   std::span<const std::uint8_t> message{};  // kMessage: points into the datagram
   std::uint32_t group_bit = 0;              // kJoin, kLeave; 0: no such group
-  std::uint32_t seq = 0, port = 0;          // for the reply
+  std::uint16_t family = 0;  // the kernel's id of psp that messages to the program bear; 0: ours
+  bool rows = false;         // of a dump only the rows are wanted
+  std::uint32_t seq = 0, port = 0;  // for the reply
 };
 
 // is_envelope: this datagram is for read_envelope, not for the Server.
@@ -43,6 +45,10 @@ bool asks_for_all_families(std::span<const std::uint8_t> messages);
 netlink::Datagram ask_for_psp(std::span<const std::uint8_t> request);
 // busy_error is the kernel's answer to a dump while another runs on the same socket.
 netlink::Datagram busy_error(std::span<const std::uint8_t> request, const netlink::Caller& caller);
+// rename_messages makes messages of family `from` those of family `to`, quoted ones too.
+void rename_messages(netlink::Datagram& messages, std::uint16_t from, std::uint16_t to);
+// rows_of cuts off the end of a dump, if it is there; empty if there is nothing before it.
+void rows_of(netlink::Datagram& messages);
 // address_messages gives every message the port of the socket that it goes to, as the kernel does,
 // and sets `flags` in those that are generic netlink.
 void address_messages(netlink::Datagram& messages, std::uint32_t port, std::uint16_t flags = 0);

@@ -33,6 +33,8 @@
 
 #include <psp/base/udp_port.hh>
 #include <psp/crypto/aead.hh>
+#include <psp/netlink/client.hh>
+#include <psp/netlink/uapi.h>
 
 #include "daemon.hh"
 #include "host_lock.hh"
@@ -75,6 +77,16 @@ bool is_still_to_come(const std::string& name) {
          errno == ENODEV;
 }
 
+// kernel_has_device: the kernel's family has a PSP device on that netdev of this namespace.
+bool kernel_has_device(unsigned ifindex) {
+  auto kernel = Client::connect_kernel();
+  if (!kernel) return false;
+  const auto devices = kernel->devices();
+  return devices && std::ranges::any_of(*devices, [&](const DeviceInfo& device) {
+           return !device.by_association && device.ifindex == ifindex;
+         });
+}
+
 }  // namespace
 
 std::expected<void, std::string> Daemon::bring_up() {
@@ -93,6 +105,9 @@ std::expected<void, std::string> Daemon::bring_up() {
   sockets_->set_any_state(options_.compat < device::Compat::kNetNext);
   core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
   core_->set_compat(options_.compat);
+  // Programs know a device by its number alone, whether it is the kernel's or ours.
+  const auto kernel = Client::connect_kernel();
+  if (kernel || kernel.error().sys_errno != ENOENT) core_->set_first_id(SOFTPSP_FIRST_DEVICE);
   // Sockets with an Rx key only have no note in the programs' maps.
   core_->set_limits({std::size_t{2} * options_.max_connections, options_.max_connections / 2});
   server_ = std::make_unique<netlink::Server>(*core_, static_cast<netlink::Inspector*>(this));
@@ -220,6 +235,11 @@ std::expected<std::uint16_t, std::string> Daemon::add_device(const datapath::Net
   spdlog::info("{}: PSP device {} with {}, {} worker{}, MTU {}", netdev.name, added.id(),
                backend_->description(), options_.workers, options_.workers == 1 ? "" : "s",
                added.netdev().mtu);
+  if (kernel_has_device(netdev.ifindex))
+    spdlog::warn(
+        "{}: the kernel has a PSP device of its own there, which programs do not use while "
+        "pspd serves {}",
+        netdev.name, netdev.name);
   if (options_.enable.bits == 0)
     spdlog::info("{}: receive is disabled: 'pspctl dev set {} psp-versions-ena all' enables it",
                  netdev.name, netdev.name);
