@@ -23,6 +23,7 @@ struct Network {
   // parse reads "10.0.0.0/8", "fd00::/8", or an address alone. Bits behind the prefix must be 0.
   static std::optional<Network> parse(const std::string& text);
   bool has(const std::array<std::uint8_t, 16>& address) const;
+  bool operator==(const Network&) const = default;
 };
 
 class Peers {
