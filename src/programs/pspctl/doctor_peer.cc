@@ -294,7 +294,7 @@ Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices,
     return verdicts;
   }
   facts.way.next_hop = *next_hop;
-  auto heard = probe_path(facts.way);
+  const auto heard = probe_path(facts.way);
   if (!heard) {
     verdicts.push_back(heard.error() == EPERM
                            ? skipped("peer-udp", "needs CAP_NET_RAW")
@@ -304,7 +304,7 @@ Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices,
                                   fmt::format("ip -s link show dev {}", facts.netdev)));
     return verdicts;
   }
-  facts.heard = std::move(*heard);
+  facts.heard = *heard;
   if (facts.heard.stray != 0) facts.stray = netdev_name(facts.heard.stray);
   std::ranges::move(judge_path(facts), std::back_inserter(verdicts));
   return verdicts;
