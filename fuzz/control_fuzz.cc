@@ -145,7 +145,8 @@ class Play {
     switch (step.kind) {
       case Step::kRequest: {
         const bool first_release = (step.argument & 0x20) != 0;
-        world_.core.set_compat(first_release ? device::Compat::kLinux618 : device::Compat::kNewest);
+        world_.core.set_compat(first_release ? device::Compat::kLinux618
+                                             : device::Compat::kNetNext);
         admin_ = admin_ || caller.net_admin || first_release;
         world_.server.handle(caller, step.body, kDescriptors[step.argument >> 2 & 7], out_);
         break;

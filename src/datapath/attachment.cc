@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <tuple>
 #include <utility>
 
 #include "leftover.hh"
@@ -26,7 +27,7 @@ std::expected<std::unique_ptr<Attachment>, std::string> Attachment::open(
   tx.uso = attachment->tap_.has_uso();
   if (!attachment->tap_.notice().empty()) attachment->notices_.push_back(attachment->tap_.notice());
   for (unsigned number = 0; number < attachment->tap_.queues(); number++) {
-    WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx};
+    WorkerOptions worker{netdev.name, number, options.busy_poll_us, {}, tx, options.peers};
     if (!options.cpus.empty()) worker.cpu = options.cpus[number % options.cpus.size()];
     auto started = Worker::start(attachment->tap_.fd(number), driver.make_engine(), worker);
     if (!started) return std::unexpected(fmt::format("{}: {}", netdev.name, started.error()));
@@ -63,7 +64,13 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   if (auto tuned = tune(); !tuned) return tuned;
   // Last: now sockets may send.
   shared_ = &shared;
-  if (shared.remember(netdev_.netns) && shared.guard(netdev_.key(), dev_id, programs_->egress_id()))
+  dev_id_ = dev_id;
+  return let_send();
+}
+
+std::expected<void, std::string> Attachment::let_send() const {
+  if (shared_->remember(netdev_.netns) &&
+      shared_->guard(netdev_.key(), dev_id_, programs_->egress_id()))
     return {};
   return std::unexpected(netdev_.name + ": there are too many netdevs with a PSP device");
 }
@@ -94,46 +101,71 @@ std::expected<void, std::string> Attachment::detach() {
 
 bool Attachment::refresh() {
   const InNetns inside(netns_);
-  if (!inside.entered()) return false;
-  auto now = find_netdev(netdev_.ifindex);
-  if (!now) return false;
-  if (now->mac != netdev_.mac && !programs_->set_mac(now->mac)) return false;
-  if (now->mtu != netdev_.mtu)
-    for (auto& worker : workers_) worker->set_mtu(now->mtu);
-  netdev_ = std::move(*now);
+  if (!inside.entered()) return true;
+  const auto found = look_up(netdev_.ifindex);
+  if (!found) return true;
+  if (!*found) return false;
+  const Netdev& now = **found;
+  if (now.mac != netdev_.mac && !programs_->set_mac(now.mac)) return false;
+  if (now.mtu != netdev_.mtu)
+    for (auto& worker : workers_) worker->set_mtu(now.mtu);
+  netdev_ = now;
   return true;
 }
 
+bool Attachment::has_failed_worker() const {
+  return std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); });
+}
+
 std::optional<std::string> Attachment::failed() const {
+  if (has_failed_worker()) return tap_.name() + " has gone";
   const InNetns inside(netns_);
   const auto queues = inside.entered() ? tap_queues(tap_.ifindex()) : std::nullopt;
-  if (!queues || std::ranges::any_of(workers_, [](const auto& worker) { return worker->failed(); }))
-    return tap_.name() + " has gone";
-  if (*queues != tap_.queues()) return "somebody else has attached to " + tap_.name();
+  if (queues && *queues != tap_.queues()) return "somebody else has attached to " + tap_.name();
   return std::nullopt;
 }
 
-std::optional<std::string> Attachment::heal(std::chrono::steady_clock::time_point now) {
-  const InNetns inside(netns_);
-  if (!inside.entered() || now < heal_after_) return std::nullopt;
-  if (programs_->attached()) {
-    // Somebody who insists may come again at once: only what lasts longer than the pause is peace.
-    if (now >= heal_after_ + heal_pause_) heal_pause_ = kFirstPause;
-    if (!std::exchange(broken_, false)) return std::nullopt;
-    return fmt::format("{}: pspd's programs are in place again", netdev_.name);
+// missing says which of the programs and the notes that let sockets send are not as they were.
+Finding Attachment::missing() const {
+  auto programs = programs_->missing();
+  if (!programs || *programs) return programs;
+  for (const auto& [key, dev_id, program] :
+       {std::tuple(netdev_.key(), dev_id_, programs_->egress_id()),
+        std::tuple(device::NetdevKey{netdev_.netns, 0}, std::uint16_t{0}, 0u)}) {
+    const auto noted = shared_->guards(key, dev_id, program);
+    if (!noted) return std::unexpected(noted.error());
+    if (!*noted) return "the note that lets its secured sockets send was changed";
   }
-  // Sockets send nothing meanwhile: they see for themselves that psp_egress is not there.
-  const auto attached = programs_->attach();
-  heal_after_ = now + heal_pause_;
-  heal_pause_ = std::min(heal_pause_ * 2, kLongestPause);
-  const bool was_broken = std::exchange(broken_, !attached);
-  if (was_broken && !attached) return std::nullopt;
-  if (attached)
-    return fmt::format("{}: pspd's programs were gone or not the first; they are back",
-                       netdev_.name);
-  return fmt::format(
-      "{}: pspd's programs are gone or not the first, and secured sockets blocked: {}",
-      netdev_.name, attached.error());
+  return std::nullopt;
+}
+
+std::expected<void, std::string> Attachment::put_back() {
+  if (auto attached = programs_->attach(); !attached) return attached;
+  return let_send();
+}
+
+std::vector<std::string> Attachment::heal(std::chrono::steady_clock::time_point now) {
+  const InNetns inside(netns_);
+  if (!inside.entered() || has_failed_worker()) return {};
+  std::vector<std::string> news;
+  const auto look_after = [&](Upkeep& upkeep, const Upkeep::Look& look,
+                              const Upkeep::PutBack& put_back) {
+    if (const auto one = upkeep.turn(now, look, put_back))
+      news.push_back(fmt::format("{}: {}", netdev_.name, *one));
+  };
+  // The TAP first: one that was moved has lost its programs. Sockets send nothing meanwhile: they
+  // see for themselves that psp_egress is not there.
+  look_after(
+      of_tap_, [this] { return tap_.changed(); }, [this] { return tap_.put_back(); });
+  look_after(
+      of_programs_, [this] { return missing(); }, [this] { return put_back(); });
+  return news;
+}
+
+Condition Attachment::condition() const {
+  Condition all = of_tap_.condition();
+  all.add(of_programs_.condition());
+  return all;
 }
 
 bool Attachment::set_versions(VersionSet versions) {

@@ -21,6 +21,7 @@
 #include "netns.hh"
 #include "programs.hh"
 #include "tap.hh"
+#include "upkeep.hh"
 #include "worker.hh"
 
 namespace psp::datapath {
@@ -28,6 +29,7 @@ namespace psp::datapath {
 struct HostDeviceOptions {
   device::SoftwareDriverOptions driver;
   TxOptions tx;
+  Peers peers;
   unsigned workers = 1;  // TAP queues, each with a thread
   std::uint32_t busy_poll_us = 0;
   std::vector<unsigned> cpus;  // of the workers, in turn; empty: any
@@ -61,14 +63,18 @@ class Attachment {
   // leave_in_place is for a pspd that ends with its programs in place, to be found by the next.
   void leave_in_place() { shared_ = nullptr; }
 
-  // refresh takes over a new name, MTU or address. False: the netdev has gone.
+  // refresh takes over a new name, MTU or address. False: the netdev has gone; true if the kernel
+  // does not tell.
   bool refresh();
   // failed says why nothing can be sealed or opened any more: the TAP has gone, or somebody else
   // has attached to it, as whoever has CAP_NET_ADMIN there can, and is given packets to be sealed.
+  // Nothing if the kernel does not tell: it is asked again.
   std::optional<std::string> failed() const;
-  // heal puts the programs back if somebody took them off or came before them, with pauses that
-  // double while somebody insists. A sentence for the log if things have changed.
-  std::optional<std::string> heal(std::chrono::steady_clock::time_point now);
+  // heal puts back what somebody has changed: the TAP's state, the programs, their order, the notes
+  // that let sockets send. Sentences for the log if things have changed.
+  std::vector<std::string> heal(std::chrono::steady_clock::time_point now);
+  // condition is what heal has done so far, and what is wrong now.
+  Condition condition() const;
 
   [[nodiscard]] bool set_versions(VersionSet versions);
   [[nodiscard]] bool set_rotation(std::uint32_t rotation);
@@ -84,6 +90,10 @@ class Attachment {
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
   [[nodiscard]] std::expected<void, std::string> tune();
+  bool has_failed_worker() const;
+  Finding missing() const;
+  [[nodiscard]] std::expected<void, std::string> put_back();
+  [[nodiscard]] std::expected<void, std::string> let_send() const;
 
   const Netns& netns_;
   Netdev netdev_;
@@ -94,12 +104,8 @@ class Attachment {
   std::optional<NetdevPrograms> programs_;
   bool placed_ = false;  // some may be at the netdev, in the place of an earlier pspd's
   std::vector<std::string> notices_;
-
-  static constexpr std::chrono::milliseconds kFirstPause{100};
-  static constexpr std::chrono::milliseconds kLongestPause{30'000};
-  bool broken_ = false;
-  std::chrono::steady_clock::time_point heal_after_{};
-  std::chrono::milliseconds heal_pause_ = kFirstPause;
+  std::uint16_t dev_id_ = 0;
+  Upkeep of_tap_, of_programs_;
 };
 
 }  // namespace psp::datapath

@@ -89,32 +89,6 @@ std::unexpected<std::string> failed(const Door& door, const std::string& netdev,
                                      std::strerror(error < 0 ? -error : error)));
 }
 
-// put_first: the kernel has no call that replaces a program and moves it to the front. The new one
-// comes first, then the old ones go.
-std::expected<void, std::string> put_first(const Door& door, const std::string& netdev) {
-  const int ifindex = static_cast<int>(door.ifindex);
-  const auto ids = tcx_programs(door.ifindex, door.side);
-  if (!ids) return std::unexpected(fmt::format("{}: {}", netdev, ids.error()));
-  if (!*ids) return {};
-  const Ids& before = **ids;
-  if (before.empty() || before.front() != door.id) {
-    // Ours, but not the first any more: it has to go before it can come again.
-    if (std::ranges::find(before, door.id) != before.end() &&
-        bpf_prog_detach2(door.program, ifindex, tcx(door.side)) != 0)
-      return failed(door, netdev, "at tcx again", errno);
-    if (bpf_prog_attach(door.program, ifindex, tcx(door.side), kBefore) != 0)
-      return failed(door, netdev, "at tcx", errno);
-  }
-  Ids others = before;
-  std::erase(others, door.id);
-  const auto earlier = open_programs(others, door.name);
-  if (!earlier) return std::unexpected(fmt::format("{}: {}", netdev, earlier.error()));
-  for (const UniqueFd& program : *earlier)
-    if (bpf_prog_detach2(program.get(), ifindex, tcx(door.side)) != 0)
-      return failed(door, netdev, "in the place of an earlier pspd's", errno);
-  return {};
-}
-
 std::expected<void, std::string> put_filter(const Door& door, const std::string& netdev) {
   LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(door.ifindex),
               .attach_point = point(door.side));
@@ -163,17 +137,43 @@ std::expected<bool, std::string> make_clsact(std::uint32_t ifindex, const std::s
       netdev));
 }
 
-std::expected<void, std::string> put(const Door& door, const std::string& netdev, bool clsact) {
-  if (auto done = put_first(door, netdev); !done) return done;
-  return clsact ? put_filter(door, netdev) : std::expected<void, std::string>{};
+// The kernel has no call that replaces a program and moves it to the front. The new one
+// comes first, then the old ones go.
+std::expected<void, std::string> put_at_tcx(const Door& door, const std::string& netdev) {
+  const int ifindex = static_cast<int>(door.ifindex);
+  const auto ids = tcx_programs(door.ifindex, door.side);
+  if (!ids) return std::unexpected(fmt::format("{}: {}", netdev, ids.error()));
+  if (!*ids) return {};
+  const Ids& before = **ids;
+  if (before.empty() || before.front() != door.id) {
+    // Ours, but not the first any more: it has to go before it can come again.
+    if (std::ranges::find(before, door.id) != before.end() &&
+        bpf_prog_detach2(door.program, ifindex, tcx(door.side)) != 0)
+      return failed(door, netdev, "at tcx again", errno);
+    if (bpf_prog_attach(door.program, ifindex, tcx(door.side), kBefore) != 0)
+      return failed(door, netdev, "at tcx", errno);
+  }
+  Ids others = before;
+  std::erase(others, door.id);
+  const auto earlier = open_programs(others, door.name);
+  if (!earlier) return std::unexpected(fmt::format("{}: {}", netdev, earlier.error()));
+  for (const UniqueFd& program : *earlier)
+    if (bpf_prog_detach2(program.get(), ifindex, tcx(door.side)) != 0)
+      return failed(door, netdev, "in the place of an earlier pspd's", errno);
+  return {};
 }
 
-std::expected<bool, std::string> stands(const Door& door, bool clsact) {
+std::expected<void, std::string> put(const Door& door, const std::string& netdev) {
+  if (auto done = put_at_tcx(door, netdev); !done) return done;
+  return door.filter ? put_filter(door, netdev) : std::expected<void, std::string>{};
+}
+
+std::expected<bool, std::string> stands(const Door& door) {
   const auto at_tcx = tcx_programs(door.ifindex, door.side);
   if (!at_tcx) return std::unexpected(at_tcx.error());
   const auto& first = *at_tcx;
   if (first && (first->empty() || first->front() != door.id)) return false;
-  if (!clsact) return first.has_value();
+  if (!door.filter) return door.ingress ? has_ingress(door.ifindex) : first.has_value();
   const auto filter = filter_program(door.ifindex, door.side);
   if (!filter) return std::unexpected(filter.error());
   if (*filter != door.id) return false;

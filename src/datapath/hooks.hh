@@ -28,6 +28,9 @@ struct Door {
   int program = -1;      // descriptor
   std::uint32_t id = 0;  // of the program
   std::string name;      // of the program: earlier ones of that name are replaced
+  // Also as a tc filter, not at tcx only? If not, is that for an ingress qdisc in the clsact's
+  // place?
+  bool filter = true, ingress = false;
 };
 
 // has_tcx: does this kernel have tcx? Errors: a sentence.
@@ -39,12 +42,14 @@ struct Door {
                                                            const std::string& netdev);
 
 // put makes the program the first at its door; earlier ones of ours are replaced without a gap.
-// Without `clsact` at tcx only. Errors: a sentence.
-[[nodiscard]] std::expected<void, std::string> put(const Door& door, const std::string& netdev,
-                                                   bool clsact);
+// put_at_tcx does so at tcx only, where there is one. Errors: a sentence.
+[[nodiscard]] std::expected<void, std::string> put(const Door& door, const std::string& netdev);
+[[nodiscard]] std::expected<void, std::string> put_at_tcx(const Door& door,
+                                                          const std::string& netdev);
 
-// stands: is the program the first at its door? Errors: a sentence.
-[[nodiscard]] std::expected<bool, std::string> stands(const Door& door, bool clsact);
+// stands: is the program the first at its door? No, too, once an ingress qdisc in the way of its
+// filter has gone. Errors: a sentence.
+[[nodiscard]] std::expected<bool, std::string> stands(const Door& door);
 
 // OurPlace is a side of a netdev and the name of the program that pspds have there.
 struct OurPlace {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <new>
 #include <utility>
 
 namespace psp::datapath {
@@ -12,6 +13,16 @@ namespace {
 std::string undo(Attachment& attachment) {
   const auto done = attachment.detach();
   return done ? "" : "; and what is in place already stays: " + done.error();
+}
+
+// or_no_memory makes want of memory an error as all others, so that what was done is undone.
+template <typename Call>
+auto or_no_memory(Call call) -> decltype(call()) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return std::unexpected("no memory");
+  }
 }
 
 }  // namespace
@@ -27,7 +38,7 @@ std::expected<std::unique_ptr<HostDevice>, std::string> HostDevice::attach(
                                device->software_.join(netdev.netns), options);
   if (!main) return std::unexpected(main.error());
   device->main_ = std::move(*main);
-  if (auto started = device->start(); !started)
+  if (auto started = or_no_memory([&] { return device->start(); }); !started)
     return std::unexpected(started.error() + undo(*device->main_));
   return device;
 }
@@ -51,12 +62,17 @@ std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, Uni
   const Netns* netns = context_.namespaces.find(netdev.netns);
   if (netns == nullptr) return std::unexpected(netdev.name + " is in an unknown namespace");
   const bool known = software_.has(netdev.netns);
-  auto attachment = attach_there(*netns, netdev, std::move(lock));
+  Associated fresh;  // its place comes first
+  auto attachment = or_no_memory([&] {
+    fresh.try_emplace(netdev.key());
+    return attach_there(*netns, netdev, std::move(lock));
+  });
   if (!attachment) {
     if (!known) software_.leave(netdev.netns);
     return std::unexpected(attachment.error());
   }
-  associated_.insert_or_assign(netdev.key(), std::move(*attachment));
+  fresh.begin()->second = std::move(*attachment);
+  associated_.merge(fresh);
   return {};
 }
 
@@ -65,8 +81,9 @@ std::expected<std::unique_ptr<Attachment>, std::string> HostDevice::attach_there
   auto attachment =
       Attachment::open(netns, netdev, std::move(lock), software_.join(netdev.netns), options_);
   if (!attachment) return attachment;
-  auto started =
-      (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
+  auto started = or_no_memory([&] {
+    return (*attachment)->start(context_.secrets, context_.programs, id_, versions_, rotation_);
+  });
   if (started) return attachment;
   return std::unexpected(started.error() + undo(**attachment));
 }
@@ -114,6 +131,12 @@ void HostDevice::netns_unused(std::uint64_t netns) {
   // Workers are never left without their driver, whatever the core believes.
   const auto there = [netns](const auto& entry) { return entry.first.netns == netns; };
   if (std::ranges::none_of(associated_, there)) software_.leave(netns);
+}
+
+Condition HostDevice::condition() const {
+  Condition all;
+  for_each_attachment([&](const Attachment& attachment) { all.add(attachment.condition()); });
+  return all;
 }
 
 DropCounts HostDevice::drops() const {

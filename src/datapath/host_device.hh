@@ -68,7 +68,8 @@ class HostDevice final : private device::Driver {
   using Associated = std::map<device::NetdevKey, std::unique_ptr<Attachment>>;
   const Associated& associated() const { return associated_; }
   const device::SoftwareDevice& driver() const { return software_; }
-  DropCounts drops() const;  // of the programs and the engines
+  DropCounts drops() const;     // of the programs and the engines
+  Condition condition() const;  // of all its attachments
 
  private:
   HostDevice(const HostDeviceContext& context, const HostDeviceOptions& options);

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// By open file description locks: those of a process would go when any descriptor of the file is
-// closed.
+// A map is made first and then looked for: of those with one name the oldest is the lock, so of two
+// who try at once one has it.
 #include "host_lock.hh"
 
+#include <array>
+#include <bpf/bpf.h>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fcntl.h>
 #include <fmt/format.h>
+#include <optional>
 #include <sys/mount.h>
 #include <thread>
 #include <unistd.h>
@@ -16,24 +18,16 @@
 namespace psp::datapath {
 namespace {
 
-// A position in the file is not negative: 62 bits of the epoch, or a netdev in the half above.
+using std::chrono::milliseconds;
+
+// 62 bits of the epoch, or a netdev in the half above.
 constexpr std::uint64_t kNetdevs = 1ull << 62;
 // No pspd has this epoch: it is the position of who takes over.
 constexpr std::uint64_t kTakeover = 0;
-
-flock range(std::uint64_t position, short type) {
-  flock lock{};
-  lock.l_type = type;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = static_cast<off_t>(position);
-  lock.l_len = 1;
-  return lock;
-}
-
-UniqueFd lock_file(int flags) {
-  const UniqueFd root = root_cgroup();
-  return root ? UniqueFd(::openat(root.get(), "cgroup.procs", flags | O_CLOEXEC)) : UniqueFd();
-}
+// Who lists the maps of the host holds each for a moment, bpftool as well as another pspd.
+constexpr int kLooks = 4;
+constexpr milliseconds kBetweenLooks{5};
+constexpr int kMostMaps = 1 << 20;  // of a host
 
 std::uint64_t position_of(std::uint64_t epoch) { return epoch % kNetdevs; }
 
@@ -42,28 +36,63 @@ std::uint64_t position_of(device::NetdevKey netdev) {
   return kNetdevs | ((netdev.netns << 31 | netdev.ifindex) % kNetdevs);
 }
 
-// is_locked: has a pspd the lock? Its locks are for writing. One for reading is anybody's who may
-// read the file, and says nothing. Yes where the kernel does not tell.
-bool is_locked(int file, std::uint64_t position) {
-  flock lock = range(position, F_RDLCK);
-  return ::fcntl(file, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+// name_of spells a position with the 64 characters that the kernel allows in a name.
+std::string name_of(std::uint64_t position) {
+  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
+  std::string name = "psp_";
+  for (int shift = 60; shift >= 0; shift -= 6) name += kDigits[position >> shift & 63];
+  return name;
+}
+static_assert(sizeof "psp_" + 11 == BPF_OBJ_NAME_LEN);
+
+// Numbers of maps have 31 bits, rise, and then begin again.
+bool is_older(std::uint32_t one, std::uint32_t other) {
+  return ((other - one) & 0x7fffffffu) - 1 < 0x3fffffffu;
 }
 
-// try_lock gives the locked file, or the errno: EBUSY if a pspd has the lock, EAGAIN if somebody
-// else keeps it from being taken.
+// held tells whether there is a lock of that name, but for `own` and what is younger. Errors:
+// errno.
+std::expected<bool, int> held(const std::string& name, std::optional<std::uint32_t> own) {
+  std::uint32_t id = 0;
+  for (int i = 0; i < kMostMaps; i++) {
+    if (bpf_map_get_next_id(id, &id) != 0) {
+      if (errno == ENOENT) return false;
+      return std::unexpected(errno);
+    }
+    const UniqueFd map(bpf_map_get_fd_by_id(id));
+    if (!map && errno == ENOENT) continue;  // has gone
+    bpf_map_info info{};
+    std::uint32_t length = sizeof info;
+    if (!map || bpf_obj_get_info_by_fd(map.get(), &info, &length) != 0)
+      return std::unexpected(errno);
+    if (info.type == BPF_MAP_TYPE_QUEUE && name == info.name && (!own || is_older(id, *own)))
+      return true;
+  }
+  return std::unexpected(E2BIG);
+}
+
+// held_for_good is held() of what lasts longer than a look.
+std::expected<bool, int> held_for_good(const std::string& name, std::optional<std::uint32_t> own) {
+  auto answer = held(name, own);
+  for (int i = 1; i < kLooks && answer && *answer; i++) {
+    std::this_thread::sleep_for(kBetweenLooks);
+    answer = held(name, own);
+  }
+  return answer;
+}
+
+// try_lock gives what holds the lock, or the errno: EBUSY if another has it.
 std::expected<UniqueFd, int> try_lock(std::uint64_t position) {
-  UniqueFd file = lock_file(O_RDWR);
-  flock lock = range(position, F_WRLCK);
-  if (!file) return std::unexpected(errno);
-  if (::fcntl(file.get(), F_OFD_SETLK, &lock) == 0) return file;
-  if (errno != EAGAIN && errno != EACCES) return std::unexpected(errno);
-  return std::unexpected(is_locked(file.get(), position) ? EBUSY : EAGAIN);
-}
-
-std::string why(int error) {
-  if (error != EAGAIN) return std::strerror(error);
-  return "a program that is no pspd has locked cgroup.procs at the root of the cgroup-v2 tree for "
-         "reading (see /proc/locks): end it";
+  const std::string name = name_of(position);
+  // A queue, since maps of many other types are anybody's where unprivileged BPF is switched on.
+  UniqueFd map(bpf_map_create(BPF_MAP_TYPE_QUEUE, name.c_str(), 0, 1, 1, nullptr));
+  bpf_map_info info{};
+  std::uint32_t length = sizeof info;
+  if (!map || bpf_obj_get_info_by_fd(map.get(), &info, &length) != 0) return std::unexpected(errno);
+  const auto other = held_for_good(name, info.id);
+  if (!other) return std::unexpected(other.error());
+  if (*other) return std::unexpected(EBUSY);
+  return map;
 }
 
 }  // namespace
@@ -76,42 +105,42 @@ UniqueFd root_cgroup() {
 }
 
 std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch) {
-  auto file = try_lock(position_of(epoch));
-  if (file) return std::move(*file);
-  return std::unexpected(fmt::format(
-      "cannot take a lock in the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN): {}",
-      why(file.error())));
+  auto lock = try_lock(position_of(epoch));
+  if (lock) return std::move(*lock);
+  return std::unexpected(
+      fmt::format("cannot make the BPF map that says that this pspd lives (needs CAP_BPF and "
+                  "CAP_SYS_ADMIN): {}",
+                  std::strerror(lock.error())));
 }
 
 std::expected<bool, std::string> lives(std::uint64_t epoch) {
-  const UniqueFd file = lock_file(O_RDONLY);
-  if (!file)
-    return std::unexpected(
-        fmt::format("it cannot be told whether another pspd lives: {}", std::strerror(errno)));
-  return is_locked(file.get(), position_of(epoch));
+  const auto answer = held_for_good(name_of(position_of(epoch)), std::nullopt);
+  if (answer) return *answer;
+  return std::unexpected(fmt::format("it cannot be told whether another pspd lives: {}",
+                                     std::strerror(answer.error())));
 }
 
 std::expected<UniqueFd, std::string> lock_takeover(bool wait) {
-  const int tries = wait ? 100 : 0;
-  auto file = try_lock(kTakeover);
-  for (int i = 0; i < tries && !file && file.error() == EBUSY; i++) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    file = try_lock(kTakeover);
+  const int tries = wait ? 50 : 0;
+  auto lock = try_lock(kTakeover);
+  for (int i = 0; i < tries && !lock && lock.error() == EBUSY; i++) {
+    std::this_thread::sleep_for(milliseconds(50));
+    lock = try_lock(kTakeover);
   }
-  if (file) return std::move(*file);
+  if (lock) return std::move(*lock);
   return std::unexpected(
       fmt::format("what earlier pspds left cannot be taken over: {}",
-                  file.error() == EBUSY ? "another pspd is at it" : why(file.error())));
+                  lock.error() == EBUSY ? "another pspd is at it" : std::strerror(lock.error())));
 }
 
 std::expected<UniqueFd, std::string> lock_netdev(device::NetdevKey netdev,
                                                  const std::string& name) {
-  auto file = try_lock(position_of(netdev));
-  if (file) return std::move(*file);
-  if (file.error() == EBUSY)
+  auto lock = try_lock(position_of(netdev));
+  if (lock) return std::move(*lock);
+  if (lock.error() == EBUSY)
     return std::unexpected(fmt::format("{} already has a pspd: stop that one first", name));
   return std::unexpected(
-      fmt::format("{} cannot be locked for this pspd: {}", name, why(file.error())));
+      fmt::format("{} cannot be locked for this pspd: {}", name, std::strerror(lock.error())));
 }
 
 }  // namespace psp::datapath

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// HostLock: which pspd lives, and which netdev is whose, told by the kernel. A lock is a range of
-// the file cgroup.procs at the root of the cgroup tree, where pspd's programs are attached: all
-// that could meet there see the same file, whatever their mount, network or process namespaces; the
-// kernel lets go of a lock with the process, however that ends; and who may not write to the file,
-// as only root may, can neither take one nor pretend one.
+// HostLock: which pspd lives, and which netdev is whose, told by the kernel. A lock is a BPF map
+// with a name, of a type that only root of the host may make, and nothing but its holder's
+// descriptor keeps it: all pspds of a host see the same maps, whatever their mount, network,
+// process or cgroup namespaces; the kernel removes it with the process, however that ends; and who
+// is not root can neither make one, nor hold one, nor be in the way of one.
 //
 // Threading: any.
 #pragma once
@@ -26,7 +26,8 @@ UniqueFd root_cgroup();
 // a sentence.
 std::expected<UniqueFd, std::string> lock_epoch(std::uint64_t epoch);
 
-// lives tells whether a pspd of that epoch does. It says yes where the kernel does not tell.
+// lives tells whether a pspd of that epoch does. Errors, where the kernel does not tell: a
+// sentence.
 [[nodiscard]] std::expected<bool, std::string> lives(std::uint64_t epoch);
 
 // lock_takeover is for who looks for what dead pspds left, until all of it is taken over or gone:

@@ -170,6 +170,29 @@ std::expected<std::optional<Leftover>, std::string> look_at(int sock_out, int cg
   return leftover;
 }
 
+// of_the_living: does a pspd that lives have these associations? A netdev that moves takes its
+// programs along, and leaves its lock behind; it may be on its way back.
+std::expected<bool, std::string> of_the_living(std::uint32_t assoc_map_id) {
+  const auto cgroup = cgroup_root();
+  if (!cgroup) return std::unexpected(cgroup.error());
+  const auto programs = attached_at(cgroup->get(), "psp_sock_out", BPF_CGROUP_INET_EGRESS);
+  if (!programs) return std::unexpected(programs.error());
+  for (const UniqueFd& program : *programs) {
+    bool alive = false, theirs = false;
+    const auto look = [&](UniqueFd map, const bpf_map_info& info) -> Done {
+      theirs |= info.id == assoc_map_id;
+      if (!is_guard(info)) return {};
+      const auto owner = owner_lives(map.get());
+      if (!owner) return std::unexpected(owner.error());
+      alive = *owner;
+      return {};
+    };
+    if (Done done = for_each_map(program.get(), look); !done) return std::unexpected(done.error());
+    if (alive && theirs) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::expected<std::vector<Leftover>, std::string> find_leftovers() {
@@ -195,6 +218,9 @@ std::expected<std::optional<Leftover>, std::string> find_leftover_at(const Netde
   };
   if (Done done = for_each_at(netdev, look); !done) return std::unexpected(done.error());
   if (!leftover.maps.assoc) return std::nullopt;
+  const auto living = of_the_living(leftover.assoc_map_id);
+  if (!living) return std::unexpected(living.error());
+  if (*living) return std::nullopt;
   leftover.netdevs = {netdev.key()};
   return leftover;
 }

@@ -35,8 +35,8 @@ struct Leftover {
 [[nodiscard]] std::expected<std::vector<Leftover>, std::string> find_leftovers();
 
 // find_leftover_at finds by the programs at a netdev of the current namespace, which this process
-// has locked: whoever put them there is dead. Nothing if there are none; also what find_leftovers
-// does not, when only they were left.
+// has locked: whoever put them there is dead, or lives and has lost the netdev, which is nothing
+// left. Nothing if there are none; also what find_leftovers does not, when only they were left.
 [[nodiscard]] std::expected<std::optional<Leftover>, std::string> find_leftover_at(
     const Netdev& netdev);
 

@@ -105,28 +105,58 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name) {
 
 namespace {
 
+using Rtnetlink = std::unique_ptr<mnl_socket, int (*)(mnl_socket*)>;
+
+std::unexpected<std::string> failed_about(std::uint32_t ifindex, const char* what) {
+  return failed(fmt::format("network device {}", ifindex), what);
+}
+
+Rtnetlink open_rtnetlink() {
+  Rtnetlink nl(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  if (nl && mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) nl.reset();
+  return nl;
+}
+
+nlmsghdr* link_message(std::vector<char>& buffer, std::uint16_t type, std::uint32_t ifindex) {
+  nlmsghdr* message = mnl_nlmsg_put_header(buffer.data());
+  message->nlmsg_type = type;
+  message->nlmsg_flags = NLM_F_REQUEST | (type == RTM_GETLINK ? 0 : NLM_F_ACK);
+  auto* link = static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(message, sizeof(ifinfomsg)));
+  link->ifi_index = static_cast<int>(ifindex);
+  return message;
+}
+
+// exchange sends a message and reads the answer in its place. errno: what the kernel refuses with.
+bool exchange(mnl_socket* nl, std::vector<char>& buffer) {
+  auto* message = reinterpret_cast<nlmsghdr*>(buffer.data());
+  if (mnl_socket_sendto(nl, message, message->nlmsg_len) < 0) return false;
+  const ssize_t n = mnl_socket_recvfrom(nl, buffer.data(), buffer.size());
+  if (n < 0) return false;
+  errno = EBADMSG;
+  if (!mnl_nlmsg_ok(message, static_cast<int>(n))) return false;
+  if (message->nlmsg_type != NLMSG_ERROR) return true;
+  if (mnl_nlmsg_get_payload_len(message) < sizeof(nlmsgerr)) return false;
+  errno = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(message))->error;
+  return errno == 0;
+}
+
 // ask_link asks for a device of the current namespace by number: while it is renamed it has no name
 // to ask by for a moment. `visit(link, attribute)` sees each attribute. False: it is gone.
 template <typename Visit>
 std::expected<bool, std::string> ask_link(std::uint32_t ifindex, std::uint64_t& netns,
                                           Visit visit) {
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
-      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  const Rtnetlink nl = open_rtnetlink();
   socklen_t length = sizeof netns;
-  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0 ||
+  if (!nl ||
       ::getsockopt(mnl_socket_get_fd(nl.get()), SOL_SOCKET, SO_NETNS_COOKIE, &netns, &length) != 0)
-    return failed(fmt::format("network device {}", ifindex), "ask the kernel");
+    return failed_about(ifindex, "ask the kernel");
   std::vector<char> buffer(32768);
-  nlmsghdr* message = mnl_nlmsg_put_header(buffer.data());
-  message->nlmsg_type = RTM_GETLINK;
-  message->nlmsg_flags = NLM_F_REQUEST;
-  auto* link = static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(message, sizeof(ifinfomsg)));
-  link->ifi_index = static_cast<int>(ifindex);
-  if (mnl_socket_sendto(nl.get(), message, message->nlmsg_len) < 0) return false;
-  const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
-  if (n < 0 || !mnl_nlmsg_ok(message, static_cast<int>(n)) || message->nlmsg_type != RTM_NEWLINK)
-    return false;
-  link = static_cast<ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  const nlmsghdr* message = link_message(buffer, RTM_GETLINK, ifindex);
+  if (!exchange(nl.get(), buffer)) {
+    if (errno == ENODEV) return false;
+    return failed_about(ifindex, "ask the kernel");
+  }
+  const auto* link = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message));
   for_each_attribute(message, sizeof(ifinfomsg),
                      [&](const nlattr* attribute) { visit(*link, attribute); });
   return true;
@@ -135,6 +165,13 @@ std::expected<bool, std::string> ask_link(std::uint32_t ifindex, std::uint64_t& 
 }  // namespace
 
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
+  auto netdev = look_up(ifindex);
+  if (!netdev) return std::unexpected(netdev.error());
+  if (!*netdev) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  return std::move(**netdev);
+}
+
+std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex) {
   Netdev netdev;
   netdev.ifindex = ifindex;
   bool ethernet = true;
@@ -149,11 +186,54 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
   };
   const auto there = ask_link(ifindex, netdev.netns, read);
   if (!there) return std::unexpected(there.error());
-  if (!*there) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  if (!*there) return std::nullopt;
   if (!ethernet)
     return std::unexpected(fmt::format(
         "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", netdev.name));
   return netdev;
+}
+
+std::expected<std::optional<Link>, std::string> read_link(std::uint32_t ifindex) {
+  Link link;
+  std::uint64_t netns = 0;
+  const auto there = ask_link(ifindex, netns, [&](const ifinfomsg& head, const nlattr* attribute) {
+    link.up = (head.ifi_flags & (IFF_UP | IFF_NOARP)) == (IFF_UP | IFF_NOARP);
+    const std::uint16_t type = mnl_attr_get_type(attribute);
+    if (type == IFLA_IFNAME) link.name = mnl_attr_get_str(attribute);
+    if (type == IFLA_MTU) link.mtu = mnl_attr_get_u32(attribute);
+    if (type == IFLA_TXQLEN) link.queue_length = mnl_attr_get_u32(attribute);
+  });
+  if (!there) return std::unexpected(there.error());
+  return *there ? std::optional(std::move(link)) : std::nullopt;
+}
+
+std::expected<void, std::string> set_link(std::uint32_t ifindex, const Link& link) {
+  const Rtnetlink nl = open_rtnetlink();
+  if (!nl) return failed(link.name, "ask the kernel");
+  std::vector<char> buffer(4096);
+  nlmsghdr* message = link_message(buffer, RTM_NEWLINK, ifindex);
+  auto* head = static_cast<ifinfomsg*>(mnl_nlmsg_get_payload(message));
+  head->ifi_change = IFF_UP | IFF_NOARP;
+  head->ifi_flags = link.up ? IFF_UP | IFF_NOARP : IFF_NOARP;
+  mnl_attr_put_strz(message, IFLA_IFNAME, link.name.c_str());
+  mnl_attr_put_u32(message, IFLA_MTU, link.mtu);
+  mnl_attr_put_u32(message, IFLA_TXQLEN, link.queue_length);
+  if (!exchange(nl.get(), buffer)) return failed(link.name, "set name, MTU, queue and state");
+  return {};
+}
+
+std::expected<void, std::string> move_link(const std::string& from, int netns,
+                                           std::uint32_t ifindex, const std::string& name) {
+  const Rtnetlink nl = open_rtnetlink();
+  const std::uint32_t there = ::if_nametoindex(from.c_str());
+  if (!nl || there == 0) return failed(from, "ask the kernel");
+  std::vector<char> buffer(4096);
+  nlmsghdr* message = link_message(buffer, RTM_NEWLINK, there);
+  mnl_attr_put_u32(message, IFLA_NET_NS_FD, static_cast<std::uint32_t>(netns));
+  mnl_attr_put_u32(message, IFLA_NEW_IFINDEX, ifindex);
+  mnl_attr_put_strz(message, IFLA_IFNAME, name.c_str());
+  if (!exchange(nl.get(), buffer)) return failed(from, "move it back to its network namespace");
+  return {};
 }
 
 std::optional<unsigned> tap_queues(std::uint32_t ifindex) {
@@ -243,9 +323,8 @@ struct Filter {
 template <typename Visit>
 [[nodiscard]] bool dump_tc(std::uint16_t type, std::uint32_t ifindex, std::uint32_t parent,
                            Visit visit) {
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
-      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
-  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return false;
+  const Rtnetlink nl = open_rtnetlink();
+  if (!nl) return false;
   std::vector<char> buffer(32768);
   nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
   request->nlmsg_type = type;
@@ -308,17 +387,29 @@ std::expected<bool, std::string> has_filters(std::uint32_t ifindex) {
   return false;
 }
 
-std::expected<bool, std::string> has_clsact(std::uint32_t ifindex) {
+namespace {
+
+// has_at_ingress: is the qdisc at the place of clsact and ingress of that kind?
+std::expected<bool, std::string> has_at_ingress(std::uint32_t ifindex, std::string_view kind) {
   bool found = false;
   const auto look = [&](const nlmsghdr* message, const tcmsg* qdisc) {
     if (qdisc->tcm_ifindex != static_cast<int>(ifindex)) return;  // all devices' are listed
-    for_each_attribute(message, sizeof(tcmsg), [&found](const nlattr* attribute) {
-      found |= mnl_attr_get_type(attribute) == TCA_KIND &&
-               std::string_view(mnl_attr_get_str(attribute)) == "clsact";
+    for_each_attribute(message, sizeof(tcmsg), [&](const nlattr* attribute) {
+      found |= mnl_attr_get_type(attribute) == TCA_KIND && mnl_attr_get_str(attribute) == kind;
     });
   };
   if (!dump_tc(RTM_GETQDISC, ifindex, 0, look)) return untold("qdiscs");
   return found;
+}
+
+}  // namespace
+
+std::expected<bool, std::string> has_clsact(std::uint32_t ifindex) {
+  return has_at_ingress(ifindex, "clsact");
+}
+
+std::expected<bool, std::string> has_ingress(std::uint32_t ifindex) {
+  return has_at_ingress(ifindex, "ingress");
 }
 
 }  // namespace psp::datapath

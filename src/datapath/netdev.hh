@@ -25,9 +25,29 @@ struct Netdev {
   device::NetdevKey key() const { return {netns, ifindex}; }
 };
 
-// find_netdev looks a device up by name or number. Errors: a sentence.
+// find_netdev looks a device up by name or number. Errors: a sentence. look_up gives nothing if
+// there is none of that number, which is not an error.
 std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
+std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex);
+
+// Link is what pspd sets of a netdev of its own.
+struct Link {
+  std::string name;
+  std::uint32_t mtu = 0, queue_length = 0;
+  bool up = false;  // and without ARP
+};
+
+// read_link is how a netdev of this network namespace is now; nothing: there is none of that
+// number. set_link makes it so. Errors: a sentence.
+[[nodiscard]] std::expected<std::optional<Link>, std::string> read_link(std::uint32_t ifindex);
+[[nodiscard]] std::expected<void, std::string> set_link(std::uint32_t ifindex, const Link& link);
+
+// move_link moves a netdev of this network namespace to another one, where it has that number and
+// name. Errors: a sentence.
+[[nodiscard]] std::expected<void, std::string> move_link(const std::string& from, int netns,
+                                                         std::uint32_t ifindex,
+                                                         const std::string& name);
 
 // tap_queues is how many queues a TAP of this network namespace has, of whatever process, attached
 // or not. Nothing if the kernel does not say, or it is none.
@@ -55,7 +75,9 @@ inline constexpr const char* kUdpGroForwarding = "rx-udp-gro-forwarding";
 // has_filters tells whether any tc filter of anybody hangs at the device's clsact.
 [[nodiscard]] std::expected<bool, std::string> has_filters(std::uint32_t ifindex);
 
-// has_clsact tells whether the device has a clsact qdisc, and not an ingress qdisc in its place.
+// has_clsact tells whether the device has a clsact qdisc, has_ingress whether an ingress qdisc is
+// in its place.
 [[nodiscard]] std::expected<bool, std::string> has_clsact(std::uint32_t ifindex);
+[[nodiscard]] std::expected<bool, std::string> has_ingress(std::uint32_t ifindex);
 
 }  // namespace psp::datapath

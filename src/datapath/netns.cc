@@ -16,6 +16,7 @@
 #include <memory>
 #include <sched.h>
 #include <set>
+#include <span>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -175,19 +176,30 @@ std::optional<Netns> find_netns_by_id(std::int32_t nsid) {
   return found;
 }
 
-std::int32_t nsid_of(int descriptor) {
-  constexpr std::int32_t kNone = -1;
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> nl(
-      mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
-  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return kNone;
-  alignas(nlmsghdr) char buffer[4096] = {};
-  nlmsghdr* request = mnl_nlmsg_put_header(buffer);
-  request->nlmsg_type = RTM_GETNSID;
-  request->nlmsg_flags = NLM_F_REQUEST;
+namespace {
+
+using NlSocket = std::unique_ptr<mnl_socket, int (*)(mnl_socket*)>;
+
+// ask_nsid sends a request about a namespace and returns the size of the answer in `buffer`.
+ssize_t ask_nsid(std::uint16_t type, std::uint16_t flags, int descriptor, std::span<char> buffer) {
+  const NlSocket nl(mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC), mnl_socket_close);
+  if (!nl || mnl_socket_bind(nl.get(), 0, MNL_SOCKET_AUTOPID) < 0) return -1;
+  nlmsghdr* request = mnl_nlmsg_put_header(buffer.data());
+  request->nlmsg_type = type;
+  request->nlmsg_flags = NLM_F_REQUEST | flags;
   mnl_nlmsg_put_extra_header(request, sizeof(rtgenmsg));
   mnl_attr_put_u32(request, NETNSA_FD, static_cast<std::uint32_t>(descriptor));
-  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return kNone;
-  const ssize_t n = mnl_socket_recvfrom(nl.get(), buffer, sizeof buffer);
+  if (type == RTM_NEWNSID) mnl_attr_put_u32(request, NETNSA_NSID, ~0u);  // any that is free
+  if (mnl_socket_sendto(nl.get(), request, request->nlmsg_len) < 0) return -1;
+  return mnl_socket_recvfrom(nl.get(), buffer.data(), buffer.size());
+}
+
+}  // namespace
+
+std::int32_t nsid_of(int descriptor) {
+  constexpr std::int32_t kNone = -1;
+  alignas(nlmsghdr) char buffer[4096] = {};
+  const ssize_t n = ask_nsid(RTM_GETNSID, 0, descriptor, buffer);
   if (n < 0) return kNone;
   std::int32_t nsid = kNone;
   const auto attribute = [](const nlattr* attr, void* data) {
@@ -199,6 +211,14 @@ std::int32_t nsid_of(int descriptor) {
   if (mnl_nlmsg_ok(message, static_cast<int>(n)) && message->nlmsg_type == RTM_NEWNSID)
     mnl_attr_parse(message, sizeof(rtgenmsg), attribute, &nsid);
   return nsid;
+}
+
+std::int32_t give_nsid(int descriptor) {
+  if (const std::int32_t nsid = nsid_of(descriptor); nsid >= 0) return nsid;
+  alignas(nlmsghdr) char buffer[4096] = {};
+  // Whatever is answered: somebody else may have been faster.
+  (void)ask_nsid(RTM_NEWNSID, NLM_F_ACK, descriptor, buffer);
+  return nsid_of(descriptor);
 }
 
 }  // namespace psp::datapath

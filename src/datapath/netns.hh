@@ -88,5 +88,8 @@ std::optional<Netns> find_netns_by_id(std::int32_t nsid);
 
 // nsid_of is the number that the current namespace has for another one; -1 if it has none.
 std::int32_t nsid_of(int descriptor);
+// give_nsid is nsid_of, but gives the namespace a number if it has none, as the kernel does where
+// it tells of one. -1: it may not.
+std::int32_t give_nsid(int descriptor);
 
 }  // namespace psp::datapath

@@ -2,14 +2,17 @@
 #include "netns.hh"
 
 #include <atomic>
+#include <cstring>
 #include <gtest/gtest.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <thread>
 
 #include "netdev.hh"
 #include "netns_test_support.hh"
+#include "sock_diag.hh"
 
 namespace psp::datapath {
 namespace {
@@ -117,6 +120,44 @@ TEST_F(FindNetdev, ByNumberIsNotMisledByRenaming) {
   done = true;
   renamer.join();
   EXPECT_EQ(lost, 0);
+}
+
+// up brings the loopback netdev up.
+void up() {
+  const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP;
+  ASSERT_EQ(::ioctl(fd.get(), SIOCSIFFLAGS, &request), 0);
+}
+
+// The control thread has other work than to hear of everybody's connections.
+TEST(DestroyEvents, AreReadSomeHundredAtATime) {
+  const test::PrivateNetns netns;
+  if (!netns.entered()) GTEST_SKIP() << netns.why();
+  ASSERT_NO_FATAL_FAILURE(up());
+  auto events = DestroyEvents::open();
+  ASSERT_TRUE(events) << events.error();
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::listen(listener.get(), 8), 0);
+  sockaddr_in name{};
+  socklen_t length = sizeof name;
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&name), &length), 0);
+  for (int i = 0; i < 1000; i++) {
+    const UniqueFd near(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(near.get(), reinterpret_cast<sockaddr*>(&name), sizeof name), 0);
+    const UniqueFd far(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const linger abort{1, 0};
+    ASSERT_EQ(::setsockopt(near.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort), 0);
+  }
+  int gone = 0;
+  const auto count = [&](const SecuredSocket&) { gone++; };
+  EXPECT_EQ(events->read(count), DestroyEvents::Heard::kMore);
+  EXPECT_GT(gone, 0);
+  EXPECT_LT(gone, 1000);
+  for (int i = 0; i < 20 && events->read(count) != DestroyEvents::Heard::kAll; i++) {
+  }
+  EXPECT_GE(gone, 1000) << "but all of them in the end";
 }
 
 }  // namespace

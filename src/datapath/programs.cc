@@ -60,6 +60,30 @@ template <typename Key, typename Value>
   return bpf_map_update_elem(map, &key, &value, BPF_ANY) == 0;
 }
 
+// get_element reads one; nothing: there is none. Errors: a sentence.
+template <typename Value, typename Key>
+[[nodiscard]] std::expected<std::optional<Value>, std::string> get_element(int map,
+                                                                           const Key& key) {
+  Value value;
+  if (bpf_map_lookup_elem(map, &key, &value) == 0) return value;
+  if (errno == ENOENT) return std::nullopt;
+  return failed("the kernel does not tell what is in a BPF map", errno);
+}
+
+bool same(const psp_guard_entry& a, const psp_guard_entry& b) {
+  return a.epoch == b.epoch && a.dev_id == b.dev_id && a.program == b.program;
+}
+
+// stands_at: is a program at a cgroup? Errors: a sentence.
+[[nodiscard]] std::expected<bool, std::string> stands_at(int cgroup, bpf_attach_type type,
+                                                         std::uint32_t program) {
+  std::array<std::uint32_t, 64> ids{};  // BPF_CGROUP_MAX_PROGS
+  std::uint32_t count = ids.size(), flags = 0;
+  if (bpf_prog_query(cgroup, type, 0, &flags, ids.data(), &count) != 0)
+    return failed("the kernel does not tell which programs stand at the root cgroup", errno);
+  return std::ranges::find(ids, program) != ids.end();
+}
+
 int program_by_name(bpf_object* object, const std::string& name) {
   bpf_program* program = bpf_object__find_program_by_name(object, name.c_str());
   return program == nullptr ? -1 : bpf_program__fd(program);
@@ -136,7 +160,13 @@ Secrets Secrets::random() {
 struct SocketPrograms::Impl {
   socket_bpf* skeleton = nullptr;
   UniqueFd cgroup;
-  std::vector<std::pair<int, bpf_attach_type>> attached;
+  struct Attached {
+    std::string name;
+    int program;
+    bpf_attach_type type;
+    std::uint32_t id;
+  };
+  std::vector<Attached> attached;
   bool inherited = false;
 
   ~Impl() { socket_bpf__destroy(skeleton); }
@@ -153,6 +183,23 @@ struct SocketPrograms::Impl {
     return reuse({{maps.psp_assoc, from->assoc.get()},
                   {maps.psp_departed, from->departed.get()},
                   {maps.psp_noted, from->noted.get()}});
+  }
+
+  // The note of whose the programs are.
+  static constexpr psp_netdev_key kOwner{0, PSP_OWNER, 0};
+  psp_guard_entry owner() const { return {skeleton->rodata->psp_epoch, 0, 0}; }
+  [[nodiscard]] std::expected<void, std::string> note_owner() const {
+    if (put_element(bpf_map__fd(skeleton->maps.psp_guard), kOwner, owner())) return {};
+    return failed("cannot note whose the socket programs are", errno);
+  }
+
+  [[nodiscard]] std::expected<void, std::string> attach_one(const Attached& one) const {
+    if (bpf_prog_attach(one.program, cgroup.get(), one.type, BPF_F_ALLOW_MULTI) == 0) return {};
+    return failed(
+        fmt::format("cannot attach {} to the root cgroup (is a program attached there that "
+                    "allows no other?)",
+                    one.name),
+        errno);
   }
 
   bool can_inherit(const SharedMaps& from) const {
@@ -196,29 +243,47 @@ std::expected<void, std::string> SocketPrograms::attach(std::span<const std::uin
   if (!impl_->cgroup)
     return failed("cannot reach the cgroup-v2 tree (needs CONFIG_CGROUPS and CAP_SYS_ADMIN)",
                   errno);
-  const psp_guard_entry owner = {impl_->skeleton->rodata->psp_epoch, 0, 0};
-  if (!put_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), psp_netdev_key{0, PSP_OWNER, 0},
-                   owner))
-    return failed("cannot note whose the socket programs are", errno);
+  if (auto noted = impl_->note_owner(); !noted) return noted;
   for (const std::uint64_t netns : namespaces)
     if (!remember(netns)) return failed("cannot note where sockets may be secured", errno);
   for (const auto& [name, type] : kCgroupPrograms) {
     const int fd = program(name);
-    if (bpf_prog_attach(fd, impl_->cgroup.get(), type, BPF_F_ALLOW_MULTI) != 0)
-      return failed(
-          fmt::format("cannot attach {} to the root cgroup (is a program attached there that "
-                      "allows no other?)",
-                      name),
-          errno);
-    impl_->attached.emplace_back(fd, type);
+    const auto info = program_info(fd);
+    if (!info) return std::unexpected(info.error());
+    const Impl::Attached one{name, fd, type, info->id};
+    if (auto done = impl_->attach_one(one); !done) return done;
+    impl_->attached.push_back(one);
   }
   return {};
 }
 
+Finding SocketPrograms::missing() const {
+  for (const Impl::Attached& one : impl_->attached) {
+    const auto there = stands_at(impl_->cgroup.get(), one.type, one.id);
+    if (!there) return std::unexpected(there.error());
+    if (!*there) return fmt::format("pspd's program {} was taken off the root cgroup", one.name);
+  }
+  const auto owner =
+      get_element<psp_guard_entry>(bpf_map__fd(impl_->skeleton->maps.psp_guard), Impl::kOwner);
+  if (!owner) return std::unexpected(owner.error());
+  if (*owner && same(**owner, impl_->owner())) return std::nullopt;
+  return "the note of whose pspd's programs are was changed";
+}
+
+std::expected<void, std::string> SocketPrograms::put_back() const {
+  for (const Impl::Attached& one : impl_->attached) {
+    const auto there = stands_at(impl_->cgroup.get(), one.type, one.id);
+    if (!there) return std::unexpected(there.error());
+    if (*there) continue;
+    if (auto done = impl_->attach_one(one); !done) return done;
+  }
+  return impl_->note_owner();
+}
+
 std::expected<void, std::string> SocketPrograms::detach() {
   for (; !impl_->attached.empty(); impl_->attached.pop_back()) {
-    const auto& [fd, type] = impl_->attached.back();
-    if (bpf_prog_detach2(fd, impl_->cgroup.get(), type) != 0)
+    const Impl::Attached& one = impl_->attached.back();
+    if (bpf_prog_detach2(one.program, impl_->cgroup.get(), one.type) != 0)
       return failed("the socket programs cannot be taken off the root cgroup", errno);
   }
   return {};
@@ -237,6 +302,16 @@ bool SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id,
   const bool done = put_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), key, entry);
   guard_changed();
   return done;
+}
+
+std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev,
+                                                        std::uint16_t dev_id,
+                                                        std::uint32_t program) const {
+  const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
+  const auto entry =
+      get_element<psp_guard_entry>(bpf_map__fd(impl_->skeleton->maps.psp_guard), key);
+  if (!entry) return std::unexpected(entry.error());
+  return *entry && same(**entry, {impl_->skeleton->rodata->psp_epoch, dev_id, program});
 }
 
 void SocketPrograms::unguard(device::NetdevKey netdev) const {
@@ -300,24 +375,29 @@ struct NetdevPrograms::Impl {
     return failed(fmt::format("{}: cannot note whose its clsact is", name), errno);
   }
 
-  // need_clsact makes a clsact. False if there can be none and tcx has to do. That it is ours is
-  // noted before there is one, or a crash would leave one that is nobody's.
-  [[nodiscard]] std::expected<bool, std::string> need_clsact(std::uint32_t ifindex) {
-    const bool noted = ifindex == egress().ifindex;
-    const auto there = has_clsact(ifindex);
+  // need_clsact makes a clsact for a door, or finds that there can be none and tcx has to do. That
+  // the clsact is ours is noted before there is one, or a crash would leave one that is nobody's.
+  [[nodiscard]] std::expected<void, std::string> need_clsact(Door& door) {
+    const bool noted = door.ifindex == egress().ifindex;
+    door.filter = true;
+    const auto there = has_clsact(door.ifindex);
     if (!there) return std::unexpected(fmt::format("{}: {}", name, there.error()));
-    if (*there) return true;
+    if (*there) return {};
     if (noted)
-      if (auto done = note_clsact(true); !done) return std::unexpected(done.error());
-    const auto made = make_clsact(ifindex, name);
-    if (made && *made) return true;
+      if (auto done = note_clsact(true); !done) return done;
+    const auto made = make_clsact(door.ifindex, name);
+    if (made && *made) return {};
     if (noted)
-      if (auto done = note_clsact(false); !done) return std::unexpected(done.error());
-    if (made) return true;  // somebody was faster
-    const auto tcx = has_tcx(ifindex);
+      if (auto done = note_clsact(false); !done) return done;
+    if (made) return {};  // somebody was faster
+    const auto tcx = has_tcx(door.ifindex);
     if (!tcx || !*tcx) return std::unexpected(made.error());
+    const auto ingress = has_ingress(door.ifindex);
+    if (!ingress) return std::unexpected(fmt::format("{}: {}", name, ingress.error()));
+    door.filter = false;
+    door.ingress = *ingress;
     notice = made.error();
-    return false;
+    return {};
   }
 };
 
@@ -361,13 +441,12 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
 
 std::expected<void, std::string> NetdevPrograms::attach() {
   impl_->notice.clear();
-  for (const Door& door : impl_->doors) {
+  for (Door& door : impl_->doors) {
     // At tcx first: what is there tells the next pspd of the clsact.
-    if (auto done = put(door, impl_->name, false); !done) return done;
-    const auto clsact = impl_->need_clsact(door.ifindex);
-    if (!clsact) return std::unexpected(clsact.error());
-    if (auto done = put(door, impl_->name, *clsact); !done) return done;
-    const auto first = stands(door, *clsact);
+    if (auto done = put_at_tcx(door, impl_->name); !done) return done;
+    if (auto done = impl_->need_clsact(door); !done) return done;
+    if (auto done = put(door, impl_->name); !done) return done;
+    const auto first = stands(door);
     if (!first) return std::unexpected(fmt::format("{}: {}", impl_->name, first.error()));
     if (!*first)
       return std::unexpected(
@@ -376,10 +455,14 @@ std::expected<void, std::string> NetdevPrograms::attach() {
   return {};
 }
 
-bool NetdevPrograms::attached() const {
-  return std::ranges::all_of(impl_->doors, [this](const Door& door) {
-    return stands(door, impl_->notice.empty()).value_or(false);
-  });
+Finding NetdevPrograms::missing() const {
+  for (const Door& door : impl_->doors) {
+    const auto first = stands(door);
+    if (!first) return std::unexpected(first.error());
+    if (!*first)
+      return fmt::format("pspd's program {} was gone or not the first in line", door.name);
+  }
+  return std::nullopt;
 }
 
 std::uint32_t NetdevPrograms::egress_id() const { return impl_->egress().id; }

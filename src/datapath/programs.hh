@@ -23,6 +23,7 @@
 
 #include "bpf/abi.h"
 #include "netdev.hh"
+#include "upkeep.hh"
 
 namespace psp::datapath {
 
@@ -65,6 +66,10 @@ class SocketPrograms {
   // attaches them to the cgroup root; those of an earlier pspd stay. Errors: a sentence; detach
   // then cleans up.
   [[nodiscard]] std::expected<void, std::string> attach(std::span<const std::uint64_t> namespaces);
+  // missing says which of them is not at the cgroup root any more, or that they lost the note of
+  // whose they are. put_back undoes that. Errors: a sentence.
+  Finding missing() const;
+  [[nodiscard]] std::expected<void, std::string> put_back() const;
   // detach takes them off the cgroup root. Errors: a sentence.
   [[nodiscard]] std::expected<void, std::string> detach();
   // inherited: the maps are an earlier pspd's.
@@ -78,6 +83,10 @@ class SocketPrograms {
   // psp_sock_out lets no secured socket send by it. False: there is no room for more.
   [[nodiscard]] bool guard(device::NetdevKey netdev, std::uint16_t dev_id,
                            std::uint32_t program) const;
+  // guards: does the kernel still have it so? Errors: a sentence.
+  [[nodiscard]] std::expected<bool, std::string> guards(device::NetdevKey netdev,
+                                                        std::uint16_t dev_id,
+                                                        std::uint32_t program) const;
   void unguard(device::NetdevKey netdev) const;
   // remember notes, for the next pspd, that sockets of a namespace may be secured.
   [[nodiscard]] bool remember(std::uint64_t netns) const { return guard({netns, 0}, 0, 0); }
@@ -109,8 +118,8 @@ class NetdevPrograms {
   // those of an earlier pspd are replaced without a gap. What is there already stays. Errors: a
   // sentence; restore_netdev then cleans up.
   [[nodiscard]] std::expected<void, std::string> attach();
-  // attached checks that all programs stand where they belong, and first in line.
-  bool attached() const;
+  // missing says which program does not stand where it belongs, and first in line.
+  Finding missing() const;
   // egress_id is the id of psp_egress.
   std::uint32_t egress_id() const;
   // notice is a sentence for the log about a second line of defence that is missing, or empty.

@@ -662,7 +662,7 @@ class GuardTest : public DeliverTest {
     return {lo_.ifindex, Side::kEgress, program, info.id, name};
   }
   static void stand(const Door& door) {
-    const auto put_there = put(door, "lo", true);
+    const auto put_there = put(door, "lo");
     ASSERT_TRUE(put_there) << put_there.error();
   }
   bool guard(std::uint32_t program, std::uint16_t dev_id = kDevId) const {
@@ -706,18 +706,28 @@ TEST_P(GuardTest, ASocketSendsNothingWhereTheProgramIsNotTheOneThatPspdPutThere)
   EXPECT_FALSE(passes()) << "another program stands there, which lets all pass";
 }
 
+// At the door by which the guard goes: tcx, or on a kernel without it the clsact.
 TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
   ASSERT_TRUE(guard(bystander_.id));
   EXPECT_TRUE(passes());
   const Door rival = door("psp_tap_ingress");  // never runs: it comes with packets for nobody here
-  stand(rival);
-  EXPECT_FALSE(stands(bystander_, false).value());
+  const bool tcx = has_tcx(lo_.ifindex).value();
+  LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(lo_.ifindex),
+              .attach_point = BPF_TC_EGRESS);
+  LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = rival.program, .handle = 7, .priority = 1);
+  if (tcx)
+    stand(rival);
+  else
+    ASSERT_EQ(bpf_tc_attach(&hook, &filter), 0);
+  EXPECT_FALSE(stands(bystander_).value());
   EXPECT_FALSE(passes());
   stand(bystander_);
-  EXPECT_TRUE(stands(bystander_, false).value())
-      << "in front again, and nobody's program was removed";
-  EXPECT_FALSE(programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
-  ASSERT_TRUE(take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false));
+  EXPECT_TRUE(stands(bystander_).value()) << "in front again";
+  // Nobody's program was removed: it can be taken off now.
+  filter.prog_fd = 0;
+  EXPECT_FALSE(tcx && programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
+  ASSERT_TRUE(tcx ? take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false).has_value()
+                  : bpf_tc_detach(&hook, &filter) == 0);
   EXPECT_TRUE(passes());
 }
 

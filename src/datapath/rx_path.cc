@@ -44,7 +44,8 @@ bool is_segment(const device::RxMeta& meta, const std::uint8_t* segment, std::si
 
 }  // namespace
 
-RxPath::RxPath(device::Engine& engine, Sink& sink) : engine_(engine), sink_(sink) {
+RxPath::RxPath(device::Engine& engine, Sink& sink, RxOptions options)
+    : engine_(engine), sink_(sink), peers_(std::move(options.peers)), mtu_(options.mtu) {
   outputs_.reserve(kPackets);
   while (outputs_.size() < kPackets) outputs_.emplace_back(kTcpAt + 2 * kMaxIpLength);
 }
@@ -101,11 +102,27 @@ std::expected<std::span<const std::uint8_t>, Drop> RxPath::parse(
   const std::size_t udp_length = ip->total_length - ip->header_length;
   if (wire::load_be<std::uint16_t>(udp + 2) != kUdpPort) return std::unexpected(Drop::BAD_IP);
   if (wire::load_be<std::uint16_t>(udp + 4) != udp_length) return std::unexpected(Drop::BAD_LENGTH);
+  if (!peers_.allow(packet.data(), ip->family)) return std::unexpected(Drop::PEER_NOT_ALLOWED);
   outer_ = {frame.data() + kEthAt, packet.data(), *ip};
   return std::span(udp + kUdpHeader, udp_length - kUdpHeader);
 }
 
+void RxPath::answer_probe(std::span<const std::uint8_t> datagram) {
+  const auto answer = answerer_.answer({.ethernet = outer_.ethernet,
+                                        .ip_octets = outer_.ip_octets,
+                                        .ip = outer_.ip,
+                                        .datagram = datagram,
+                                        .enabled = engine_.enabled(),
+                                        .mtu = mtu_.load(std::memory_order_relaxed)});
+  // iovec is for both directions: what is written from is not changed.
+  const iovec frame{const_cast<std::uint8_t*>(answer.frame.data()), answer.frame.size()};
+  const bool done = answer.frame.empty() || sink_.write({&frame, 1});
+  engine_.count_drop(done ? answer.reason : Drop::TX_WRITE);
+}
+
 void RxPath::open_datagram(std::span<const std::uint8_t> datagram) {
+  if (wire::is_probe(datagram)) [[unlikely]]
+    return answer_probe(datagram);
   if (batch_.open) {
     const bool follows = !batch_.complete && datagram.size() > kOverhead + batch_.header_length &&
                          datagram[1] == kBareExtLength;

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <sys/uio.h>
@@ -25,20 +26,30 @@
 #include <psp/device/software_driver.hh>
 
 #include "frame.hh"
+#include "peers.hh"
+#include "probe_answer.hh"
 
 namespace psp::datapath {
+
+struct RxOptions {
+  std::uint32_t mtu = 1500;  // of the netdev
+  Peers peers;
+};
 
 class RxPath {
  public:
   // `engine` and `sink` outlive the RxPath.
-  RxPath(device::Engine& engine, Sink& sink);
+  RxPath(device::Engine& engine, Sink& sink, RxOptions options = {});
 
   // process opens one frame as read from the TAP. Packets go to the sink in the order in which they
   // came, the last kPackets of them possibly only at flush(). Datagrams that do not make it are
   // counted, the ones around them are not touched by it: TRUNCATED, BAD_IP, BAD_LENGTH, FRAGMENT,
-  // BAD_INNER, RX_WRITE and what Engine::open returns. The checksum of UDP and of the TCP segment
-  // inside are not looked at, the ICV is stronger.
+  // BAD_INNER, RX_WRITE, PEER_NOT_ALLOWED and what Engine::open returns. Probes are answered. The
+  // checksum of UDP and of the TCP segment inside are not looked at, the ICV is stronger.
   void process(std::span<const std::uint8_t> frame);
+
+  // set_mtu takes effect with the next frame. Thread: any.
+  void set_mtu(std::uint32_t mtu) { mtu_.store(mtu, std::memory_order_relaxed); }
 
   // flush writes what is held back. To be called before the worker sleeps.
   void flush();
@@ -76,6 +87,7 @@ class RxPath {
   std::expected<std::span<const std::uint8_t>, Drop> parse(std::span<const std::uint8_t> frame);
   bool same_flow() const;
   void open_datagram(std::span<const std::uint8_t> datagram);
+  void answer_probe(std::span<const std::uint8_t> datagram);
   bool stays(const device::RxMeta& meta, std::span<const std::uint8_t> datagram);
   void keep(std::optional<Drop> reason, std::span<const std::uint8_t> datagram);
   void open_behind(std::span<const std::uint8_t> datagram);
@@ -90,6 +102,9 @@ class RxPath {
 
   device::Engine& engine_;
   Sink& sink_;
+  const Peers peers_;
+  std::atomic<std::uint32_t> mtu_;
+  ProbeAnswerer answerer_;
   std::vector<PacketBuffer> outputs_;       // kPackets
   std::array<Packet, kPackets> packets_{};  // those in the first finished_ buffers
   std::size_t finished_ = 0;                // less than kPackets

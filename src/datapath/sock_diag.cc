@@ -145,25 +145,25 @@ int destroy_socket(const SecuredSocket& socket) {
 std::expected<DestroyEvents, std::string> DestroyEvents::open() {
   UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG));
   // Many sockets may go at once; what does not fit is found again by secured_sockets.
-  const int buffer = 4 * 1024 * 1024;
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer);
-  const int on = 1;
-  ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on);
+  const int buffer = 4 * 1024 * 1024, on = 1;
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = 1u << (SKNLGRP_INET_TCP_DESTROY - 1) | 1u << (SKNLGRP_INET6_TCP_DESTROY - 1);
-  if (!fd || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0 ||
+      ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
     return std::unexpected(
         fmt::format("cannot hear of closed sockets (needs CONFIG_INET_DIAG and CAP_NET_ADMIN): {}",
                     std::strerror(errno)));
   return DestroyEvents(std::move(fd));
 }
 
-bool DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) {
+DestroyEvents::Heard DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) {
+  constexpr int kAtOnce = 256;
   alignas(nlmsghdr) char buffer[8192];
-  for (;;) {
+  for (int burst = 0; burst < kAtOnce; burst++) {
     const ssize_t n = ::recv(fd_.get(), buffer, sizeof buffer, 0);
-    if (n < 0) return errno != ENOBUFS;
+    if (n < 0) return errno == ENOBUFS ? Heard::kLost : Heard::kAll;
     int left = static_cast<int>(n);
     for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer);
          mnl_nlmsg_ok(message, left); message = mnl_nlmsg_next(message, &left)) {
@@ -176,6 +176,7 @@ bool DestroyEvents::read(const std::function<void(const SecuredSocket&)>& gone) 
       gone(closed);
     }
   }
+  return Heard::kMore;
 }
 
 }  // namespace psp::datapath

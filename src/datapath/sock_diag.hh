@@ -47,9 +47,11 @@ class DestroyEvents {
   static std::expected<DestroyEvents, std::string> open();
   int fd() const { return fd_.get(); }
 
-  // read calls `gone` for every event that waits; all but the association is filled in. False: the
-  // kernel had to drop some; ask secured_sockets who is still there.
-  bool read(const std::function<void(const SecuredSocket&)>& gone);
+  // read calls `gone` for the events that wait, up to some hundred; all but the association is
+  // filled in. kMore: there may be more. kLost: the kernel had to drop some; ask secured_sockets
+  // who is still there.
+  enum class Heard { kAll, kMore, kLost };
+  Heard read(const std::function<void(const SecuredSocket&)>& gone);
 
  private:
   explicit DestroyEvents(UniqueFd fd) : fd_(std::move(fd)) {}

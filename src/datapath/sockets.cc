@@ -154,8 +154,10 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
   entry.dev_id = association.dev_id;
   entry.rotation = view.rotation;
   const psp_tx_spi spi = tx_spi_of(noted.tuple, noted.tx_spi);
+  // An SPI that another connection to that peer has stays its: an SPI is what a caller says it is.
   if (bpf_map_update_elem(programs_.departed_map(), &noted.tuple, &entry, BPF_ANY) == 0 &&
-      bpf_map_update_elem(programs_.tx_spi_map(), &spi, &noted.tuple, BPF_ANY) == 0)
+      (bpf_map_update_elem(programs_.tx_spi_map(), &spi, &noted.tuple, BPF_NOEXIST) == 0 ||
+       errno == EEXIST))
     return {};
   forget(association.cookie);
   return fail(ENOSPC, kFull);

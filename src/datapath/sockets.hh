@@ -33,8 +33,8 @@ class KernelSockets final : public device::SocketOps {
   void bind_device(std::uint16_t dev_id, const Binding& binding) { bindings_[dev_id] = binding; }
   void unbind_device(std::uint16_t dev_id) { bindings_.erase(dev_id); }
 
-  // set_any_state: as Linux 6.18 has it, sockets that are not established can have associations,
-  // also such that have no peer yet.
+  // set_any_state: as Linux up to 7.3 has it, sockets that are not established can have
+  // associations, also such that have no peer yet.
   void set_any_state(bool any) { any_state_ = any; }
 
   device::Result<device::SocketInfo> examine(int fd) override;

@@ -15,11 +15,12 @@
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <psp/crypto/aead.hh>
 
-#include "netdev.hh"
+#include "netns.hh"
 #include "virtio.hh"
 
 namespace psp::datapath {
@@ -29,6 +30,7 @@ namespace {
 // queue with one window each. The default of 1000 lost packets with 32 streams.
 constexpr int kQueueLength = 8192;
 constexpr int kMaxMtu = 65521;  // the most a TAP takes: 65535 less the Ethernet header
+constexpr const char* kOwnNetns = "/proc/thread-self/ns/net";
 
 std::unexpected<TapError> fail(int sys_errno, std::string text) {
   return std::unexpected(TapError{sys_errno, std::move(text)});
@@ -174,6 +176,72 @@ std::expected<void, TapError> Tap::bring_up() const {
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP | IFF_NOARP);
   if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return fail_ioctl("SIOCSIFFLAGS");
   return {};
+}
+
+// link is what the TAP is like once it is up.
+Link Tap::link() const { return {name_, kMaxMtu, kQueueLength, true}; }
+
+// elsewhere is the network namespace where the TAP is, if it is not the current one.
+std::expected<UniqueFd, std::string> Tap::elsewhere() const {
+  const auto unknown = [this] {
+    return std::unexpected(
+        fmt::format("the kernel does not tell where {} is: {}", name_, std::strerror(errno)));
+  };
+  UniqueFd there(::ioctl(queues_.front().get(), TUNGETDEVNETNS));
+  struct stat here {
+  }, of_tap{};
+  if (!there || ::fstat(there.get(), &of_tap) != 0 || ::stat(kOwnNetns, &here) != 0)
+    return unknown();
+  if (here.st_dev == of_tap.st_dev && here.st_ino == of_tap.st_ino) return UniqueFd();
+  return there;
+}
+
+Finding Tap::changed() const {
+  const auto away = elsewhere();
+  if (!away) return std::unexpected(away.error());
+  if (*away) return name_ + " was moved to another network namespace";
+  const auto now = read_link(ifindex_);
+  if (!now) return std::unexpected(now.error());
+  if (!*now) return std::unexpected(name_ + " has gone");
+  if ((*now)->name != name_) return fmt::format("{} was renamed {}", name_, (*now)->name);
+  if (!(*now)->up) return name_ + " was set down";
+  if ((*now)->mtu != kMaxMtu) return fmt::format("{} was given an MTU of {}", name_, (*now)->mtu);
+  if ((*now)->queue_length != kQueueLength)
+    return fmt::format("{} was given a queue length of {}", name_, (*now)->queue_length);
+  return std::nullopt;
+}
+
+std::expected<void, std::string> Tap::bring_home(int from) const {
+  const UniqueFd home(::open(kOwnNetns, O_RDONLY | O_CLOEXEC));
+  ifreq there{};  // its name may be another one, too
+  if (!home || ::ioctl(queues_.front().get(), TUNGETIFF, &there) != 0)
+    return std::unexpected(fmt::format("{}: {}", name_, std::strerror(errno)));
+  {
+    const InNetns inside(from);
+    if (!inside.entered())
+      return std::unexpected(name_ + ": the network namespace where it is cannot be entered");
+    if (auto moved = move_link(there.ifr_name, home.get(), ifindex_, name_); !moved) return moved;
+  }
+  if (silence(name_)) return {};
+  return std::unexpected(fmt::format("IPv6 cannot be switched off on {}", name_));
+}
+
+std::expected<void, std::string> Tap::put_back() const {
+  const auto away = elsewhere();
+  if (!away) return std::unexpected(away.error());
+  if (*away)
+    if (auto home = bring_home(away->get()); !home) return home;
+  const auto now = read_link(ifindex_);
+  if (!now) return std::unexpected(now.error());
+  if (!*now) return std::unexpected(name_ + " has gone");
+  Link renamed = link();
+  renamed.name = (*now)->name;
+  if (renamed.name == name_) return set_link(ifindex_, link());
+  // Before Linux 6.2 nothing is renamed while it is up. What works must not end for its name.
+  renamed.up = ::if_nametoindex(name_.c_str()) != 0;
+  if (auto set = set_link(ifindex_, renamed); !set) return set;
+  if (renamed.up) return std::unexpected(fmt::format("another netdev is named {}", name_));
+  return set_link(ifindex_, link());
 }
 
 }  // namespace psp::datapath

@@ -16,6 +16,9 @@
 
 #include <psp/base/unique_fd.hh>
 
+#include "netdev.hh"
+#include "upkeep.hh"
+
 namespace psp::datapath {
 
 // TapError is why there is no TAP: a sentence for the administrator and the errno behind it.
@@ -37,6 +40,12 @@ class Tap {
   // CAP_NET_ADMIN there can. Yes if the kernel does not say.
   bool has_strangers() const;
 
+  // changed says what somebody else has made of the TAP since it was up: down, renamed, moved to
+  // another network namespace, another MTU or queue length. put_back undoes that; it leaves the
+  // programs at a TAP that was moved to be put back. Both in the TAP's own namespace.
+  Finding changed() const;
+  [[nodiscard]] std::expected<void, std::string> put_back() const;
+
   const std::string& name() const { return name_; }
   unsigned ifindex() const { return ifindex_; }
   unsigned queues() const { return static_cast<unsigned>(queues_.size()); }
@@ -54,6 +63,9 @@ class Tap {
   std::expected<void, TapError> rename(std::string_view pattern);
   std::expected<void, TapError> set_offloads();
   std::expected<void, TapError> configure();
+  std::expected<UniqueFd, std::string> elsewhere() const;
+  [[nodiscard]] std::expected<void, std::string> bring_home(int from) const;
+  Link link() const;
 
   std::string name_;
   unsigned ifindex_ = 0;

@@ -6,7 +6,9 @@
 #include "tap.hh"
 
 #include <arpa/inet.h>
+#include <cstdlib>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <fstream>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -16,6 +18,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
 
 #include "netns_test_support.hh"
 #include "path_test_support.hh"
@@ -106,6 +110,55 @@ TEST_F(TapTest, ComesUpQuietAndBig) {
   if (std::ifstream(ipv6 + "/disable_ipv6")) {
     EXPECT_EQ(setting(ipv6 + "/disable_ipv6"), "1");
   }
+}
+
+// sh runs a command in the namespace of the calling thread.
+bool sh(const std::string& command) { return std::system(command.c_str()) == 0; }
+
+TEST_F(TapTest, IsPutBackAfterWhateverIsDoneToIt) {
+  const auto tap = Tap::open("psp%d", 1);
+  ASSERT_TRUE(tap) << tap.error().text;
+  EXPECT_EQ(tap->changed(), Finding("psp0 was set down")) << "not up yet";
+  ASSERT_TRUE(tap->bring_up());
+  EXPECT_EQ(tap->changed(), Finding(std::nullopt));
+  int elsewhere = -1;
+  std::thread([&] {
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    elsewhere = ::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  }).join();
+  const UniqueFd holds(elsewhere);
+  const std::string away = fmt::format("netns /proc/{}/fd/{}", ::getpid(), holds.get());
+  const std::pair<std::string, std::string> injuries[] = {
+      {"psp0 down", "psp0 was set down"},
+      {"psp0 arp on", "psp0 was set down"},
+      {"psp0 mtu 1400", "psp0 was given an MTU of 1400"},
+      {"psp0 txqueuelen 10", "psp0 was given a queue length of 10"},
+      {"psp0 down name mine", "psp0 was renamed mine"},
+      {"psp0 " + away, "psp0 was moved to another network namespace"},
+      {"psp0 down name mine " + away, "psp0 was moved to another network namespace"},
+  };
+  for (const auto& [injury, finding] : injuries) {
+    ASSERT_TRUE(sh("ip link set " + injury)) << injury;
+    EXPECT_EQ(tap->changed(), Finding(finding)) << injury;
+    const auto done = tap->put_back();
+    EXPECT_TRUE(done) << injury << ": " << done.error();
+    EXPECT_EQ(tap->changed(), Finding(std::nullopt)) << injury;
+    EXPECT_EQ(::if_nametoindex("psp0"), tap->ifindex()) << injury;
+  }
+}
+
+TEST_F(TapTest, WorksOnWhileSomebodyElseHasItsName) {
+  const auto tap = Tap::open("psp%d", 1);
+  ASSERT_TRUE(tap) << tap.error().text;
+  ASSERT_TRUE(tap->bring_up());
+  ASSERT_TRUE(sh("ip link set psp0 down name mine && ip link add psp0 type veth peer name other0"));
+  const auto refused = tap->put_back();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), "another netdev is named psp0");
+  EXPECT_TRUE(sh("ip link show mine | grep -q ,UP"));
+  ASSERT_TRUE(sh("ip link del psp0"));
+  EXPECT_TRUE(tap->put_back());
+  EXPECT_EQ(tap->changed(), Finding(std::nullopt));
 }
 
 TEST_F(TapTest, TakesTheNextFreeNumberAndVanishesWithItsOwner) {

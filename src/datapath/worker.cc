@@ -73,7 +73,7 @@ class Worker::Loop {
         engine_(std::move(engine)),
         sink_(tap_fd),
         tx_(*engine_, sink_, options.tx),
-        rx_(*engine_, sink_),
+        rx_(*engine_, sink_, {options.tx.mtu, options.peers}),
         input_(kMaxFrame),
         busy_poll_us_(options.busy_poll_us),
         wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
@@ -83,7 +83,10 @@ class Worker::Loop {
     stopping_.store(true, std::memory_order_relaxed);
     ::eventfd_write(wake_.get(), 1);
   }
-  void set_mtu(std::uint32_t mtu) { tx_.set_mtu(mtu); }
+  void set_mtu(std::uint32_t mtu) {
+    tx_.set_mtu(mtu);
+    rx_.set_mtu(mtu);
+  }
   void set_busy_poll(std::uint32_t microseconds) {
     busy_poll_us_.store(microseconds, std::memory_order_relaxed);
   }

@@ -17,6 +17,7 @@
 
 #include <psp/device/software_driver.hh>
 
+#include "peers.hh"
 #include "tap.hh"
 #include "tx_path.hh"
 
@@ -28,6 +29,7 @@ struct WorkerOptions {
   std::uint32_t busy_poll_us = 0;  // spin this long on an empty queue before sleeping
   std::optional<unsigned> cpu{};   // run there only; nothing: where the scheduler wants
   TxOptions tx{};
+  Peers peers{};
 };
 
 // WorkerStats counts frames (superframes as one).

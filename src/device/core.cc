@@ -65,6 +65,68 @@ NetdevKey netdev_in(const Device& device, std::uint64_t netns) {
   return found != device.associated.end() ? *found : device.netdev;
 }
 
+// uncount takes one of `key` away. True: it was the last.
+template <typename Map>
+bool uncount(Map& counts, typename Map::key_type key) {
+  const auto found = counts.find(key);
+  if (--found->second != 0) return false;
+  counts.erase(found);
+  return true;
+}
+
+// Counted is one more of `key`, until its end if it is not kept.
+template <typename Map>
+class Counted {
+ public:
+  Counted(Map& counts, typename Map::key_type key) : counts_(&counts), key_(key) { ++counts[key]; }
+  ~Counted() {
+    if (counts_ != nullptr) uncount(*counts_, key_);
+  }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  void keep() { counts_ = nullptr; }
+
+ private:
+  Map* counts_;
+  typename Map::key_type key_;
+};
+
+// Placed is a new element of a map, until its end if it is not kept.
+template <typename Map>
+class Placed {
+ public:
+  Placed(Map& map, typename Map::key_type key, typename Map::mapped_type value)
+      : map_(&map), place_(map.emplace(key, std::move(value)).first) {}
+  ~Placed() {
+    if (map_ != nullptr) map_->erase(place_);
+  }
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
+  void keep() { map_ = nullptr; }
+
+ private:
+  Map* map_;
+  typename Map::iterator place_;
+};
+
+// TxKeyOf is a driver's Tx key, until its end if it is not kept.
+class TxKeyOf {
+ public:
+  TxKeyOf(Driver& driver, std::uint64_t netns, std::uint32_t handle)
+      : driver_(&driver), netns_(netns), handle_(handle) {}
+  ~TxKeyOf() {
+    if (driver_ != nullptr) driver_->tx_key_del(netns_, handle_);
+  }
+  TxKeyOf(const TxKeyOf&) = delete;
+  TxKeyOf& operator=(const TxKeyOf&) = delete;
+  void keep() { driver_ = nullptr; }
+
+ private:
+  Driver* driver_;
+  std::uint64_t netns_;
+  std::uint32_t handle_;
+};
+
 }  // namespace
 
 Core::Core(SocketOps& sockets, NetdevOps* netdevs)
@@ -93,8 +155,9 @@ Result<std::uint16_t> Core::add_device(NetdevKey netdev, std::string ifname, Ver
                     .versions_cap = cap,
                     .driver = &driver};
   const Device& device = record->device;
-  by_netdev_.emplace(netdev, record.get());
+  Placed by_netdev(by_netdev_, netdev, record.get());
   records_.emplace(last_id_, std::move(record));
+  by_netdev.keep();
   ++devices_epoch_;
   listener_->device_added(device);
   return device.id;
@@ -198,6 +261,7 @@ Result<const Device*> Core::key_rotate(std::uint32_t id, Caller caller) {
 
   for (Association& association : record->previous) {
     association.stale = true;
+    if (association.ended) continue;
     ++device.stale_events;
     listener_->association_stale(association);
   }
@@ -261,9 +325,11 @@ Result<void> Core::dev_assoc(std::uint64_t caller_netns, std::uint32_t id,
   if (!netdev) return std::unexpected(netdev.error());
   if (find_record_by_netdev(*netdev) != nullptr)
     return fail(EBUSY, "Device already associated with a PSP device");
+  // Its places come first, as for associations.
+  device.associated.reserve(device.associated.size() + 1);
+  Placed by_netdev(by_netdev_, *netdev, *record);
   if (auto attached = netdevs_->attach(device, *netdev); !attached) return attached;
-
-  by_netdev_.emplace(*netdev, *record);
+  by_netdev.keep();
   device.associated.push_back(*netdev);
   ++devices_epoch_;
   listener_->device_changed(device);
@@ -286,13 +352,19 @@ Result<void> Core::dev_disassoc(std::uint64_t caller_netns, std::uint32_t id,
 }
 
 // disassociate tells everybody but the namespace that loses the device; that one hears device_left.
+// Up to Linux 7.3 all are told before it, while the list still has the netdev, and that is all.
 void Core::disassociate(Record& record, NetdevKey netdev) {
+  const bool after = compat_ >= Compat::kNetNext;
+  if (!after) listener_->device_changed(record.device);
   std::erase(record.device.associated, netdev);
   by_netdev_.erase(netdev);
   ++devices_epoch_;
   netdevs_->detach(record.device, netdev);
-  listener_->device_changed(record.device);
-  if (!record.device.visible_in(netdev.netns)) listener_->device_left(record.device, netdev.netns);
+  if (after) {
+    listener_->device_changed(record.device);
+    if (!record.device.visible_in(netdev.netns))
+      listener_->device_left(record.device, netdev.netns);
+  }
   tell_if_unused(record, netdev.netns);
 }
 
@@ -314,7 +386,7 @@ std::int32_t Core::nsid_of(std::uint64_t caller_netns, std::uint64_t netns) cons
 
 // fit tells whether the socket's TCP state allows an association.
 bool Core::fit(const SocketInfo& socket) const {
-  return socket.established || compat_ == Compat::kLinux618;
+  return socket.established || compat_ < Compat::kNetNext;
 }
 
 Result<Core::Target> Core::find_target(const AssocRequest& request, Caller caller) {
@@ -375,24 +447,27 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   if (associations_.contains(cookie))
     return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
 
-  const Association association{.cookie = cookie,
+  // Its places come first: once the socket is attached nothing may fail.
+  std::list<Association> fresh{{.cookie = cookie,
                                 .dev_id = device.id,
                                 .netdev = target->netdev,
                                 .version = *version,
                                 .generation = device.generation,
                                 .rx_spi = rx_key->spi,
-                                .uid = target->socket.uid};
-  if (auto attached = sockets_.rx_attach(target->fd, association); !attached) {
+                                .uid = target->socket.uid}};
+  Counted in_netns(target->record->in_netns, target->netdev.netns);
+  Counted of_user(of_user_, target->socket.uid);
+  Placed by_cookie(associations_, cookie,
+                   Entry{target->record, fresh.begin(), device.key_rotations});
+  if (auto attached = sockets_.rx_attach(target->fd, fresh.front()); !attached) {
     Error error = attached.error();
     error.field = Field::kSockFd;
     return std::unexpected(error);
   }
-  auto& active = target->record->active;
-  active.push_back(association);
-  ++target->record->in_netns[association.netdev.netns];
-  ++of_user_[association.uid];
-  associations_.emplace(cookie,
-                        Entry{target->record, std::prev(active.end()), device.key_rotations});
+  target->record->active.splice(target->record->active.end(), fresh);
+  by_cookie.keep();
+  in_netns.keep();
+  of_user.keep();
   return RxAssocReply{device.id, std::move(*rx_key)};
 }
 
@@ -449,17 +524,23 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   const std::uint64_t netns = (*association)->netdev.netns;
   const Result<std::uint32_t> handle = driver.tx_key_add(netns, *version, tx_key->spi, tx_key->key);
   if (!handle) return std::unexpected(handle.error());
+  TxKeyOf added(driver, netns, *handle);
   Association next = **association;
   next.tx_spi = tx_key->spi;
   next.tx_handle = *handle;
   if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
-    driver.tx_key_del(netns, *handle);
     Error error = attached.error();
     error.field = Field::kNone;
     return std::unexpected(error);
   }
+  added.keep();
   **association = next;
   return {};
+}
+
+void Core::end(std::uint64_t cookie) {
+  const auto it = associations_.find(cookie);
+  if (it != associations_.end()) it->second.association->ended = true;
 }
 
 void Core::release(std::uint64_t cookie) {
@@ -469,14 +550,10 @@ void Core::release(std::uint64_t cookie) {
   associations_.erase(it);
   Record& record = *entry.record;
   const std::uint64_t netns = entry.association->netdev.netns;
-  if (const auto own = of_user_.find(entry.association->uid); --own->second == 0)
-    of_user_.erase(own);
+  uncount(of_user_, entry.association->uid);
   revoke(record, *entry.association);
   record.list_of(*entry.association, entry.birth).erase(entry.association);
-  if (--record.in_netns[netns] == 0) {
-    record.in_netns.erase(netns);
-    tell_if_unused(record, netns);
-  }
+  if (uncount(record.in_netns, netns)) tell_if_unused(record, netns);
   drop_record_if_unused(record);
 }
 

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <map>
+#include <new>
 #include <optional>
 #include <set>
 #include <string>
@@ -93,6 +94,7 @@ class ModelSockets final : public SocketOps {
     if (socket.becomes_closed) return fail(ENOTCONN, "Socket must be in established state");
     if (socket.attached) return fail(EBUSY, "Socket already has PSP state");
     if (refuse_rx) return std::unexpected(*refuse_rx);
+    if (out_of_memory) throw std::bad_alloc();
     socket.attached = association;
     return {};
   }
@@ -101,12 +103,14 @@ class ModelSockets final : public SocketOps {
     if (socket.becomes_closed) return fail(ENOTCONN, "Socket must be in established state");
     if (socket.queued_clear)
       return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
+    if (out_of_memory) throw std::bad_alloc();
     socket.attached = association;
     return {};
   }
 
   std::map<int, Socket> sockets;
   std::optional<Error> refuse_rx;
+  bool out_of_memory = false;
 };
 
 // FakeNetdevs is a host with some namespaces: nsid n means the cookie 100 + n, wherever asked.
@@ -118,11 +122,12 @@ class FakeNetdevs final : public NetdevOps {
     return 100 + static_cast<std::uint64_t>(nsid);
   }
   std::int32_t nsid_of(std::uint64_t caller, std::uint64_t netns) override {
-    return caller == netns ? -1 : static_cast<std::int32_t>(netns) - 100;
+    return caller == netns ? 77 : static_cast<std::int32_t>(netns) - 100;
   }
   Result<void> attach(const Device& device, NetdevKey netdev) override {
     if (absent.contains(netdev)) return fail(ENODEV, "", Field::kIfindex);
     if (refuse_attach) return std::unexpected(*refuse_attach);
+    if (out_of_memory) throw std::bad_alloc();
     if (!attached.emplace(netdev, device.id).second) ++mistakes;
     return {};
   }
@@ -135,6 +140,7 @@ class FakeNetdevs final : public NetdevOps {
   std::map<NetdevKey, std::uint16_t> attached;
   std::set<NetdevKey> absent;
   std::optional<Error> refuse_attach;
+  bool out_of_memory = false;
   std::vector<std::uint64_t> asked_in;
   int mistakes = 0;  // attached twice, or detached without having been attached
 };

@@ -41,6 +41,7 @@ Error missing(Field field) { return {EINVAL, "", field, true}; }
 class CoreTest : public testing::Test {
  protected:
   CoreTest() {
+    core.set_compat(Compat::kNetNext);
     core.set_listener(&log);
     dev = core.add_device({0, kIfindex}, "eth0", VersionSet{0b0011}, driver).value();
     add_socket(kFd, kCookie);
@@ -255,6 +256,16 @@ TEST_F(CoreTest, AUserCannotHaveAllAssociationsAndRootCan) {
   EXPECT_EQ(ask(13, 1000), 0) << "room again";
 }
 
+TEST_F(CoreTest, ARefusedSocketCountsForNobody) {
+  core.set_limits({.all = 1, .of_a_user = 1});
+  sockets.sockets[kFd].info.uid = 1000;
+  sockets.refuse_rx = error(EINVAL, "Socket has incompatible state");
+  EXPECT_EQ(core.rx_assoc(request()).error().sys_errno, EINVAL);
+  EXPECT_EQ(core.find_association(kCookie), nullptr);
+  sockets.refuse_rx.reset();
+  EXPECT_TRUE(core.rx_assoc(request()));
+}
+
 TEST_F(CoreTest, AssocDoesNotLookAtEnabledVersions) {
   EXPECT_EQ(core.find_device(dev).value()->config.versions_ena.bits, 0u);
   EXPECT_TRUE(core.rx_assoc(request()));
@@ -358,6 +369,18 @@ TEST_F(CoreTest, ReleasedAssociationsDoNotGoStale) {
   core.release(kCookie);
   ASSERT_TRUE(core.key_rotate(dev));
   EXPECT_EQ(core.stats(dev)->stale_events, 0u);
+}
+
+TEST_F(CoreTest, ConnectionsThatAreOverLoseNothingByARotation) {
+  ASSERT_TRUE(core.rx_assoc(request()));
+  core.end(kCookie);
+  core.end(kCookie + 1);  // nobody's
+  log.take();
+  ASSERT_TRUE(core.key_rotate(dev));
+  ASSERT_TRUE(core.key_rotate(dev));
+  EXPECT_TRUE(assoc()->stale);
+  EXPECT_EQ(core.stats(dev)->stale_events, 0u);
+  EXPECT_THAT(log.take(), ElementsAre("rotate 1", "rotate 1"));
 }
 
 TEST_F(CoreTest, RotationLeavesOtherDevicesAlone) {
@@ -668,6 +691,23 @@ TEST_F(CoreTest, DevAssocRefusesInTheKernelsOrder) {
   EXPECT_EQ(netdevs.asked_in.back(), kMain) << "nsids are numbers of the caller's namespace";
 }
 
+TEST_F(CoreTest, WhatMemoryRanOutInIsNotHalfDone) {
+  netdevs.out_of_memory = sockets.out_of_memory = true;
+  EXPECT_THROW((void)core.dev_assoc(kMain, dev, 50, 1), std::bad_alloc);
+  EXPECT_THROW((void)core.rx_assoc(request()), std::bad_alloc);
+  EXPECT_EQ(core.association_count(), 0u);
+  netdevs.out_of_memory = sockets.out_of_memory = false;
+  EXPECT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  EXPECT_TRUE(core.rx_assoc(request()));
+  sockets.out_of_memory = true;
+  EXPECT_THROW((void)core.tx_assoc(tx_request()), std::bad_alloc);
+  EXPECT_THAT(driver.tx_keys, IsEmpty());
+  sockets.out_of_memory = false;
+  EXPECT_TRUE(core.tx_assoc(tx_request()));
+  EXPECT_EQ(driver.tx_keys.size(), 1u);
+  EXPECT_EQ(driver.bad_deletes + netdevs.mistakes, 0);
+}
+
 TEST_F(CoreTest, DevDisassocRefusesInTheKernelsOrder) {
   ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
   ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, 2));
@@ -726,6 +766,21 @@ TEST_F(CoreTest, TheLastNetdevTakesTheDeviceAwayFromItsNamespace) {
   EXPECT_EQ(core.find_device(dev, kPod).error(), error(ENOENT));
   ASSERT_TRUE(core.dev_disassoc(kMain, dev, 60, {}));
   EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0")) << "the main namespace never loses it";
+  EXPECT_THAT(netdevs.attached, IsEmpty());
+  EXPECT_EQ(netdevs.mistakes, 0);
+}
+
+TEST_F(CoreTest, UpToLinux73AllAreToldBeforeANetdevLeaves) {
+  core.set_compat(Compat::kLinux72);
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 50, 1));
+  ASSERT_TRUE(core.dev_assoc(kMain, dev, 60, {}));
+  log.take();
+  ASSERT_TRUE(core.dev_disassoc(kPod, dev, 50, {}));
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 2"));
+  EXPECT_EQ(core.find_device(dev, kPod).error(), error(ENOENT));
+  core.netdev_gone({kMain, 60});
+  EXPECT_THAT(log.take(), ElementsAre("change 1 ena 0 with 1"));
+  EXPECT_THAT(driver.unused, ElementsAre(kPod));
   EXPECT_THAT(netdevs.attached, IsEmpty());
   EXPECT_EQ(netdevs.mistakes, 0);
 }
@@ -856,13 +911,18 @@ TEST_F(CoreTest, ANamespaceIsUnusedWithoutNetdevAndAssociation) {
   EXPECT_THAT(driver.unused, ElementsAre(kPod)) << "the main namespace is never unused";
 }
 
-TEST_F(CoreTest, TheFirstReleaseTakesAnyTcpState) {
+TEST_F(CoreTest, TheRulesOfTheNewestReleaseAreTheDefault) {
+  EXPECT_EQ(Core(sockets).compat(), Compat::kLinux72);
+}
+
+TEST_F(CoreTest, ReleasesTakeAnyTcpState) {
   sockets.sockets[kFd].info.established = false;
   EXPECT_EQ(core.rx_assoc(request()).error().sys_errno, ENOTCONN);
   core.set_compat(Compat::kLinux618);
   EXPECT_TRUE(core.rx_assoc(request()));
+  core.set_compat(Compat::kLinux72);
   EXPECT_TRUE(core.tx_assoc(tx_request()));
-  core.set_compat(Compat::kNewest);
+  core.set_compat(Compat::kNetNext);
   EXPECT_EQ(core.tx_assoc(tx_request()).error(),
             error(ENOTCONN, "Socket must be in established state"));
 }

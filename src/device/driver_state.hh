@@ -24,10 +24,11 @@
 
 namespace psp::device {
 
-// DeviceKeySlot is one of the two device keys, expanded. Not live: nothing was ever handed out
-// under it, so nothing can match.
+// DeviceKeySlot is one of the two device keys, expanded, and its SPIs. Not live: nothing was ever
+// handed out under it, so nothing can match.
 struct DeviceKeySlot {
   std::shared_ptr<const crypto::Kdf> kdf;
+  std::shared_ptr<SpiAllocator> spis;
   std::uint8_t generation = 0;
   bool live = false;
 };
@@ -47,7 +48,7 @@ class KeyRing {
   void rotate(std::uint8_t generation);
   void enable(VersionSet versions);
   Result<RxKey> allocate(Version version);
-  std::uint64_t spi_remaining() const { return spis_.remaining(); }
+  std::uint64_t spi_remaining() const { return snapshot()->slots[phase_].spis->remaining(); }
 
   // Any thread. control_word: what to compare per packet.
   std::uint64_t control_word() const { return control_.load(std::memory_order_acquire); }
@@ -62,13 +63,12 @@ class KeyRing {
   static constexpr std::uint64_t kEnabledMask = 0xff;
 
   std::shared_ptr<const crypto::Kdf> make_kdf() const;
+  std::shared_ptr<SpiAllocator> make_spis(unsigned phase, std::uint32_t count) const;
   void publish(std::shared_ptr<const RxSnapshot> next);
 
   const crypto::Backend& backend_;
   std::function<void(std::span<std::uint8_t>)> random_;
-  std::uint32_t first_spi_;
   unsigned phase_;
-  SpiAllocator spis_;
   VersionSet enabled_;
 
   alignas(64) std::atomic<std::uint64_t> control_{0};

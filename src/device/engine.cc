@@ -159,9 +159,9 @@ std::expected<RxMeta, Drop> Engine::open(std::span<const std::uint8_t> datagram,
   if (!version) return drop(Drop::BAD_VERSION);
   if (!header->spi.valid()) return drop(Drop::BAD_SPI);
   const DeviceKeySlot& key = s.snapshot->slots[header->spi.phase()];
-  if (!key.live) return drop(Drop::BAD_SPI);
+  if (!key.live) return drop(Drop::UNKNOWN_KEY);
   if (!KeyRing::enabled_of(control).has(*version)) return drop(Drop::VERSION_DISABLED);
-  if (!s.authenticate(*version, *header, datagram, out)) return drop(Drop::AUTH_FAIL);
+  if (!s.authenticate(*version, *header, datagram, out)) return drop(key.spis->judge(header->spi));
 
   StatsBlock::add(s.stats->rx_packets, 1);
   StatsBlock::add(s.stats->rx_bytes, datagram.size() - kPspBaseHeader - kIcv);
@@ -198,6 +198,10 @@ void Engine::refresh() {
     wipe_aead(*entry.aead);
     entry.handle = 0;
   }
+}
+
+VersionSet Engine::enabled() const {
+  return KeyRing::enabled_of(state_->shared.keys.control_word());
 }
 
 std::uint64_t Engine::reserve_ivs(std::uint32_t count) {

@@ -55,6 +55,11 @@ class EngineTest : public testing::TestWithParam<std::tuple<const crypto::Backen
     out.assign(datagram.size() >= 32 ? datagram.size() - 32 : 0, 0xee);
     return engine->open(datagram, out.data());
   }
+  // not_given is an SPI of the same phase that no key of this device gave out.
+  static std::uint32_t not_given(const RxKey& rx) {
+    const std::uint32_t far = (rx.spi.value + 1'000'000'000u) & Spi::kIndexMask;
+    return (rx.spi.value & Spi::kPhaseBit) | std::max(far, 1u);
+  }
   std::expected<RxMeta, Drop> open_sealed(const RxKey& rx, const Packet& packet = {}) {
     return open(seal(rx, packet));
   }
@@ -170,15 +175,17 @@ TEST_P(EngineTest, CountsEachFaultUnderItsCounter) {
   expect(changed(3, 15 << 2 | 1), Drop::BAD_VERSION, {.rx_error = 5, .rx_bad = 2});
   expect(with_spi(0), Drop::BAD_SPI, {.rx_error = 5, .rx_bad = 3});
   expect(with_spi(0x8000'0000), Drop::BAD_SPI, {.rx_error = 5, .rx_bad = 4});
-  expect(with_spi(rx.spi.value | 0x8000'0000), Drop::BAD_SPI, {.rx_error = 5, .rx_bad = 5});
+  expect(with_spi(rx.spi.value | 0x8000'0000), Drop::UNKNOWN_KEY, {.rx_error = 5, .rx_bad = 5});
+  const RxKey other = alloc();
+  expect(with_spi(not_given(other)), Drop::UNKNOWN_KEY, {.rx_error = 5, .rx_bad = 6});
   expect(changed(40, good[40] ^ 1), Drop::AUTH_FAIL,
-         {.rx_auth_fail = 1, .rx_error = 5, .rx_bad = 5});
-  expect(with_spi(rx.spi.value + 1), Drop::AUTH_FAIL,
-         {.rx_auth_fail = 2, .rx_error = 5, .rx_bad = 5});
+         {.rx_auth_fail = 1, .rx_error = 5, .rx_bad = 6});
+  expect(with_spi(other.spi.value), Drop::AUTH_FAIL,
+         {.rx_auth_fail = 2, .rx_error = 5, .rx_bad = 6});
   expect(changed(3, 1 << 2 | 1), Drop::AUTH_FAIL,
-         {.rx_auth_fail = 3, .rx_error = 5, .rx_bad = 5});  // another version, another key
+         {.rx_auth_fail = 3, .rx_error = 5, .rx_bad = 6});  // another version, another key
   enable(VersionSet{0b1110});
-  expect(good, Drop::VERSION_DISABLED, {.rx_auth_fail = 3, .rx_error = 5, .rx_bad = 6});
+  expect(good, Drop::VERSION_DISABLED, {.rx_auth_fail = 3, .rx_error = 5, .rx_bad = 7});
 }
 
 TEST_P(EngineTest, DeviceStartsWithReceptionOff) {
@@ -217,10 +224,11 @@ TEST_P(EngineTest, WrongKeyFails) {
 
 TEST_P(EngineTest, AnotherDevicesKeyFails) {
   SoftwareDriver elsewhere(options());
-  const RxKey foreign = elsewhere.rx_spi_alloc(Version::kAesGcm128).value();
+  RxKey foreign = elsewhere.rx_spi_alloc(Version::kAesGcm128).value();
   const RxKey rx = alloc();
-  ASSERT_EQ(foreign.spi, rx.spi);
   ASSERT_TRUE(open_sealed(rx));
+  EXPECT_EQ(open_sealed(foreign).error(), Drop::UNKNOWN_KEY);
+  foreign.spi = rx.spi;
   EXPECT_EQ(open_sealed(foreign).error(), Drop::AUTH_FAIL);
 }
 
@@ -235,7 +243,7 @@ TEST_P(EngineTest, ActiveAndPreviousKeysOpenAndTwiceRotatedOnesDoNot) {
       if (meta) {
         EXPECT_EQ(meta->generation, generation - age);
       } else {
-        EXPECT_EQ(meta.error(), Drop::AUTH_FAIL);
+        EXPECT_EQ(meta.error(), Drop::STALE_KEY);
       }
     }
     driver.key_rotate(static_cast<std::uint8_t>(generation + 1));
@@ -249,7 +257,9 @@ TEST_P(EngineTest, RotationIsSeenByTheVeryNextPacket) {
   driver.key_rotate(1);
   ASSERT_TRUE(open(datagram));
   driver.key_rotate(2);
-  EXPECT_EQ(open(datagram).error(), Drop::AUTH_FAIL);
+  EXPECT_EQ(open(datagram).error(), Drop::STALE_KEY);
+  driver.key_rotate(3);
+  EXPECT_EQ(open(datagram).error(), Drop::STALE_KEY);
 }
 
 TEST_P(EngineTest, DerivesOnceWithACacheAndEveryTimeWithout) {
@@ -281,7 +291,7 @@ TEST_P(EngineTest, OneSpiHasAKeyForEachVersion) {
   // The device hands an SPI out for one version; a cache must tell versions apart all the same.
   auto o = options();
   const Octets device_key(32, 0x21);
-  o.random = [&](std::span<std::uint8_t> bytes) { std::ranges::copy(device_key, bytes.begin()); };
+  o.random = [](std::span<std::uint8_t> bytes) { std::ranges::fill(bytes, 0x21); };
   SoftwareDriver known(o);
   known.enable(VersionSet::all());
   const auto worker = known.make_engine();
@@ -395,7 +405,8 @@ TEST_P(EngineTest, EveryDropReasonGoesToItsCounter) {
       {Drop::TX_BAD_PACKET, tx},  {Drop::TX_TOO_BIG, tx},          {Drop::TX_WRITE, tx},
       {Drop::POLICY_CLEAR, none}, {Drop::POLICY_MISMATCH, none},   {Drop::POLICY_NO_ASSOC, none},
       {Drop::POLICY_ROUTE, none}, {Drop::POLICY_EPOCH, none},      {Drop::POLICY_FORGED, none},
-      {Drop::RX_WRITE, error},
+      {Drop::RX_WRITE, error},    {Drop::BAD_ECN, error},          {Drop::SAMPLED, none},
+      {Drop::STALE_KEY, bad},     {Drop::UNKNOWN_KEY, bad},
   };
   for (const auto& [reason, one] : expected) {
     SoftwareDriver fresh(options());

@@ -4,8 +4,14 @@
 // the start, so nothing that an earlier instance handed out can ever be valid; the one that is not
 // active does not count until a rotation replaces it.
 //
+// Their SPIs begin at a random place: what a peer still sends under a key of an earlier instance is
+// then told from a packet that was tampered with.
+//
 // Threading: see driver_state.hh.
+#include <array>
 #include <utility>
+
+#include <psp/wire/bytes.hh>
 
 #include "driver_state.hh"
 
@@ -14,15 +20,14 @@ namespace psp::device {
 KeyRing::KeyRing(const SoftwareDriverOptions& options)
     : backend_(*options.backend),
       random_(options.random),
-      first_spi_(options.first_spi),
       phase_(options.phase & 1),
-      spis_(phase_, first_spi_),
       enabled_(options.enabled) {
   const std::uint8_t generation = options.generation & kGenerationMask;
   auto first = std::make_shared<RxSnapshot>();
   first->epoch = 1;  // an engine starts at 0: has none
-  first->slots[phase_] = {make_kdf(), generation, true};
-  first->slots[phase_ ^ 1] = {make_kdf(), generation, false};
+  for (const unsigned phase : {phase_, phase_ ^ 1})
+    first->slots[phase] = {make_kdf(), make_spis(phase, options.spis_of_a_key), generation,
+                           phase == phase_};
   publish(std::move(first));
 }
 
@@ -31,6 +36,12 @@ std::shared_ptr<const crypto::Kdf> KeyRing::make_kdf() const {
   key.resize(32);
   random_({key.data(), key.size()});
   return backend_.make_kdf(key);
+}
+
+std::shared_ptr<SpiAllocator> KeyRing::make_spis(unsigned phase, std::uint32_t count) const {
+  std::array<std::uint8_t, 4> start;
+  random_(start);
+  return std::make_shared<SpiAllocator>(phase, wire::load_be<std::uint32_t>(start.data()), count);
 }
 
 // The snapshot goes first, then the word that makes workers look for it.
@@ -52,8 +63,7 @@ void KeyRing::rotate(std::uint8_t generation) {
   auto next = std::make_shared<RxSnapshot>(*snapshot());
   phase_ ^= 1;
   ++next->epoch;
-  next->slots[phase_] = {make_kdf(), generation, true};
-  spis_ = SpiAllocator(phase_, first_spi_);
+  next->slots[phase_] = {make_kdf(), next->slots[phase_].spis->next(), generation, true};
   publish(std::move(next));
 }
 
@@ -64,10 +74,12 @@ void KeyRing::enable(VersionSet versions) {
 }
 
 Result<RxKey> KeyRing::allocate(Version version) {
-  const Result<Spi> spi = spis_.allocate();
+  const auto current = snapshot();
+  const DeviceKeySlot& slot = current->slots[phase_];
+  const Result<Spi> spi = slot.spis->allocate();
   if (!spi) return std::unexpected(spi.error());
   RxKey rx{*spi, {}};
-  snapshot()->slots[phase_].kdf->derive(version, *spi, rx.key);
+  slot.kdf->derive(version, *spi, rx.key);
   return rx;
 }
 

@@ -50,8 +50,8 @@ TEST_F(SoftwareDeviceTest, APacketForOneNamespaceDoesNotOpenInAnother) {
   const Octets hosts = sealed_for(kHost), pods = sealed_for(kPod);
   EXPECT_TRUE(open(kHost, hosts));
   EXPECT_TRUE(open(kPod, pods));
-  EXPECT_EQ(open(kPod, hosts).error(), Drop::AUTH_FAIL);
-  EXPECT_EQ(open(kHost, pods).error(), Drop::AUTH_FAIL);
+  EXPECT_EQ(open(kPod, hosts).error(), Drop::UNKNOWN_KEY);
+  EXPECT_EQ(open(kHost, pods).error(), Drop::UNKNOWN_KEY);
 }
 
 TEST_F(SoftwareDeviceTest, AHandleOfOneNamespaceFindsNoKeyOfItInAnother) {
@@ -104,7 +104,7 @@ TEST_F(SoftwareDeviceTest, ANamespaceThatComesLaterIsInStep) {
   // Of the key before its time nothing was ever handed out.
   Octets early = first;
   early[4] ^= 0x80;  // the phase of the SPI
-  EXPECT_EQ(open(kLater, early).error(), Drop::BAD_SPI);
+  EXPECT_EQ(open(kLater, early).error(), Drop::UNKNOWN_KEY);
   ASSERT_TRUE(device.key_rotate(2));
   EXPECT_TRUE(open(kLater, first)) << "one rotation old";
   ASSERT_TRUE(device.key_rotate(3));
@@ -127,7 +127,7 @@ TEST_F(SoftwareDeviceTest, ANamespaceThatLeavesTakesItsKeysAndLeavesItsCounts) {
   EXPECT_EQ(backend.device_keys, before);
   EXPECT_EQ(device.get_stats().value(), stats);
   EXPECT_EQ(device.drops(), drops);
-  EXPECT_EQ(open(kLater, datagram).error(), Drop::AUTH_FAIL) << "it came back with other keys";
+  EXPECT_EQ(open(kLater, datagram).error(), Drop::UNKNOWN_KEY) << "it came back with other keys";
 }
 
 TEST_F(SoftwareDeviceTest, GivesNothingToNamespacesWithoutAPart) {
@@ -153,7 +153,7 @@ TEST_F(SoftwareDeviceTest, ExportsAKeyFromItsNamespaceOnly) {
 
 TEST_F(SoftwareDeviceTest, OneNamespaceCannotUseUpTheSpisOfAnother) {
   SoftwareDriverOptions o = options();
-  o.first_spi = Spi::kIndexMask - 1;
+  o.spis_of_a_key = 2;
   SoftwareDevice small(o);
   small.join(kHost);
   small.join(kPod);

@@ -70,12 +70,10 @@ TEST_P(SoftwareDriverTest, DerivesSaKeysFromFreshRandomDeviceKeys) {
   auto o = options();
   o.random = [&drawn](std::span<std::uint8_t> out) {
     crypto::random_bytes(out);
-    drawn.emplace_back(out.begin(), out.end());
+    if (out.size() == 32) drawn.emplace_back(out.begin(), out.end());  // else where SPIs begin
   };
   SoftwareDriver driver(o);
   ASSERT_EQ(drawn.size(), 2u) << "two device keys at start";
-  EXPECT_EQ(drawn[0].size(), 32u);
-  EXPECT_EQ(drawn[1].size(), 32u);
   std::size_t active = 0;
   for (const unsigned phase : {0u, 1u, 0u, 1u}) {
     const auto kdf = backend().make_kdf(crypto::DeviceKey(drawn[active]));
@@ -98,13 +96,12 @@ TEST_P(SoftwareDriverTest, NoTwoInstancesShareAKey) {
   SoftwareDriver a(options()), b(options());
   const auto ra = a.rx_spi_alloc(Version::kAesGcm128);
   const auto rb = b.rx_spi_alloc(Version::kAesGcm128);
-  EXPECT_EQ(ra->spi, rb->spi);
   EXPECT_FALSE(same(ra->key, rb->key));
 }
 
 TEST_P(SoftwareDriverTest, RotationGivesFreshSpiSpaceAndOtherKeys) {
   auto o = options();
-  o.first_spi = 0x7fff'fffe;
+  o.spis_of_a_key = 2;
   SoftwareDriver driver(o);
   std::set<Octets> keys;
   for (int rotation = 0; rotation < 4; ++rotation) {

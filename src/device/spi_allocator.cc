@@ -1,27 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SPIs of one device key: 1, 2, .. 2^31 - 1, with the phase as the top bit. A counter cannot
-// repeat, needs no memory per SPI, and its end is plain to see.
+// SPIs of one device key: a run of a circle of 2^31 - 1, with the phase as the top bit. A counter
+// cannot repeat, needs no memory per SPI, and its end is plain to see.
+#include <algorithm>
 #include <cerrno>
 
 #include <psp/device/software_driver.hh>
 
 namespace psp::device {
 
-SpiAllocator::SpiAllocator(unsigned phase, std::uint32_t first)
-    : phase_bit_(phase != 0 ? Spi::kPhaseBit : 0), next_(first & Spi::kIndexMask) {
-  if (next_ == 0) next_ = 1;
-}
+SpiAllocator::SpiAllocator(unsigned phase, std::uint32_t first, std::uint32_t count)
+    : phase_bit_(phase != 0 ? Spi::kPhaseBit : 0),
+      first_(static_cast<std::uint32_t>((std::uint64_t{first & Spi::kIndexMask} + kCircle - 1) %
+                                        kCircle)),
+      count_(std::min(count, Spi::kIndexMask)) {}
 
+// A packet under the SPI can come only after its number is known to the workers.
 Result<Spi> SpiAllocator::allocate() {
-  if (next_ == 0) return fail(ENOSPC, "SPI space exhausted");
-  const Spi spi{phase_bit_ | next_};
-  next_ = next_ == Spi::kIndexMask ? 0 : next_ + 1;
-  return spi;
+  const std::uint32_t given = given_.load(std::memory_order_relaxed);
+  if (given == count_) return fail(ENOSPC, "SPI space exhausted");
+  given_.store(given + 1, std::memory_order_release);
+  const auto index = static_cast<std::uint32_t>((std::uint64_t{first_} + given) % kCircle);
+  return Spi{phase_bit_ | (index + 1)};
 }
 
 std::uint64_t SpiAllocator::remaining() const {
-  return next_ == 0 ? 0 : std::uint64_t{Spi::kIndexMask} - next_ + 1;
+  return count_ - given_.load(std::memory_order_relaxed);
+}
+
+std::shared_ptr<SpiAllocator> SpiAllocator::next() const {
+  const std::uint64_t given = given_.load(std::memory_order_relaxed);
+  const auto index = static_cast<std::uint32_t>((first_ + given) % kCircle);
+  auto next = std::make_shared<SpiAllocator>(phase_bit_ != 0 ? 1 : 0, index + 1, count_);
+  next->before_ = std::min(before_ + given, kCircle);
+  return next;
+}
+
+Drop SpiAllocator::judge(Spi spi) const {
+  const std::uint64_t index = (spi.value & Spi::kIndexMask) - 1;
+  const std::uint64_t behind = (index + kCircle - first_) % kCircle;  // the first of this key
+  if (behind < given_.load(std::memory_order_acquire)) return Drop::AUTH_FAIL;
+  return kCircle - behind <= before_ ? Drop::STALE_KEY : Drop::UNKNOWN_KEY;
 }
 
 }  // namespace psp::device

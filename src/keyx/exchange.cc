@@ -204,7 +204,7 @@ Step Exchange::no_common_version() {
   const std::string why =
       fmt::format("{}; {}", side_says("this end", own_), side_says("the other end", peer_));
   if (own_.tls_allowed && peer_.tls_allowed) return stay_on_tls(why);
-  std::string tls = "allow TLS on both ends (--allow-tls) to go on without PSP";
+  std::string tls = "allow TLS on both ends to go on without PSP";
   if (own_.tls_allowed) tls = "the other end does not allow TLS instead";
   if (peer_.tls_allowed) tls = "this end does not allow TLS instead";
   return fail(ErrorCode::kNoPsp, fmt::format("no PSP version in common: {}; {}", why, tls),

@@ -2,6 +2,8 @@
 //
 // Counting rotations per connection.
 #include <algorithm>
+#include <cerrno>
+#include <utility>
 #include <vector>
 
 #include <psp/keyx/rotation.hh>
@@ -84,18 +86,24 @@ unsigned RotationWatch::process() {
   unsigned changed = 0;
   // What we have missed nobody can tell.
   const auto lose = [&] {
-    impl_->source.reset();
-    return changed + impl_->for_each([](Ticket::Counts& counts) { return counts.lost = true; });
+    changed +=
+        impl_->for_each([](Ticket::Counts& counts) { return !std::exchange(counts.lost, true); });
   };
   try {
     while (impl_->source) {
       const auto next = impl_->source->next();
-      if (!next) return lose();
+      if (!next) {
+        lose();
+        if (next.error().sys_errno == ENOBUFS) continue;  // but the source goes on
+        impl_->source.reset();
+        break;
+      }
       if (!*next) break;
       changed += impl_->for_each([&](Ticket::Counts& counts) { return counts.note(**next); });
     }
   } catch (const std::exception&) {  // out of memory, with a notification half noted
-    return lose();
+    lose();
+    impl_->source.reset();
   }
   return changed;
 }

@@ -5,6 +5,7 @@
 #include <deque>
 #include <gtest/gtest.h>
 #include <new>
+#include <utility>
 
 #include <psp/keyx/rotation.hh>
 
@@ -15,6 +16,7 @@ namespace {
 struct List {
   std::deque<Notification> notifications;
   bool ended = false, out_of_memory = false;
+  bool lost = false;  // some, before those that are listed
 
   class Source final : public NotificationSource {
    public:
@@ -22,6 +24,8 @@ struct List {
     int fd() const override { return 42; }
     ClientResult<std::optional<Notification>> next() override {
       if (list_.out_of_memory) throw std::bad_alloc();
+      if (std::exchange(list_.lost, false))
+        return std::unexpected(ClientError{ENOBUFS, "", "", "", "lost"});
       if (!list_.notifications.empty()) {
         const Notification next = list_.notifications.front();
         list_.notifications.pop_front();
@@ -115,6 +119,26 @@ TEST_F(Rotation, LostNotificationsAreNoGoodNews) {
   EXPECT_EQ(watch_.fd(), -1);
   EXPECT_EQ(watch_.begin().state(), Freshness::kUnknown);
   EXPECT_EQ(watch_.process(), 0u);
+}
+
+TEST_F(Rotation, ALossIsUnknownToThoseOfBeforeAndTheWatchGoesOn) {
+  auto ticket = watch_.begin();
+  ticket.bind(1);
+  list_.lost = true;
+  list_.rotate(1);
+  EXPECT_EQ(watch_.process(), 2u);
+  EXPECT_NE(ticket.state(), Freshness::kFresh);
+  EXPECT_EQ(watch_.fd(), 42);
+  auto later = watch_.begin();
+  later.bind(1);
+  EXPECT_EQ(later.state(), Freshness::kFresh);
+  list_.lost = true;
+  EXPECT_EQ(watch_.process(), 1u) << "the first knew already";
+  EXPECT_EQ(later.state(), Freshness::kUnknown);
+  list_.rotate(1);
+  list_.rotate(1);
+  watch_.process();
+  EXPECT_EQ(later.state(), Freshness::kStale) << "two that were heard are enough";
 }
 
 TEST_F(Rotation, ANotificationThatFindsNoMemoryIsLostAndThrowsNothing) {

@@ -35,15 +35,19 @@ using PkeyPtr = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 using X509Ptr = std::unique_ptr<X509, Deleter<X509_free>>;
 using SessionPtr = std::unique_ptr<SSL_SESSION, Deleter<SSL_SESSION_free>>;
 
-// last_reason is the newest entry of OpenSSL's error queue in words.
+// last_reason is what OpenSSL's error queue says, in words: the system's error, if one is there
+// ("No such file or directory"; what comes after it says no more than that it came from the
+// system), else the newest entry.
 std::string last_reason() {
-  const unsigned long code = ERR_peek_last_error();
-  const char* reason = ERR_reason_error_string(code);
-  std::string out = ERR_SYSTEM_ERROR(code) ? std::strerror(ERR_GET_REASON(code))
-                    : reason != nullptr    ? reason
-                                           : "no reason given";
+  unsigned long code = 0;
+  while (const unsigned long next = ERR_get_error()) {
+    code = next;
+    if (ERR_SYSTEM_ERROR(code)) break;
+  }
   ERR_clear_error();
-  return out;
+  if (ERR_SYSTEM_ERROR(code)) return std::strerror(ERR_GET_REASON(code));
+  const char* reason = ERR_reason_error_string(code);
+  return reason != nullptr ? reason : "no reason given";
 }
 
 std::unexpected<Error> usage(std::string message) {

@@ -20,8 +20,7 @@ struct Advice {
 };
 
 constexpr Advice kAdvice[] = {
-    {SSL_R_WRONG_VERSION_NUMBER, ErrorCode::kProtocol,
-     "the other end does not speak TLS; is it psp-cat?"},
+    {SSL_R_WRONG_VERSION_NUMBER, ErrorCode::kProtocol, "the other end does not speak TLS"},
     {SSL_R_HTTP_REQUEST, ErrorCode::kProtocol, "the other end speaks HTTP, not TLS"},
     {SSL_R_UNSUPPORTED_PROTOCOL, ErrorCode::kProtocol, "the other end does not speak TLS 1.3"},
     {SSL_R_TLSV1_ALERT_PROTOCOL_VERSION, ErrorCode::kProtocol,
@@ -31,13 +30,13 @@ constexpr Advice kAdvice[] = {
     {SSL_R_SSLV3_ALERT_BAD_RECORD_MAC, ErrorCode::kAuthentication,
      "a TLS record was changed on the way (the other end says); do not trust this network path"},
     {SSL_R_BINDER_DOES_NOT_VERIFY, ErrorCode::kAuthentication,
-     "the other end has a different pre-shared key; both --psk-file must hold the same"},
+     "the other end has a different pre-shared key"},
     {SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, ErrorCode::kAuthentication,
-     "the other end showed no certificate, which --ca demands; give it --cert and --key"},
+     "the other end showed no certificate, which is demanded here; give it one, with its key"},
     {SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED, ErrorCode::kAuthentication,
-     "the other end demands a certificate; give --cert and --key"},
+     "the other end demands a certificate; give this end one, with its key"},
     {SSL_R_TLSV1_ALERT_UNKNOWN_CA, ErrorCode::kAuthentication,
-     "the other end does not know the authority of our certificate; look at its --ca"},
+     "the other end does not know the authority of our certificate; give it that authority"},
     {SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, ErrorCode::kAuthentication,
      "the other end did not accept our certificate; see its message"},
     {SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, ErrorCode::kAuthentication,
@@ -53,7 +52,7 @@ constexpr Advice kAdvice[] = {
     {SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, ErrorCode::kAuthentication,
      "the other end refused the handshake: certificates on both ends, or the same PSK on both"},
     {SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER, ErrorCode::kAuthentication,
-     "the other end refused our key; both --psk-file must hold the same"},
+     "the other end refused our pre-shared key; both ends must have the same"},
 };
 
 Error verify_error(long result, const std::string& doing) {
@@ -68,7 +67,7 @@ Error verify_error(long result, const std::string& doing) {
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-      advice = "; its authority is not in the --ca file";
+      advice = "; its authority is not one that this end believes";
       break;
     default:
       break;
@@ -118,9 +117,9 @@ std::expected<Step, Error> handshake(const TlsContext& context, SSL* ssl) {
     return std::unexpected(tls_error(ssl, result, sys_errno, "in the TLS handshake"));
   }
   if (context.mode == TlsMode::kPsk && !peer_authenticated(context, ssl))
-    return std::unexpected(Error{ErrorCode::kAuthentication, 0,
-                                 "the other end did not use the pre-shared key; give both ends the "
-                                 "same --psk-file"});
+    return std::unexpected(
+        Error{ErrorCode::kAuthentication, 0,
+              "the other end did not use the pre-shared key; give both ends the same"});
   return Step::kDone;
 }
 

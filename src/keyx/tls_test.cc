@@ -225,7 +225,7 @@ TEST_F(Tls, ACertificateOfAnotherAuthorityIsRefused) {
            {.server = true, .cert_file = file("stranger.pem"), .key_file = file("stranger.key")});
   ASSERT_TRUE(result.client);
   EXPECT_EQ(result.client->code, ErrorCode::kAuthentication);
-  EXPECT_THAT(result.client->message, HasSubstr("not in the --ca file"));
+  EXPECT_THAT(result.client->message, HasSubstr("not one that this end believes"));
 }
 
 TEST_F(Tls, AServerWithAnAuthorityLetsInWhoHasItsCertificateAndNobodyElse) {
@@ -357,6 +357,7 @@ TEST_F(Tls, SettingsThatDoNotFitTogetherAreUsageErrors) {
     ASSERT_FALSE(context) << &options - table;
     EXPECT_EQ(context.error().code, ErrorCode::kUsage);
     EXPECT_THAT(context.error().message, ::testing::Not(HasSubstr("no reason given")));
+    EXPECT_THAT(context.error().message, ::testing::Not(HasSubstr("system lib")));
   }
 }
 

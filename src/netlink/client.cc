@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <psp/netlink/client.hh>
 #include <psp/netlink/uapi.h>
@@ -260,6 +262,8 @@ DeviceInfo read_device(std::span<const std::uint8_t> attributes) {
         break;
     }
   });
+  // Some kernels tell it, but here it is the number of some other netdev, or of none.
+  if (info.by_association) info.ifindex = 0;
   return info;
 }
 
@@ -492,6 +496,12 @@ DaemonInfo::Device read_daemon_device(std::span<const std::uint8_t> attributes) 
       case SOFTPSP_INFO_SPI_REMAINING:
         device.spi_remaining = get_uint(attribute);
         break;
+      case SOFTPSP_INFO_REPAIRS:
+        device.repairs = get_uint(attribute);
+        break;
+      case SOFTPSP_INFO_TROUBLE:
+        device.trouble = get_string(attribute);
+        break;
       case SOFTPSP_INFO_DROP:
         read_drop(attribute);
         break;
@@ -672,6 +682,29 @@ ClientResult<void> Client::dev_disassoc(std::uint32_t id, std::uint32_t ifindex,
   return impl_->associate("dev-disassoc", PSPNL_CMD_DEV_DISASSOC, id, ifindex, nsid);
 }
 
+namespace {
+
+// explain adds the cause where the socket tells it and the answer does not.
+ClientError explain(int fd, std::string_view what, ClientError error) {
+  std::string cause;
+  int protocol = 0;
+  socklen_t size = sizeof protocol;
+  if (error.missing_attribute == ".dev-id")
+    cause =
+        "the connection's route leads by a netdev without PSP device, or stays on this host (lo)";
+  else if (error.sys_errno == EOPNOTSUPP &&
+           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+           protocol == IPPROTO_MPTCP)
+    cause = "an MPTCP socket, and PSP is for plain TCP (in Go: GODEBUG=multipathtcp=0)";
+  if (cause.empty()) return error;
+  error.text = error.text.empty() ? cause : error.text + ": " + cause;
+  error.message =
+      std::string(what) + ": " + error.text + " (" + std::strerror(error.sys_errno) + ")";
+  return error;
+}
+
+}  // namespace
+
 ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
                                            std::optional<std::uint32_t> dev_id) {
   RxAssocInfo info;
@@ -685,7 +718,7 @@ ClientResult<RxAssocInfo> Client::rx_assoc(int fd, Version version,
         writer.put_u32(PSPNL_ASSOC_SOCK_FD, static_cast<std::uint32_t>(fd));
       },
       [&](std::span<const std::uint8_t> attributes) { info = read_rx_assoc(attributes); });
-  if (!done) return std::unexpected(done.error());
+  if (!done) return std::unexpected(explain(fd, "rx-assoc", done.error()));
   if (info.rx.key.size() != key_size(version) || !info.rx.spi.valid())
     return client_error(EPROTO, "rx-assoc: the answer holds no usable key");
   return info;
@@ -774,6 +807,9 @@ ClientResult<void> Client::Impl::receive_notifications() {
   for (std::size_t at = 0; *size - at >= NLMSG_HDRLEN;) {
     const auto* message = reinterpret_cast<const nlmsghdr*>(octets.data() + at);
     if (!message_ok(message, *size - at)) break;
+    // The sign stands alone in its datagram, which is asked for when none is pending.
+    if (message->nlmsg_type == NLMSG_OVERRUN && message->nlmsg_seq == SOFTPSP_OVERRUN_SEQ)
+      return notifications_lost();
     if (message->nlmsg_type == psp.id)
       if (auto notification = read_notification(message))
         pending.insert(pending.begin(), *notification);

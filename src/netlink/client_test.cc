@@ -62,6 +62,7 @@ UniqueFd listen_at(const std::string& name) {
 class CookieSockets final : public device::SocketOps {
  public:
   std::vector<std::uint64_t> rx_cookies, tx_cookies;
+  std::uint32_t route_ifindex = 7;
 
   device::Result<device::SocketInfo> examine(int fd) override {
     int protocol = 0;
@@ -73,7 +74,7 @@ class CookieSockets final : public device::SocketOps {
     device::SocketInfo info;
     size = sizeof info.cookie;
     ::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &info.cookie, &size);
-    info.route_ifindex = 7;
+    info.route_ifindex = route_ifindex;
     info.established = true;
     return info;
   }
@@ -382,7 +383,9 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
                                           .mtu = 1500,
                                           .generation = 3,
                                           .spi_remaining = 0x7fffffff,
-                                          .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}}},
+                                          .drops = {{"AUTH_FAIL", 3}, {"BAD_SPI", 1ull << 40}},
+                                          .repairs = 5,
+                                          .trouble = "psp0 was set down"},
                                          {.id = 2, .ifname = "eth1", .tap = "psp1", .drops = {}}}};
   });
   Client client = connect_to(daemon);
@@ -423,7 +426,10 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   EXPECT_EQ(info->devices[0].generation, 3u);
   EXPECT_EQ(info->devices[0].spi_remaining, 0x7fffffffu);
   EXPECT_EQ(info->devices[0].drops, daemon.inspector.info.devices[0].drops);
+  EXPECT_EQ(info->devices[0].repairs, 5u);
+  EXPECT_EQ(info->devices[0].trouble, "psp0 was set down");
   EXPECT_EQ(info->devices[1].ifname, "eth1");
+  EXPECT_EQ(info->devices[1].trouble, "");
 }
 
 TEST(Client, NotificationsComeToThoseWhoSubscribed) {
@@ -456,6 +462,27 @@ TEST(Client, NotificationsComeToThoseWhoSubscribed) {
   EXPECT_EQ((*next)->device.id, 1u);
   next = use.next_notification(milliseconds(0));
   EXPECT_TRUE(next && !*next);
+}
+
+TEST(Client, SaysWhyASocketHasNoDevice) {
+  Daemon daemon;
+  Client client = connect_to(daemon);
+  daemon.with([&] { daemon.sockets.route_ifindex = 1; });
+  const TcpPair tcp;
+  const auto rx = client.rx_assoc(tcp.near.get(), Version::kAesGcm128);
+  ASSERT_FALSE(rx);
+  EXPECT_EQ(rx.error().missing_attribute, ".dev-id");
+  EXPECT_EQ(rx.error().message,
+            "rx-assoc: the connection's route leads by a netdev without PSP device, or stays on "
+            "this host (lo) (Invalid argument)");
+  const UniqueFd mptcp(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
+  if (!mptcp) GTEST_SKIP() << "this kernel has no MPTCP";
+  const auto refused = client.rx_assoc(mptcp.get(), Version::kAesGcm128);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().sys_errno, EOPNOTSUPP);
+  EXPECT_NE(refused.error().text.find("an MPTCP socket, and PSP is for plain TCP"),
+            std::string::npos)
+      << refused.error().text;
 }
 
 TEST(Client, SaysWhatWasRefusedInTheServersWords) {

@@ -104,8 +104,16 @@ struct Policy {
   const PolicySet* nested = nullptr;
 };
 
-// PolicySet has one policy per attribute type, from 0 to max_type.
+// kTypesMax is how many attribute types, 0 among them, a set may have that is looked up by type.
+inline constexpr std::size_t kTypesMax = 16;
+
+// PolicySet has one policy per attribute type, from 0 to max_type. It can be made of nothing longer
+// than what Attributes can hold.
 struct PolicySet {
+  template <std::size_t N>
+  constexpr PolicySet(const Policy (&all)[N]) : rows(all) {
+    static_assert(N <= kTypesMax, "more attributes than Attributes has room for");
+  }
   std::span<const Policy> rows;
   std::uint16_t max_type() const { return static_cast<std::uint16_t>(rows.size() - 1); }
 };
@@ -120,7 +128,7 @@ struct ExtAck {
 };
 
 // Attributes finds attributes by type: the last of each.
-using Attributes = std::array<const nlattr*, 16>;
+using Attributes = std::array<const nlattr*, kTypesMax>;
 
 // Strictness: the kernel checks families by what was usual when they were made.
 enum class Strictness { kLiberal, kStrict };

@@ -15,12 +15,13 @@ namespace {
 using Kind = Policy::Kind;
 using Limit = Policy::Limit;
 
-// The psp family: kPspOperations and what they need, made of spec/psp.yaml; and a check of uapi.h.
-#include "psp_family.inc"
-
 constexpr Policy kUnset = {};
 constexpr Policy kNothingRows[] = {kUnset};
 constexpr PolicySet kNothing = {kNothingRows};
+
+// The psp family: kPspOperations and what they need, made of spec/psp.yaml; and a check of uapi.h.
+#include "psp_family.inc"
+
 constexpr Policy kSubscribeRows[] = {kUnset,
                                      {.kind = Kind::kU32, .limit = Limit::kMask, .max = 0x3}};
 constexpr PolicySet kSubscribe = {kSubscribeRows};

@@ -10,11 +10,13 @@ namespace psp::netlink {
 void put_device(Writer& writer, const device::Core& core, const device::Device& device,
                 std::uint64_t netns) {
   const bool main = device.netdev.netns == netns;
+  const bool frank = main || core.compat() < device::Compat::kNetNext;
   writer.put_u32(PSPNL_DEV_ID, device.id);
-  if (main) writer.put_u32(PSPNL_DEV_IFINDEX, device.netdev.ifindex);
+  if (frank) writer.put_u32(PSPNL_DEV_IFINDEX, device.netdev.ifindex);
   writer.put_u32(PSPNL_DEV_PSP_VERSIONS_CAP, device.versions_cap.bits);
   writer.put_u32(PSPNL_DEV_PSP_VERSIONS_ENA, device.config.versions_ena.bits);
   if (!main) writer.put_flag(PSPNL_DEV_BY_ASSOCIATION);
+  if (!frank) return;
   for (const device::NetdevKey netdev : device.associated) {
     if (!main && netdev.netns != netns) continue;
     const std::int32_t nsid = main ? core.nsid_of(netns, netdev.netns) : -1;
@@ -87,6 +89,8 @@ void put_info_device(Writer& writer, const DaemonInfo::Device& device) {
   writer.put_u32(SOFTPSP_INFO_MTU, device.mtu);
   writer.put_u32(SOFTPSP_INFO_GENERATION, device.generation);
   writer.put_uint(SOFTPSP_INFO_SPI_REMAINING, device.spi_remaining);
+  writer.put_uint(SOFTPSP_INFO_REPAIRS, device.repairs);
+  if (!device.trouble.empty()) writer.put_string(SOFTPSP_INFO_TROUBLE, device.trouble);
   for (const auto& [name, count] : device.drops) {
     nlattr* nest = writer.nest(SOFTPSP_INFO_DROP);
     writer.put_string(SOFTPSP_DROP_NAME, name);

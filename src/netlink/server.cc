@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <new>
 
 #include <psp/netlink/server.hh>
 #include <psp/netlink/uapi.h>
@@ -213,10 +214,16 @@ struct Server::Impl {
   template <typename Fill>
   void notify(std::uint32_t group, std::uint64_t netns, std::uint8_t cmd, Fill&& fill) {
     if (!multicast) return;
-    Writer writer;
-    writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
-    fill(writer);
-    if (writer.end()) multicast(group, netns, writer.take());
+    Datagram message;
+    try {
+      Writer writer;
+      writer.begin(kPspFamilyId, 0, 0, 0, cmd, PSPNL_FAMILY_VERSION);
+      fill(writer);
+      if (writer.end()) message = writer.take();
+    } catch (const std::bad_alloc&) {
+      message.clear();  // lost: what it is about has happened
+    }
+    multicast(group, netns, message);
   }
   void notify_device(std::uint8_t cmd, const device::Device& device, std::uint64_t netns) {
     notify(SOFTPSP_GROUP_MGMT, netns, cmd,
@@ -265,7 +272,10 @@ int Server::Impl::handle_message(Request& request) {
   if (!request.caller.net_admin && needs_net_admin(request.family, *operation, first_release()))
     return -EPERM;
   if (dump && request.caller.dump) return -EBUSY;
-  if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy) {
+  // The first release names a policy for dumps that it does not heed.
+  const bool heeded = !dump || request.family.which != FamilyName::kPsp || !first_release();
+  if (const PolicySet* policy = dump ? operation->dump_policy : operation->do_policy;
+      policy != nullptr && heeded) {
     // Dumps are checked strictly even where requests are not.
     const auto attributes = message_attributes(request.header);
     const int error = parse_attributes(attributes.data(), attributes.size(), *policy,
@@ -611,6 +621,15 @@ void Server::key_rotated(const device::Device& device) {
 
 void wipe(std::span<std::uint8_t> octets) {
   if (!octets.empty()) explicit_bzero(octets.data(), octets.size());
+}
+
+std::span<const std::uint8_t> overrun() {
+  static constexpr nlmsghdr kSign{.nlmsg_len = sizeof(nlmsghdr),
+                                  .nlmsg_type = NLMSG_OVERRUN,
+                                  .nlmsg_flags = 0,
+                                  .nlmsg_seq = SOFTPSP_OVERRUN_SEQ,
+                                  .nlmsg_pid = 0};
+  return {reinterpret_cast<const std::uint8_t*>(&kSign), sizeof kSign};
 }
 
 }  // namespace psp::netlink

@@ -624,15 +624,12 @@ TEST(Namespaces, DevAssocIsAnsweredWithNothingAndToldToBothNamespaces) {
   ASSERT_EQ(world.notifications.size(), 2u);
   EXPECT_EQ(world.notifications[0].netns, 3u);
   EXPECT_EQ(hex(world.notifications[0].datagram),
-            "44000000535000000000000000000000"
+            "30000000535000000000000000000000"
             "05010000"
             "0800010001000000"
             "080003000f000000"
             "0800040000000000"
-            "04000700"  // by-association; no ifindex
-            "14000580"
-            "0800010032000000"
-            "08000200ffffffff");
+            "04000700");  // by-association; no ifindex, and no netdev
   EXPECT_EQ(world.notifications[1].netns, 0u);
   EXPECT_EQ(hex(world.notifications[1].datagram),
             "48000000535000000000000000000000"
@@ -660,6 +657,29 @@ TEST(Namespaces, DevAssocIsAnsweredWithNothingAndToldToBothNamespaces) {
             "080003000f000000"
             "0800040000000000"
             "04000700");
+}
+
+TEST(Namespaces, UpToLinux73AnAssociatedOneIsToldOfNetdevsAndNotThatItLosesOne) {
+  World world;
+  world.core.set_compat(device::Compat::kLinux72);
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+  const std::string set =
+      "0800010001000000"
+      "0800020007000000"  // the main netdev's
+      "080003000f000000"
+      "0800040000000000"
+      "04000700"
+      "14000580"
+      "0800010032000000"
+      "08000200ffffffff";
+  ASSERT_EQ(world.notifications.size(), 2u);
+  EXPECT_EQ(world.notifications[0].netns, 3u);
+  EXPECT_EQ(hex(world.notifications[0].datagram).substr(32), "05010000" + set);
+  world.notifications.clear();
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_DISASSOC, 50, 3)).size(), 1u);
+  ASSERT_EQ(world.notifications.size(), 2u);
+  EXPECT_EQ(world.notifications[0].netns, 3u);
+  EXPECT_EQ(hex(world.notifications[0].datagram).substr(32), "05010000" + set) << "as it was";
 }
 
 TEST(Namespaces, EveryNamespaceHearsOnceAndTheMainOneLast) {
@@ -708,10 +728,9 @@ TEST(Namespaces, WhoSeesADeviceDoesNotOwnIt) {
   ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
   world.caller.netns = 3;
   EXPECT_EQ(hex(world.ask(with_id(PSPNL_CMD_DEV_GET, 1)).at(0)),
-            "44000000535000000900000000000000"
+            "30000000535000000900000000000000"
             "01010000"
-            "0800010001000000080003000f000000080004000000000004000700"
-            "14000580080001003200000008000200ffffffff");
+            "0800010001000000080003000f000000080004000000000004000700");
   EXPECT_EQ(world.ask(with_id(PSPNL_CMD_GET_STATS, 1)).at(0).size(), 108u);
   for (const std::uint8_t cmd : {PSPNL_CMD_DEV_SET, PSPNL_CMD_KEY_ROTATE})
     expect_refusal(world, {.what = "not owned", .request = with_id(cmd, 1), .error = ENOENT});
@@ -877,8 +896,21 @@ TEST(Policies, TheBrokenPolicyComesAlong) {
             "0c000480080001000d000000");
 }
 
-TEST(Policies, DumpsDoNotLookAtAttributes) {
+TEST(Policies, DumpsTakeNoAttribute) {
   World world;
+  for (const auto compat : {device::Compat::kLinux72, device::Compat::kNetNext}) {
+    world.core.set_compat(compat);
+    expect_refusal(world, {.what = "dump with an attribute",
+                           .request = with_id(PSPNL_CMD_DEV_GET, 1, kDump),
+                           .error = EINVAL,
+                           .text = "Unknown attribute type",
+                           .bad_offset = 20});
+  }
+}
+
+TEST(Policies, DumpsOfTheFirstReleaseDoNotLookAtAttributes) {
+  World world;
+  world.core.set_compat(device::Compat::kLinux618);
   const auto out = world.ask(with_id(PSPNL_CMD_DEV_GET, 0, kDump));
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(out[0].size(), 52u + 20u);

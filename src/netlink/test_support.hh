@@ -153,6 +153,7 @@ struct World {
 
   explicit World(VersionSet cap = VersionSet::all()) {
     sockets.sockets[40] = {};
+    core.set_compat(device::Compat::kNetNext);
     core.set_listener(&server);
     server.set_multicast(
         [this](std::uint32_t group, std::uint64_t netns, const Datagram& datagram) {

@@ -53,6 +53,10 @@ std::unexpected<ClientError> client_error(int sys_errno, std::string text) {
   return std::unexpected(std::move(error));
 }
 
+std::unexpected<ClientError> notifications_lost() {
+  return client_error(ENOBUFS, "notifications came faster than they were read; some are lost");
+}
+
 ClientResult<Transport> Transport::open_kernel() {
   UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC));
   if (!fd)
@@ -125,8 +129,7 @@ ClientResult<std::size_t> Transport::receive(std::span<std::uint8_t> buffer) {
   if (got < 0 && errno == EAGAIN)
     return client_error(ETIMEDOUT, who + " does not answer (waited " +
                                        std::to_string(kAnswerTimeout.count()) + " s)");
-  if (got < 0 && errno == ENOBUFS)
-    return client_error(ENOBUFS, "notifications came faster than they were read; some are lost");
+  if (got < 0 && errno == ENOBUFS) return notifications_lost();
   if (got == 0 || (got < 0 && errno == ECONNRESET))
     return client_error(ECONNRESET, who + " closed the connection before it answered");
   if (got < 0)

@@ -52,4 +52,7 @@ class Transport {
 // client_error makes an error of our own.
 std::unexpected<ClientError> client_error(int sys_errno, std::string text);
 
+// notifications_lost is ENOBUFS: whatever was lost must be asked for.
+std::unexpected<ClientError> notifications_lost();
+
 }  // namespace psp::netlink

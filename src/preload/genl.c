@@ -406,7 +406,6 @@ EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_
     uint32_t group = 0;
     if (psp_copy_in(&group, value, sizeof group) &&
         (group == SOFTPSP_ID_GROUP_MGMT || group == SOFTPSP_ID_GROUP_USE)) {
-      give_port(fd);
       const int error = psp_forward(
           fd, option == NETLINK_ADD_MEMBERSHIP ? SOFTPSP_FORWARD_JOIN : SOFTPSP_FORWARD_LEAVE,
           &group, sizeof group, -1);

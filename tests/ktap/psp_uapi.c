@@ -111,7 +111,7 @@ static struct {
   const char *dev, *dev2, *rereg, *only, *serve;
   struct sockaddr_storage peer;
   socklen_t peer_size;
-  bool peer_assoc, linux_6_18, list;
+  bool peer_assoc, linux_6_18, net_next, list;
   unsigned without;  // NEED_... that this host is known not to have
 } opt;
 
@@ -125,8 +125,10 @@ enum {  // what a case needs, beyond a device and a peer that accepts
   NEED_NETNS = 64,
   NEED_USERNS = 128,
   NEED_EVERYWHERE = 1024,  // namespaces without a device have the family too
-  ONLY_NEWEST = 256,
-  ONLY_6_18 = 512,
+  ONLY_NET_NEXT = 256,
+  NOT_NET_NEXT = 512,
+  NOT_6_18 = 1024,
+  ONLY_6_18 = 2048,
 };
 
 // --- KTAP
@@ -1152,25 +1154,25 @@ static const struct row rows[] = {
     {"a second tx-assoc finds the Tx key set", TX_ASSOC, {VERSION(0), TX_KEY(1, 16), SOCK(S_FULL)},
      EBUSY, "Tx key already set", 0, 0},
     {"rx-assoc on a closed socket needs an established one", RX_ASSOC, {OWN_ID, VERSION(0), BAD,
-     SOCK(S_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     SOCK(S_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"rx-assoc on a listening socket needs an established one", RX_ASSOC, {OWN_ID, VERSION(0), BAD,
-     SOCK(S_LISTEN)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     SOCK(S_LISTEN)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"rx-assoc after shutdown needs an established socket", RX_ASSOC, {VERSION(0), BAD,
-     SOCK(S_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     SOCK(S_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"tx-assoc on a closed socket needs an established one", TX_ASSOC, {OWN_ID, VERSION(0),
-     TX_KEY(1, 16), SOCK(S_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     TX_KEY(1, 16), SOCK(S_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"tx-assoc after shutdown needs an established socket", TX_ASSOC, {VERSION(0), TX_KEY(1, 16),
-     SOCK(S_RX_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
-    {"rx-assoc on a closed socket with dev-id succeeds in Linux 6.18", RX_ASSOC, {OWN_ID,
-     VERSION(0), SOCK(S_CLOSED)}, 0, "", 0, ONLY_6_18},
-    {"rx-assoc on a listening socket with dev-id succeeds in Linux 6.18", RX_ASSOC, {OWN_ID,
-     VERSION(0), SOCK(S_LISTEN)}, 0, "", 0, ONLY_6_18},
-    {"rx-assoc after shutdown succeeds in Linux 6.18", RX_ASSOC, {VERSION(0), SOCK(S_HALF_CLOSED)},
-     0, "", 0, ONLY_6_18},
-    {"tx-assoc after shutdown succeeds in Linux 6.18", TX_ASSOC, {VERSION(0), TX_KEY(1, 16),
-     SOCK(S_RX_HALF_CLOSED)}, 0, "", 0, ONLY_6_18},
-    {"tx-assoc on a closed socket has no Rx key in Linux 6.18", TX_ASSOC, {OWN_ID, VERSION(0),
-     TX_KEY(1, 16), SOCK(S_CLOSED)}, EINVAL, "Socket has no Rx key", 0, ONLY_6_18},
+     SOCK(S_RX_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
+    {"rx-assoc on a closed socket with dev-id succeeds up to Linux 7.3", RX_ASSOC, {OWN_ID,
+     VERSION(0), SOCK(S_CLOSED)}, 0, "", 0, NOT_NET_NEXT},
+    {"rx-assoc on a listening socket with dev-id succeeds up to Linux 7.3", RX_ASSOC, {OWN_ID,
+     VERSION(0), SOCK(S_LISTEN)}, 0, "", 0, NOT_NET_NEXT},
+    {"rx-assoc after shutdown succeeds up to Linux 7.3", RX_ASSOC, {VERSION(0), SOCK(S_HALF_CLOSED)},
+     0, "", 0, NOT_NET_NEXT},
+    {"tx-assoc after shutdown succeeds up to Linux 7.3", TX_ASSOC, {VERSION(0), TX_KEY(1, 16),
+     SOCK(S_RX_HALF_CLOSED)}, 0, "", 0, NOT_NET_NEXT},
+    {"tx-assoc on a closed socket has no Rx key up to Linux 7.3", TX_ASSOC, {OWN_ID, VERSION(0),
+     TX_KEY(1, 16), SOCK(S_CLOSED)}, EINVAL, "Socket has no Rx key", 0, NOT_NET_NEXT},
 
     // Which of two errors is told.
     {"order: policy before missing sock-fd", RX_ASSOC, {BAD, VERSION(9)}, ERANGE, TEXT_RANGE, 0, 0},
@@ -1196,9 +1198,9 @@ static const struct row rows[] = {
     {"order: missing spi before key length", TX_ASSOC, {VERSION(0), MISSING_IN, NEST(ASSOC_TX_KEY),
      OCTETS(KEYS_KEY, 4), END_NEST, SOCK(S_RX)}, EINVAL, "", KEYS_SPI, 0},
     {"order: TCP state before PSP state", RX_ASSOC, {VERSION(0), BAD, SOCK(S_RX_HALF_CLOSED)},
-     ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"order: TCP state before missing Rx key", TX_ASSOC, {VERSION(0), TX_KEY(1, 16),
-     SOCK(S_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NEWEST},
+     SOCK(S_HALF_CLOSED)}, ENOTCONN, TEXT_ESTABLISHED, 0, ONLY_NET_NEXT},
     {"order: version mismatch before Tx key set", TX_ASSOC, {VERSION(1), TX_KEY(1, 32),
      SOCK(S_FULL)}, EINVAL, "PSP version mismatch with existing state", 0, 0},
 
@@ -1377,7 +1379,7 @@ static void case_family_dump(void) {
 
 // The policy dump, as a table of what was told.
 struct policies {
-  uint32_t do_index[16], has_do[16], has_dump[16];
+  uint32_t do_index[16], has_do[16], dump_index[16], has_dump[16];
   struct {
     uint32_t type, nested, nested_max;
     uint64_t min, max, mask;
@@ -1396,7 +1398,10 @@ static void take_policies(const struct nlmsghdr* h, void* context) {
       p->has_do[cmd] = 1;
       p->do_index[cmd] = u32_of(inside(op, CTRL_ATTR_POLICY_DO));
     }
-    if (inside(op, CTRL_ATTR_POLICY_DUMP) != NULL) p->has_dump[cmd] = 1;
+    if (inside(op, CTRL_ATTR_POLICY_DUMP) != NULL) {
+      p->has_dump[cmd] = 1;
+      p->dump_index[cmd] = u32_of(inside(op, CTRL_ATTR_POLICY_DUMP));
+    }
   }
   for (uint16_t index = 0; index < 16; index++)
     for (uint16_t type = 0; type < 16; type++) {
@@ -1441,7 +1446,11 @@ static void case_policy_dump(void) {
   for (unsigned cmd = 1; cmd < 16; cmd++) {
     CHECK(!p.has_do[cmd] == (policy_types[cmd][0] == 0), "operation %u has %s policy", cmd,
           p.has_do[cmd] ? "a" : "no");
-    CHECK(!p.has_dump[cmd], "operation %u has a policy for dumps", cmd);
+    CHECK(p.has_dump[cmd] == (cmd == DEV_GET || cmd == GET_STATS),
+          "operation %u has %s policy for dumps", cmd, p.has_dump[cmd] ? "a" : "no");
+    for (unsigned type = 0; p.has_dump[cmd] && type < 16; type++)
+      CHECK(p.at[p.dump_index[cmd] & 15][type].type == 0, "a dump of %u takes attribute %u", cmd,
+            type);
     if (!p.has_do[cmd]) continue;
     unsigned seen = 0, want = 0;
     for (unsigned type = 1; type < 16; type++) seen += p.at[p.do_index[cmd] & 15][type].type != 0;
@@ -1681,11 +1690,26 @@ static void case_strict_check_changes_nothing(void) {
   CHECK(setsockopt(nl.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof on) == 0, "%s",
         strerror(errno));
   begin(&m, psp.family, DEV_GET, NLM_F_REQUEST | NLM_F_DUMP);
-  put_u32(&m, 99, 1);  // dumps have no policy: nothing is looked at
+  put_u32(&m, 99, 1);
   CHECK(send_message(&nl, &m), "send: %s", strerror(errno));
   receive(&nl, nl.seq, &a, NULL, NULL);
-  CHECK_EQ(a.error, 0, "error");
-  CHECK(a.messages > 0, "no devices");
+  CHECK_EQ(a.error, opt.linux_6_18 ? 0 : EINVAL, "error");
+  CHECK(!opt.linux_6_18 || a.messages > 0, "no devices");
+}
+
+static void case_dump_refuses_attributes(void) {
+  static const uint8_t commands[] = {DEV_GET, GET_STATS};
+  struct message m;
+  struct answer a;
+  for (unsigned i = 0; i < sizeof commands; i++) {
+    begin(&m, psp.family, commands[i], NLM_F_REQUEST | NLM_F_DUMP);
+    const size_t bad = put_u32(&m, DEV_ID, psp.id);
+    CHECK(send_message(&psp.nl, &m), "send: %s", strerror(errno));
+    receive(&psp.nl, psp.nl.seq, &a, NULL, NULL);
+    CHECK_EQ(a.error, EINVAL, "error");
+    CHECK(strcmp(a.text, "Unknown attribute type") == 0, "text is \"%s\"", a.text);
+    CHECK_EQ(a.bad, bad, "offset of the bad attribute");
+  }
 }
 
 // --- cases: devices
@@ -2069,7 +2093,7 @@ static void case_dev_id_of_another_device(void) {
   CHECK_EQ(a.bad, m.bad, "offset of the bad attribute");
 }
 
-// Only Linux 6.18 associates sockets without a route, so that two devices can be had for one.
+// Only released kernels associate sockets without a route, so that two devices can be had for one.
 static void case_rx_key_of_another_device(void) {
   struct message m;
   struct answer a;
@@ -2469,18 +2493,26 @@ static void remove_pair(void) {
 static void make_world(void) {
   const struct rtgenmsg head = {.rtgen_family = AF_UNSPEC};
   struct message m;
-  static int32_t count;
+  struct answer a;
+  static int32_t next = FIRST_NSID;
   world.made = true;
-  world.nsid = FIRST_NSID + count++;
   world.home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   if (unshare(CLONE_NEWNET) != 0) fail(__LINE__, "unshare: %s", strerror(errno));
   world.away = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   go(world.home);
   PASS_ON;
-  begin_route(&m, RTM_NEWNSID, 0, &head, sizeof head);
-  put_u32(&m, NETNSA_NSID, (uint32_t)world.nsid);
-  put_u32(&m, NETNSA_FD, (uint32_t)world.away);
-  ask_route(&m, "new nsid");
+  // Earlier runs may have left numbers behind: a namespace that still has some business keeps its.
+  struct netlink route = open_netlink_of(NETLINK_ROUTE);
+  for (int tries = 0; tries < 1000; tries++) {
+    world.nsid = next++;
+    begin_route(&m, RTM_NEWNSID, 0, &head, sizeof head);
+    put_u32(&m, NETNSA_NSID, (uint32_t)world.nsid);
+    put_u32(&m, NETNSA_FD, (uint32_t)world.away);
+    ask(&route, &m, &a);
+    if (a.error != EEXIST) break;
+  }
+  close(route.fd);
+  if (a.error != 0) fail(__LINE__, "new nsid: %s %s", strerror(a.error), a.text);
   make_pair();
   PASS_ON;
   world.here = if_nametoindex("ktap-here");
@@ -2538,13 +2570,17 @@ static void associate_world(void) {
 }
 
 // listed tells whether the device's list has this netdev, and how many there are.
+// listed also looks at the number of its namespace, unless that is ANY_NSID: a real one of whatever
+// value.
+#define ANY_NSID INT32_MIN
 static bool listed(const struct answer* a, uint32_t ifindex, int32_t nsid, unsigned* count) {
   bool found = false;
   const struct nlattr* row;
   for (*count = 0; (row = attribute_nth(a->attributes, a->size, DEV_ASSOC_LIST, *count)) != NULL;
        ++*count)
     if (u32_of(inside(row, ASSOC_DEV_IFINDEX)) == ifindex && inside(row, ASSOC_DEV_NSID) != NULL &&
-        (int32_t)u32_of(inside(row, ASSOC_DEV_NSID)) == nsid)
+        ((int32_t)u32_of(inside(row, ASSOC_DEV_NSID)) == nsid ||
+         (nsid == ANY_NSID && (int32_t)u32_of(inside(row, ASSOC_DEV_NSID)) >= 0)))
       found = true;
   return found;
 }
@@ -2593,6 +2629,14 @@ static void case_unassociated_namespace(void) {
   CHECK_EQ(a.error, ENODEV, "error of dev-get of an unknown id");
 }
 
+// check_main_ifindex: up to Linux 7.3 an associated namespace is told of the main netdev.
+static void check_main_ifindex(const struct answer* a) {
+  if (opt.net_next)
+    CHECK(in_answer(a, DEV_IFINDEX) == NULL, "the ifindex of the other namespace's netdev is told");
+  else
+    CHECK_EQ(u32_of(in_answer(a, DEV_IFINDEX)), psp.ifindex, "ifindex of the main netdev");
+}
+
 static void case_associated_namespace_sees_the_device(void) {
   struct answer a;
   unsigned count;
@@ -2604,9 +2648,9 @@ static void case_associated_namespace_sees_the_device(void) {
   CHECK_EQ(a.error, 0, "error of dev-get");
   CHECK(in_answer(&a, DEV_BY_ASSOCIATION) != NULL, "no by-association");
   CHECK_EQ(payload_size(in_answer(&a, DEV_BY_ASSOCIATION)), 0, "octets of by-association");
-  CHECK(listed(&a, world.there, -1, &count), "the list of %u has not the netdev", count);
-  CHECK_EQ(count, 1, "netdevs in the list");
-  CHECK(in_answer(&a, DEV_IFINDEX) == NULL, "the ifindex of the other namespace's netdev is told");
+  CHECK(listed(&a, world.there, -1, &count) == !opt.net_next, "the list has %u netdevs", count);
+  CHECK_EQ(count, opt.net_next ? 0 : 1, "netdevs in the list");
+  check_main_ifindex(&a);
   CHECK_EQ(u32_of(in_answer(&a, DEV_CAP)), psp.cap, "psp-versions-cap");
   dump(&nl, DEV_GET, &a, NULL, NULL);
   CHECK_EQ(a.error, 0, "error of the dump");
@@ -2659,7 +2703,7 @@ static void case_associated_namespace_hears_of_dev_set(void) {
   CHECK(next_notification(&listener, &n, PATIENCE_MS), "no notification");
   CHECK_EQ(n.cmd, DEV_CHANGE_NTF, "command");
   CHECK(in_answer(&n, DEV_BY_ASSOCIATION) != NULL, "no by-association");
-  CHECK(in_answer(&n, DEV_IFINDEX) == NULL, "the ifindex of the other namespace's netdev is told");
+  check_main_ifindex(&n);
 }
 
 static void check_loss_is_told(struct netlink* home, struct netlink* away) {
@@ -2667,9 +2711,11 @@ static void check_loss_is_told(struct netlink* home, struct netlink* away) {
   unsigned count;
   CHECK(next_notification(home, &n, PATIENCE_MS), "no notification in the main namespace");
   CHECK_EQ(n.cmd, DEV_CHANGE_NTF, "command in the main namespace");
-  CHECK(!listed(&n, world.there, world.nsid, &count), "the list still has the netdev");
+  // Up to Linux 7.3 it is told before it happens, to all alike.
+  CHECK(listed(&n, world.there, world.nsid, &count) == !opt.net_next, "the list has %u netdevs",
+        count);
   CHECK(next_notification(away, &n, PATIENCE_MS), "no notification in the other namespace");
-  CHECK_EQ(n.cmd, DEV_DEL_NTF, "command in the other namespace");
+  CHECK_EQ(n.cmd, opt.net_next ? DEV_DEL_NTF : DEV_CHANGE_NTF, "command in the other namespace");
   CHECK_EQ(u32_of(in_answer(&n, DEV_ID)), psp.id, "id in the other namespace");
   struct netlink nl = open_in(world.away, 0);
   ask_id(&nl, DEV_GET, psp.id, &n);
@@ -2725,7 +2771,7 @@ static void case_dev_assoc_without_nsid(void) {
   ask_dev_assoc(&psp.nl, DEV_ASSOC, world.here, false, &a);
   CHECK(a.error == 0, "dev-assoc: %s %s", strerror(a.error), a.text);
   ask_id(&psp.nl, DEV_GET, psp.id, &a);
-  CHECK(listed(&a, world.here, -1, &count), "the list of %u has not the netdev", count);
+  CHECK(listed(&a, world.here, ANY_NSID, &count), "the list of %u has not the netdev", count);
   ask_dev_assoc(&psp.nl, DEV_DISASSOC, world.here, false, &a);
   CHECK(a.error == 0, "dev-disassoc: %s %s", strerror(a.error), a.text);
 }
@@ -2787,6 +2833,7 @@ static const struct {
     {"several messages in a datagram are answered one by one", case_several_messages_in_a_datagram,
      0},
     {"NETLINK_GET_STRICT_CHK changes nothing for dumps", case_strict_check_changes_nothing, 0},
+    {"a dump takes no attribute", case_dump_refuses_attributes, NOT_6_18},
 
     {"dev-get tells id, ifindex and versions", case_dev_get, 0},
     {"the dump of dev-get has every device once", case_dev_get_dump, 0},
@@ -2823,7 +2870,7 @@ static const struct {
     {"rx-assoc with the dev-id of another device mismatches the socket",
      case_dev_id_of_another_device, NEED_DEV2},
     {"tx-assoc with an Rx key from another device is refused", case_rx_key_of_another_device,
-     NEED_DEV2 | ONLY_6_18},
+     NEED_DEV2 | NOT_NET_NEXT},
     {"one tx-key may serve several sockets", case_one_tx_key_for_several_sockets, 0},
     {"associations need no enabled version", case_associations_without_enabled_versions, NEED_ROOT},
     {"tx-assoc lowers TCP_MAXSEG by 40 and rx-assoc does not", case_segment_size, 0},
@@ -2909,7 +2956,8 @@ static const char* lack(unsigned needs) {
 
 static bool chosen(const char* name, unsigned needs) {
   if (opt.only != NULL && strstr(name, opt.only) == NULL) return false;
-  if (needs & (opt.linux_6_18 ? ONLY_NEWEST : ONLY_6_18)) return false;
+  if (needs & (opt.net_next ? NOT_NET_NEXT : ONLY_NET_NEXT)) return false;
+  if (needs & (opt.linux_6_18 ? NOT_6_18 : ONLY_6_18)) return false;
   return !(needs & opt.without);
 }
 
@@ -2991,7 +3039,7 @@ static int usage(void) {
       "  --peer-assoc        the peer is a psp_uapi --serve on a host with PSP\n"
       "  --dev2 IFNAME       another netdev with a PSP device\n"
       "  --rereg COMMAND     makes the PSP device of --dev2 go and come back\n"
-      "  --compat linux-6.18 the rules of the first release, not the newest\n"
+      "  --compat KERNEL     linux-6.18, linux-7.2 or linux-7.3 (the default), net-next\n"
       "  --without LIST      this host is known to lack these; cases that need them are left out\n"
       "                      of the plan: "
       "ktls,partial-cap,dev2,rereg,netns,everywhere,\n"
@@ -3040,8 +3088,11 @@ int main(int argc, char** argv) {
         opt.without |= parse_without(optarg);
         break;
       case 'c':
-        if (strcmp(optarg, "linux-6.18") != 0) return usage();
-        opt.linux_6_18 = true;
+        opt.linux_6_18 = strcmp(optarg, "linux-6.18") == 0;
+        opt.net_next = strcmp(optarg, "net-next") == 0;
+        if (!opt.linux_6_18 && !opt.net_next && strcmp(optarg, "linux-7.2") != 0 &&
+            strcmp(optarg, "linux-7.3") != 0)
+          return usage();
         break;
       case 's':
         opt.serve = optarg;  // fall through

@@ -7,7 +7,7 @@ asks, by a second hand, and what a scripting language shows better: sockets that
 at, shared between threads and processes, handed on, closed in any order. It runs on a kernel with
 PSP and a NIC, and unchanged on softpsp by `pspctl run -- psp_uapi.py ...`. Output: KTAP version 1.
 
-usage: psp_uapi.py --dev eth0 --peer 10.77.0.2:7000 [--peer-assoc] [--compat linux-6.18]
+usage: psp_uapi.py --dev eth0 --peer 10.77.0.2:7000 [--peer-assoc] [--compat KERNEL]
                    [--without NEED,...] [--only TEXT] [--list]
 The peer is `psp_uapi --serve ADDR:PORT`; without --peer-assoc any TCP service that accepts.
 """
@@ -335,7 +335,7 @@ def _():
     for _, octets in attributes(about[6]):
         operation = dict(attributes(octets))
         got[number(operation[1])] = number(operation[2])
-    admin = 0 if options.compat else 1
+    admin = 0 if options.compat == "linux-6.18" else 1
     equal(got, {DEV_GET: 0xE, DEV_SET: 0xA | admin, KEY_ROTATE: 0xA | admin, RX_ASSOC: 0xA,
                 TX_ASSOC: 0xA, GET_STATS: 0xE, DEV_ASSOC: 0xB, DEV_DISASSOC: 0xB}, "flags")
 
@@ -530,7 +530,7 @@ def _():
           "error, text and offset")
 
 
-@case("python: a socket that is not established is refused", "newest")
+@case("python: a socket that is not established is refused", "net-next")
 def _():
     closed = undo.keep(socket.socket())
     refused(RX_ASSOC, [u32(ID, psp.id), u32(VERSION, 0), ("bad", u32(SOCK_FD, closed.fileno()))],
@@ -542,7 +542,7 @@ def _():
             ESTABLISHED)
 
 
-@case("python: a closed socket is associated before it connects in Linux 6.18", "linux-6.18")
+@case("python: a closed socket is associated before it connects up to Linux 7.3", "released")
 def _():
     closed = undo.keep(socket.socket())
     reply = psp.nl.ask(RX_ASSOC, u32(ID, psp.id) + u32(VERSION, 0) +
@@ -818,7 +818,7 @@ def as_nobody():
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-    nl, privileged = Netlink(), 0 if options.compat else errno.EPERM
+    nl, privileged = Netlink(), 0 if options.compat == "linux-6.18" else errno.EPERM
     sock = connect()
     steps = [
         (nl.ask(DEV_SET, u32(ID, psp.id) + u32(ENA, psp.ena())).error, privileged),
@@ -849,7 +849,8 @@ def lack(needs):
 def chosen(name, needs):
     if options.only and options.only not in name:
         return False
-    if ("newest" in needs and options.compat) or ("linux-6.18" in needs and not options.compat):
+    net_next = options.compat == "net-next"
+    if ("net-next" in needs and not net_next) or ("released" in needs and net_next):
         return False
     return not set(needs) & set(options.without.split(","))
 
@@ -882,7 +883,7 @@ def main():
     parser.add_argument("--dev")
     parser.add_argument("--peer", type=parse_peer, metavar="ADDR:PORT")
     parser.add_argument("--peer-assoc", action="store_true")
-    parser.add_argument("--compat", choices=["linux-6.18"])
+    parser.add_argument("--compat", choices=["linux-6.18", "linux-7.2", "linux-7.3", "net-next"])
     parser.add_argument("--without", default="", metavar="NEED,...")
     parser.add_argument("--only", metavar="TEXT")
     parser.add_argument("--list", action="store_true")

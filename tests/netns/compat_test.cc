@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// compat = "linux-6.18": associations in any TCP state when the request names the device. What a
-// socket was given before it had a peer must hold through connect().
+// Associations in any TCP state when the request names the device, as in all released kernels. What
+// a socket was given before it had a peer must hold through connect().
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstdio>
@@ -87,8 +87,8 @@ class Compat : public testing::TestWithParam<Kind> {
   std::uint32_t device_[2] = {};
 };
 
-TEST_P(Compat, TheNewestRulesWantAnEstablishedSocket) {
-  start("newest");
+TEST_P(Compat, NetNextWantsAnEstablishedSocket) {
+  start("net-next");
   const UniqueFd fd = socket(From::kA);
   const auto refused = rx_assoc(From::kA, fd.get());
   ASSERT_FALSE(refused);
@@ -96,7 +96,7 @@ TEST_P(Compat, TheNewestRulesWantAnEstablishedSocket) {
 }
 
 TEST_P(Compat, AnAssociationNeedsItsDeviceNamedWhereThereIsNoRoute) {
-  start("linux-6.18");
+  start("linux-7.2");
   const UniqueFd fd = socket(From::kA);
   const auto refused = lab_->client(From::kA).rx_assoc(fd.get(), kVersion);
   ASSERT_FALSE(refused);
@@ -106,7 +106,7 @@ TEST_P(Compat, AnAssociationNeedsItsDeviceNamedWhereThereIsNoRoute) {
 }
 
 TEST_P(Compat, AnRxAssociationBeforeConnectHoldsAndTheHandshakeIsInClear) {
-  start("linux-6.18");
+  start("linux-7.2");
   const UniqueFd listener = socket(From::kB, kPort);
   ASSERT_TRUE(rx_assoc(From::kB, listener.get())) << "a listening socket may have one too";
   ASSERT_EQ(::listen(listener.get(), 4), 0);
@@ -140,7 +140,7 @@ TEST_P(Compat, AnRxAssociationBeforeConnectHoldsAndTheHandshakeIsInClear) {
 }
 
 TEST_P(Compat, ATxAssociationBeforeConnectSealsTheSyn) {
-  start("linux-6.18");
+  start("linux-7.2");
   const UniqueFd listener = socket(From::kB, kPort);
   ASSERT_EQ(::listen(listener.get(), 4), 0);
   const UniqueFd fd = socket(From::kA, kPort + 1);
@@ -163,7 +163,7 @@ TEST_P(Compat, ATxAssociationBeforeConnectSealsTheSyn) {
 // Both ends have their keys, and connect to each other: the one way in which sockets that want PSP
 // from the first packet on can meet.
 TEST_P(Compat, TwoSocketsWithKeysMeetByASimultaneousOpen) {
-  start("linux-6.18");
+  start("linux-7.2");
   Connection connection;
   connection.a = socket(From::kA, kPort + 1);
   connection.b = socket(From::kB, kPort);
@@ -202,7 +202,7 @@ TEST_P(Compat, TwoSocketsWithKeysMeetByASimultaneousOpen) {
 }
 
 TEST_P(Compat, ASocketThatIsStillWithoutPeerKeepsThePspdsBlockInPlace) {
-  start("linux-6.18");
+  start("linux-7.2");
   const UniqueFd fd = socket(From::kA, kPort + 1);
   ASSERT_TRUE(rx_assoc(From::kA, fd.get()));
   ASSERT_TRUE(tx_assoc(From::kA, fd.get(), random_key(kVersion)));

@@ -112,16 +112,16 @@ class ContainerRoot : public testing::Test {
 TEST_F(ContainerRoot, ReadsNothingOfWhatIsSealedForTheHost) {
   Connection hosts = lab_->connect(Kind::kIpv4);
   secure(*lab_, hosts);
-  Connection own = box_->connect(Kind::kIpv4);  // its SPI may be the same number
+  Connection own = box_->connect(Kind::kIpv4);
   box_->secure(own);
   const Octets secret = random_octets(500);
   const auto recorded = from_b(hosts, secret);
   ASSERT_FALSE(recorded.empty());
   on_tap();
-  const auto failed = lab_->drops(From::kA, "AUTH_FAIL");
+  const auto failed = lab_->drops(From::kA, "UNKNOWN_KEY");
   for (const Seen& packet : recorded) send_to_box(packet);
   EXPECT_TRUE(
-      eventually([&] { return lab_->drops(From::kA, "AUTH_FAIL") >= failed + recorded.size(); }));
+      eventually([&] { return lab_->drops(From::kA, "UNKNOWN_KEY") >= failed + recorded.size(); }));
   const auto seen = on_tap();
   EXPECT_GE(seen.size(), recorded.size()) << "sealed, on their way to pspd";
   for (const Seen& packet : seen) EXPECT_FALSE(holds_part(packet.octets, secret));

@@ -235,7 +235,7 @@ class Rivals : public testing::TestWithParam<Kind> {
   std::size_t healed() {
     const std::string& log = lab_->pspd(From::kA).log();
     std::size_t count = 0;
-    for (std::size_t at = 0; (at = log.find("pspd's programs", at)) != log.npos; at++) count++;
+    for (std::size_t at = 0; (at = log.find("pspd's program", at)) != log.npos; at++) count++;
     return count;
   }
   bool has_filters() {
@@ -312,10 +312,11 @@ TEST_P(Rivals, WhoLetAllPassBeforePspdGetSilenceAndComeSecond) {
 
 // Each time costs a pause that doubles, so n times take 2^n tenths of a second.
 TEST_P(Rivals, WhoInsistCostFewLinesOfTheLog) {
+  const auto start = std::chrono::steady_clock::now();
   const Rival rival(host(), "eth0");
   const bool tcx = rival.stand_first();
   const std::string filter = "dev eth0 egress prio 1 handle 0x77 bpf";
-  for (int i = 0; i < 200; i++) {
+  for (int i = 0; i < 80; i++) {
     if (tcx) {
       EXPECT_TRUE(rival.stand_first());
     }
@@ -324,7 +325,9 @@ TEST_P(Rivals, WhoInsistCostFewLinesOfTheLog) {
     std::this_thread::sleep_for(20ms);
   }
   EXPECT_GE(healed(), 1u);
-  EXPECT_LE(healed(), 12u) << lab_->pspd(From::kA).log();
+  // Pauses that double up to a longest one: however long a machine takes for all this.
+  const auto rounds = (std::chrono::steady_clock::now() - start) / 30s;
+  EXPECT_LE(healed(), 12u + static_cast<std::size_t>(rounds)) << lab_->pspd(From::kA).log();
   rival.step_aside();
   (void)host().try_sh(fmt::format("tc filter del {}", filter));
   EXPECT_TRUE(eventually([&] { return has_filters(); }, 30s));

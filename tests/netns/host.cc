@@ -24,6 +24,8 @@
 #include <thread>
 
 #include "hooks.hh"
+#include "host_lock.hh"
+#include "programs.hh"
 
 namespace psp::lab {
 namespace {
@@ -263,8 +265,13 @@ std::set<unsigned> maps_of(pid_t pid) {
   return maps;
 }
 
-std::map<std::string, std::size_t> entries_of(pid_t pid) {
-  std::map<std::string, std::size_t> counts;
+namespace {
+
+using Key = std::vector<std::uint8_t>;
+
+// for_each_hash visits the hash maps that a process holds, with their keys.
+void for_each_hash(pid_t pid, const std::function<void(const UniqueFd& map, const std::string& name,
+                                                       const std::vector<Key>& keys)>& visit) {
   for (const unsigned id : maps_of(pid)) {
     const UniqueFd map = map_by_id(id);
     bpf_map_info info{};
@@ -273,17 +280,41 @@ std::map<std::string, std::size_t> entries_of(pid_t pid) {
     ask.info.info_len = sizeof info;
     ask.info.info = reinterpret_cast<std::uint64_t>(&info);
     if (!map || bpf(BPF_OBJ_GET_INFO_BY_FD, ask) != 0 || info.type != BPF_MAP_TYPE_HASH) continue;
-    std::vector<std::uint8_t> key(info.key_size), next(info.key_size);
+    std::vector<Key> keys;
+    Key key, next(info.key_size);
     bpf_attr step{};
     step.map_fd = static_cast<std::uint32_t>(map.get());
     step.next_key = reinterpret_cast<std::uint64_t>(next.data());
-    std::size_t& count = counts[info.name];
-    for (; bpf(BPF_MAP_GET_NEXT_KEY, step) == 0; count++) {
-      key = next;
+    while (bpf(BPF_MAP_GET_NEXT_KEY, step) == 0) {
+      keys.push_back(key = next);
       step.key = reinterpret_cast<std::uint64_t>(key.data());
     }
+    visit(map, info.name, keys);
   }
+}
+
+}  // namespace
+
+std::map<std::string, std::size_t> entries_of(pid_t pid) {
+  std::map<std::string, std::size_t> counts;
+  for_each_hash(pid, [&](const UniqueFd&, const std::string& name, const std::vector<Key>& keys) {
+    counts[name] += keys.size();
+  });
   return counts;
+}
+
+std::size_t empty_map(pid_t pid, const std::string& name) {
+  std::size_t count = 0;
+  for_each_hash(pid, [&](const UniqueFd& map, const std::string& of, const std::vector<Key>& keys) {
+    if (of != name) return;
+    for (const Key& key : keys) {
+      bpf_attr entry{};
+      entry.map_fd = static_cast<std::uint32_t>(map.get());
+      entry.key = reinterpret_cast<std::uint64_t>(key.data());
+      count += bpf(BPF_MAP_DELETE_ELEM, entry) == 0;
+    }
+  });
+  return count;
 }
 
 std::size_t descriptors_of(pid_t pid) {
@@ -304,10 +335,25 @@ void set_feature(const Netns& netns, const std::string& device, const std::strin
 
 bool take_program_off(const Netns& netns, const std::string& netdev, bool egress) {
   const InNetns inside(netns);
-  const std::array<datapath::OurPlace, 1> place = {
-      {{egress ? datapath::Side::kEgress : datapath::Side::kIngress,
-        egress ? "psp_egress" : "psp_ingress"}}};
-  return datapath::take_off(::if_nametoindex(netdev.c_str()), place, false).has_value();
+  const auto side = egress ? datapath::Side::kEgress : datapath::Side::kIngress;
+  const std::array<datapath::OurPlace, 2> places = {
+      {{side, egress ? "psp_egress" : "psp_ingress"},
+       {side, egress ? "psp_tap_egress" : "psp_tap_ingress"}}};
+  return datapath::take_off(::if_nametoindex(netdev.c_str()), places, false).has_value();
+}
+
+bool take_socket_program_off(pid_t daemon, const std::string& name) {
+  const auto type = std::ranges::find(datapath::kCgroupPrograms, name,
+                                      [](const auto& one) { return std::string(one.first); });
+  if (type == datapath::kCgroupPrograms.end()) return false;
+  const auto programs = datapath::open_programs(programs_of(daemon), name);
+  const UniqueFd cgroup = datapath::root_cgroup();
+  if (!programs || programs->empty() || !cgroup) return false;
+  bpf_attr detach{};
+  detach.target_fd = static_cast<std::uint32_t>(cgroup.get());
+  detach.attach_bpf_fd = static_cast<std::uint32_t>(programs->front().get());
+  detach.attach_type = type->second;
+  return bpf(BPF_PROG_DETACH, detach) == 0;
 }
 
 }  // namespace psp::lab

@@ -57,9 +57,10 @@ class InNetns {
   UniqueFd before_;
 };
 
-// take_program_off takes pspd's program off one side of a netdev, at all hooks, as only root of the
-// host can.
+// take_program_off takes pspd's program off one side of a netdev or TAP, at all hooks, as only root
+// of the host can; take_socket_program_off one of the programs of a pspd off the root cgroup.
 bool take_program_off(const Netns& netns, const std::string& netdev, bool egress);
+bool take_socket_program_off(pid_t daemon, const std::string& name);
 
 // write_sysctl writes a file of /proc/sys as the namespace has it.
 void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);
@@ -107,6 +108,8 @@ std::size_t descriptors_of(pid_t pid);
 // the name of the maps.
 std::set<unsigned> maps_of(pid_t pid);
 bool map_exists(unsigned id);
+// empty_map takes all out of the hash maps of that name that a process holds. How much it was.
+std::size_t empty_map(pid_t pid, const std::string& name);
 std::map<std::string, std::size_t> entries_of(pid_t pid);
 
 // pspd_path is the program that Pspd starts.

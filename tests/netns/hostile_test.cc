@@ -303,6 +303,102 @@ TEST_P(Hostile, ADeletedTapEndsTheDaemonAndSaysNothingInClear) {
   EXPECT_EQ(receive(later.b.get(), 5), octets_of("again"));
 }
 
+// Repair does with a socket what restores a process from a checkpoint (TCP_REPAIR).
+class Repair {
+ public:
+  explicit Repair(int fd) : fd_(fd) { set(TCP_REPAIR, 1); }
+  void set(int option, int value) const {
+    EXPECT_EQ(::setsockopt(fd_, IPPROTO_TCP, option, &value, sizeof value), 0) << option;
+  }
+  void set_sequence(int queue, std::uint32_t value) const {
+    set(TCP_REPAIR_QUEUE, queue);
+    set(TCP_QUEUE_SEQ, static_cast<int>(value));
+  }
+  std::uint32_t sequence(int queue) const {
+    set(TCP_REPAIR_QUEUE, queue);
+    std::uint32_t value = 0;
+    socklen_t length = sizeof value;
+    EXPECT_EQ(::getsockopt(fd_, IPPROTO_TCP, TCP_QUEUE_SEQ, &value, &length), 0);
+    return value;
+  }
+  tcp_repair_window window() const {
+    tcp_repair_window window{};
+    socklen_t length = sizeof window;
+    EXPECT_EQ(::getsockopt(fd_, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &length), 0);
+    return window;
+  }
+  void set_window(const tcp_repair_window& window) const {
+    EXPECT_EQ(::setsockopt(fd_, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof window), 0);
+  }
+
+ private:
+  int fd_;
+};
+
+// restored is a socket with the 4-tuple and the numbers of one that it closes without a word. `off`
+// is how TCP_REPAIR ends: 0, with a window probe, or -1.
+UniqueFd restored(const Netns& host, UniqueFd old, int off) {
+  sockaddr_storage own{}, peer{};
+  socklen_t length = sizeof own;
+  EXPECT_EQ(::getsockname(old.get(), reinterpret_cast<sockaddr*>(&own), &length), 0);
+  EXPECT_EQ(::getpeername(old.get(), reinterpret_cast<sockaddr*>(&peer), &length), 0);
+  const Repair from(old.get());
+  const std::uint32_t sent = from.sequence(TCP_SEND_QUEUE), read = from.sequence(TCP_RECV_QUEUE);
+  const tcp_repair_window window = from.window();
+  old.reset();
+  const InNetns inside(host);
+  UniqueFd fd(::socket(own.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const Repair to(fd.get());
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&own), length), 0);
+  to.set_sequence(TCP_SEND_QUEUE, sent);
+  to.set_sequence(TCP_RECV_QUEUE, read);
+  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&peer), length), 0);
+  to.set_window(window);
+  to.set(TCP_REPAIR, off);
+  return fd;
+}
+
+TEST_P(Hostile, ASocketThatIsRestoredOntoASecuredConnectionIsSilentForGood) {
+  Lab lab;
+  lab.start(From::kA);
+  lab.start(From::kB);
+  for (const int off : {0, -1}) {
+    Connection connection = lab.connect(GetParam());
+    secure(lab, connection);
+    send_all(connection.a.get(), octets_of("x"));
+    ASSERT_EQ(receive(connection.b.get(), 1), octets_of("x"));
+    const std::size_t mark = lab.cable().mark();
+    const std::uint32_t next = connection.flow.a_isn + 2, read = connection.flow.b_isn + 1;
+    connection.a = restored(lab.ns(From::kA), std::move(connection.a), off);
+    if (off == -1) {
+      EXPECT_GT(empty_map(lab.pspd(From::kA).pid(), "psp_departed"), 0u) << "it may be forgotten";
+    }
+    const Octets data = random_octets(500);
+    send_all(connection.a.get(), data);
+    lab.cable().send(From::kB, clear_packet(connection.flow, From::kB,
+                                            {read, next, kAck | kPsh, 512, octets_of("forged")}));
+    std::this_thread::sleep_for(450ms);  // retransmissions
+    EXPECT_GT(empty_map(lab.pspd(From::kA).pid(), "psp_departed") + (off == -1), 0u);
+    std::this_thread::sleep_for(900ms);  // more, and the connection is forgotten
+    EXPECT_EQ(pending(connection.a.get()), Octets());
+    expect_nothing_in_clear(lab, connection.flow, mark, data);
+  }
+  EXPECT_GE(lab.drops(From::kA, "POLICY_CLEAR"), 2u);
+}
+
+TEST_P(Hostile, ASocketThatIsRestoredOntoAConnectionInClearGoesOn) {
+  Lab lab;
+  lab.start(From::kA);
+  Connection connection = lab.connect(GetParam());
+  connection.a = restored(lab.ns(From::kA), std::move(connection.a), 0);
+  send_all(connection.a.get(), octets_of("still here"));
+  EXPECT_EQ(receive(connection.b.get(), 10), octets_of("still here"));
+  send_all(connection.b.get(), octets_of("so am I"));
+  EXPECT_EQ(receive(connection.a.get(), 7), octets_of("so am I"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Hostile, testing::Values(Kind::kIpv4, Kind::kIpv6), kind_param);
 
 // ClearBeforeTxAssoc: the peer already sends PSP, and somebody on the wire adds clear segments.

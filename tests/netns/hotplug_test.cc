@@ -154,5 +154,38 @@ TEST_F(Hotplug, ANetdevThatMovesToAnotherNamespaceIsGone) {
                           1);
 }
 
+// Waiting: a netdev that is not there when pspd starts.
+class Waiting : public testing::Test {
+ protected:
+  void SetUp() override { PSP_NEEDS_LAB(); }
+  static bool says(Pspd& daemon, const char* words) {
+    return daemon.log().find(words) != std::string::npos;
+  }
+};
+
+TEST_F(Waiting, GivesANetdevItsDeviceWhenItComes) {
+  const Netns host;
+  Pspd daemon(host, {"--dev", "late0", "--enable", "all"});
+  ASSERT_TRUE(daemon.wait_ready()) << daemon.log();
+  EXPECT_TRUE(says(daemon, "late0: there is no such netdev yet")) << daemon.log();
+  host.sh("ip link add late0 type veth peer name peer0 && ip link set late0 up");
+  EXPECT_TRUE(eventually([&] { return says(daemon, "late0: PSP device 1 with"); })) << daemon.log();
+  EXPECT_NE(host.sh("tc filter show dev late0 egress").find("psp_egress"), std::string::npos);
+  EXPECT_EQ(daemon.stop(), 0) << daemon.log();
+  EXPECT_EQ(host.sh("tc qdisc show dev late0 clsact"), "");
+}
+
+TEST_F(Waiting, IsNotForWhoRequiresTheNetdevNorForANameThatNoneCanHave) {
+  const Netns host;
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--dev", "late0", "--require"},
+        std::vector<std::string>{"--dev", "sixteen-octets-0"}}) {
+    Pspd daemon(host, arguments);
+    EXPECT_FALSE(daemon.wait_ready());
+    EXPECT_EQ(daemon.wait(), 1);
+    EXPECT_TRUE(says(daemon, "there is no network device")) << daemon.log();
+  }
+}
+
 }  // namespace
 }  // namespace psp::lab

@@ -145,7 +145,7 @@ TEST_F(Lifecycle, ARefusedStartLeavesNothing) {
   Netns& host = lab.ns(From::kA);
   const std::string before = host_state(host);
   {
-    Pspd missing_device(host, {"--dev", "eth0", "--dev", "nope0"});
+    Pspd missing_device(host, {"--dev", "eth0", "--dev", "nope0", "--require"});
     EXPECT_FALSE(missing_device.wait_ready());
     EXPECT_EQ(missing_device.wait(), 1);
     EXPECT_TRUE(contains(missing_device.log(), "there is no network device nope0"))

@@ -590,6 +590,27 @@ class Limits : public testing::TestWithParam<int> {
   const KeyInfo key_ = random_key(Version::kAesGcm128);
 };
 
+// By the Tx SPI the connection is found that an ICMP message speaks of. Anybody can say that an SPI
+// is his.
+TEST_P(Limits, AnSpiThatTwoConnectionsClaimStaysTheFirstOnes) {
+  const Ends first = connect();
+  Ends second = connect();
+  for (const Ends* ends : {&first, &std::as_const(second)}) {
+    ASSERT_TRUE(client_->rx_assoc(ends->a.get(), Version::kAesGcm128));
+    ASSERT_TRUE(client_->tx_assoc(ends->a.get(), Version::kAesGcm128, key_));
+  }
+  EXPECT_EQ(entries()["psp_by_tx_spi"], 1u);
+  const linger at_once = {1, 0};  // nobody at B would understand its FIN
+  ::setsockopt(second.a.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  second.a.reset();
+  const auto gone = [&] {
+    hosts_->skip(kAfterTimeWait);
+    return entries()["psp_noted"] == 1;
+  };
+  EXPECT_TRUE(eventually(gone, 20s));
+  expect_entries(1);
+}
+
 TEST_P(Limits, ASocketThatReconnectsAgainAndAgainTakesOneEntry) {
   Ends ends = connect();
   ASSERT_TRUE(secure(ends));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What others on the host can do to a running pspd beside its connections: ask for a queue of its
-// TAP, clean up after it while it lives, start another one, take its locks. A local user without
-// capabilities gets nothing; root of the host is told what is there, also from other namespaces.
+// TAP, clean up after it while it lives, start another one. A local user without capabilities
+// gets nothing; root of the host is told what is there, also from other namespaces.
 //
 // Threading: the test's thread, and children that give up their privileges.
 #include <cerrno>
@@ -14,7 +14,6 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -196,59 +195,6 @@ TEST_P(Neighbours, WhoAttachToTheTapOfAContainerEndItsAssociationOnly) {
   EXPECT_EQ(receive(inside.b.get(), 1, 500ms), Octets());
   expect_nothing_in_clear(*lab_, inside.flow, mark, data);
   expect_untouched();
-}
-
-// The file whose ranges are the locks.
-UniqueFd root_cgroup() {
-  const UniqueFd context(::fsopen("cgroup2", FSOPEN_CLOEXEC));
-  EXPECT_EQ(::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), 0);
-  return UniqueFd(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
-}
-
-int lock(int file, short type) {
-  flock range{};
-  range.l_type = type;
-  range.l_whence = SEEK_SET;  // and all of the file
-  return ::fcntl(file, F_OFD_SETLK, &range) == 0 ? 0 : errno;
-}
-
-TEST_P(Neighbours, WithoutPrivilegesCannotTakeTheLocksThatSayWhoLives) {
-  const UniqueFd root = root_cgroup();
-  ASSERT_TRUE(root);
-  EXPECT_EQ(as_nobody([&] {
-              return ::openat(root.get(), "cgroup.procs", O_RDWR | O_CLOEXEC) < 0 ? errno : 0;
-            }),
-            EACCES);
-  // A lock that says that somebody lives is one for writing, and that needs a file to be written.
-  EXPECT_EQ(as_nobody([&] {
-              const int file = ::openat(root.get(), "cgroup.procs", O_RDONLY | O_CLOEXEC);
-              return file < 0 ? EBADF : lock(file, F_WRLCK);
-            }),
-            EBADF);
-  const UniqueFd own(::openat(root.get(), "cgroup.procs", O_RDWR | O_CLOEXEC));
-  EXPECT_EQ(lock(own.get(), F_WRLCK), EAGAIN) << "these are not the locks of the living";
-}
-
-// Who may read the file can lock it for reading. That is nobody's life, and the one who is in the
-// way of a start is named as what it is.
-TEST_P(Neighbours, WhoLockForReadingAreNotTakenForALivingDaemon) {
-  const UniqueFd root = root_cgroup();
-  UniqueFd file(::openat(root.get(), "cgroup.procs", O_RDONLY | O_CLOEXEC));
-  ASSERT_EQ(lock(file.get(), F_RDLCK), EAGAIN) << "of the whole file, and pspd has locks there";
-  lab_->kill(From::kA);
-  lab_->stop(From::kB);
-  if (lock(file.get(), F_RDLCK) != 0) GTEST_SKIP() << "this host has another pspd";
-  Netns& host = lab_->ns(From::kA);
-  Pspd next(host, {"--dev", "eth1", "--socket", "@other"});
-  EXPECT_FALSE(next.wait_ready());
-  EXPECT_EQ(next.wait(), 1);
-  EXPECT_EQ(count(next.log(), "a program that is no pspd has locked cgroup.procs"), 1u)
-      << next.log();
-  EXPECT_EQ(socket_error(connection_.a.get(), 0ms), 0);
-  host.sh(pspd_path() + " --cleanup");
-  EXPECT_EQ(socket_error(connection_.a.get()), ECONNABORTED);
-  file.reset();
-  lab_->start(From::kA);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Neighbours, testing::Values(Kind::kIpv4, Kind::kIpv6),

@@ -158,6 +158,7 @@ void StateTable::expect_accepted(Puppet& puppet, Event event) {
 std::uint64_t StateTable::drops(const Puppet& puppet, psp_state state, Event event) {
   switch (event) {
     case Event::kPspWrongSpi:
+      return lab_->drops(From::kA, "UNKNOWN_KEY");
     case Event::kPspWrongKey:
     case Event::kPspBrokenIcv:
       return lab_->stats(From::kA).rx_auth_fail;

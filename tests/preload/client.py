@@ -64,6 +64,7 @@ def main():
     print("devices:", *devices)
 
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
+    events.bind((0, 0))
     events.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, groups[b"use"])
     events.setblocking(False)
     request(sock, family, 0, 3, 6, struct.pack("=HHI", 8, 1, 2))

@@ -495,6 +495,25 @@ static void overrun(int flag) {
   expect_rotation(fd);
 }
 
+/* A listener without a port hears nothing, as of the kernel; from the time on that it has one, it
+ * does. */
+static void unbound(void) {
+  const int other = open_genl(), fd = open_genl();
+  const struct family family = resolve(other);
+  struct pollfd one = {.fd = fd, .events = POLLIN};
+  join(fd, family.use);
+  CHECK(port_of(fd) == 0);
+  rotate(&family);
+  CHECK(poll(&one, 1, 300) == 0 && port_of(fd) == 0);
+  const struct sockaddr_nl own = {.nl_family = AF_NETLINK};
+  CHECK(bind(fd, (const struct sockaddr*)&own, sizeof own) == 0 && port_of(fd) != 0);
+  rotate(&family);
+  expect_rotation(fd);
+  CHECK(setsockopt(fd, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &family.use, sizeof family.use) == 0);
+  rotate(&family);
+  CHECK(poll(&one, 1, 300) == 0);
+}
+
 /* A dump that is longer than the receive buffer goes on as it is read. */
 static void long_dump(void) {
   const int fd = open_genl();
@@ -681,16 +700,13 @@ int main(int argc, char** argv) {
   const struct {
     const char* name;
     void (*run)(void);
-  } cases[] = {{"lookup", lookup},     {"families", families},
-               {"batch", batch},       {"associate", associate},
-               {"errors", errors},     {"peek", peek},
-               {"polling", polling},   {"connected", connected},
-               {"calls", calls},       {"control", control},
-               {"threads", threads},   {"forked", forked},
-               {"closing", closing},   {"long_dump", long_dump},
-               {"ordinary", ordinary}, {"absent", absent},
-               {"restart", restart},   {"kernel", kernel},
-               {"deaf", deaf},         {"bad_pointers", bad_pointers}};
+  } cases[] = {{"lookup", lookup},       {"families", families},   {"batch", batch},
+               {"associate", associate}, {"errors", errors},       {"peek", peek},
+               {"polling", polling},     {"connected", connected}, {"calls", calls},
+               {"control", control},     {"threads", threads},     {"forked", forked},
+               {"closing", closing},     {"long_dump", long_dump}, {"ordinary", ordinary},
+               {"absent", absent},       {"restart", restart},     {"kernel", kernel},
+               {"deaf", deaf},           {"unbound", unbound},     {"bad_pointers", bad_pointers}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     if (strcmp(what, cases[i].name) == 0) {
       cases[i].run();

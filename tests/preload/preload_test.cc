@@ -118,7 +118,7 @@ INSTANTIATE_TEST_SUITE_P(Programs, Handwritten,
                          testing::Values("lookup", "families", "batch", "associate", "errors",
                                          "peek", "polling", "connected", "calls", "control",
                                          "threads", "forked", "executed", "closing", "overrun",
-                                         "overrun_unheard", "ordinary"),
+                                         "overrun_unheard", "unbound", "ordinary"),
                          [](const auto& parameter) { return std::string(parameter.param); });
 
 TEST_F(Preload, APointerToNowhereIsTheKernelsToRefuse) {
@@ -173,6 +173,14 @@ TEST_F(Preload, TrustsNoPspdWhereUsersAreNotKnown) {
   // There pspd's user, whoever it is, and the program's own have one and the same number.
   expect_ok({"unshare", "--user", PSP_HANDWRITTEN, "absent"});
   expect_ok({"unshare", "--user", "--map-root-user", PSP_HANDWRITTEN, "lookup"});
+}
+
+// Some of that must be the first library, as AddressSanitizer's runtime.
+TEST_F(Preload, StandsBehindWhatIsPreloadedAlready) {
+  const Ended ended =
+      Child({PSP_PSPCTL, "run", "--", "sh", "-c", "echo $LD_PRELOAD"}, "libm.so.6").wait();
+  EXPECT_TRUE(ended.output.starts_with("libm.so.6:/")) << ended.output;
+  EXPECT_TRUE(ended.output.ends_with("/libpsp-genl.so\n")) << ended.output;
 }
 
 TEST_F(Preload, SurvivesARestartOfPspd) {

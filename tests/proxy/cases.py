@@ -332,7 +332,7 @@ class Peers(Case):
         server = self.server_side()
         client = self.client_side(credentials=["--peer-name", "db.example", "--ca", LAB.path("ca.pem")])
         self.expect_refused(server, "authentication", "showed no certificate")
-        self.assertTrue(client.says("demands a certificate; give --cert and --key"), client.log)
+        self.assertTrue(client.says("demands a certificate; give this end one, with its key"), client.log)
 
     def test_client_whom_the_list_does_not_name(self):
         server = self.server_side("--peer-name", "other.example", "--peer-name", "app.example")
@@ -408,6 +408,12 @@ class Limits(Case):
         self.both_ends(server)
 
     def test_silent_strangers_keep_nobody_out(self):
+        self.strangers_keep_nobody_out(b"")
+
+    def test_strangers_who_stall_after_a_word_keep_nobody_out(self):
+        self.strangers_keep_nobody_out(b"\x16\x03\x01\x02\x00")  # the header of a TLS record
+
+    def strangers_keep_nobody_out(self, word):
         end = self.listen()
         server = self.server_side("--half-open", "20:30:40", "--half-open-source", "10", "--max-connections", "10")
         self.client_side()
@@ -415,6 +421,8 @@ class Limits(Case):
             strangers = [socket.create_connection((ADDRESS["b"], self.peer_port)) for _ in range(200)]
         for stranger in strangers:
             self.addCleanup(stranger.close)
+            with contextlib.suppress(OSError):  # dropped already
+                stranger.sendall(word)
         self.assertTrue(eventually(lambda: server.stats()["refused"]["half-open"] >= 190), server.log)
         for _ in range(5):  # from the same address, at the first try
             self.both_ends(end)

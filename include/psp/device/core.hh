@@ -48,6 +48,7 @@ struct Association {
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
   bool revoked = false;         // and its Tx key, if it had one: it gets no other (drop_keys)
+  bool ended = false;           // the connection is over; kept for what TIME_WAIT still answers
   Spi rx_spi{};
   std::optional<Spi> tx_spi{};  // set once tx-assoc succeeded
   std::uint32_t tx_handle = 0;  // the driver's, valid with tx_spi
@@ -125,8 +126,8 @@ class NetdevOps {
   // it means none.
   virtual Result<std::uint64_t> netns_of(std::uint64_t caller_netns, std::int32_t nsid) = 0;
 
-  // nsid_of is the number of `netns` in the namespace `caller_netns`: -1 if it is the same one or
-  // has no number there.
+  // nsid_of is the number of `netns`, which may be the same one, in the namespace `caller_netns`:
+  // if it has none there, it is given one. -1: it cannot be given one.
   virtual std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) = 0;
 
   // attach makes the netdev use the device, which does not have it in its list yet. Errors: ENODEV
@@ -137,10 +138,12 @@ class NetdevOps {
   virtual void detach(const Device& device, NetdevKey netdev) = 0;
 };
 
-// Compat is the release of the kernel whose rules hold where they differ.
+// Compat is the kernel whose rules hold where they differ, oldest first.
 enum class Compat : std::uint8_t {
-  kNewest,   // associations on established sockets only; dev-set and key-rotate need CAP_NET_ADMIN
-  kLinux618  // the first release: any TCP state, no capability
+  kLinux618,  // the first release: no capability; dumps do not look at attributes
+  kLinux72,   // and 7.3: CAP_NET_ADMIN for dev-set and key-rotate; dumps refuse attributes
+  kNetNext,  // associations on established sockets only; an associated namespace is told nothing of
+             // netdevs, and that the device has left it
 };
 
 // RxAssocReply is the answer to rx-assoc.
@@ -167,7 +170,7 @@ class Listener {
   virtual void device_removed(const Device&) {}
   virtual void device_changed(const Device&) {}
   // device_left tells that the device has lost its last netdev in a namespace other than its own,
-  // after device_changed for the others.
+  // after device_changed for the others; Linux 7.3 has no such notification.
   virtual void device_left(const Device&, std::uint64_t /*netns*/) {}
   virtual void key_rotated(const Device&) {}
   // association_stale tells of each association that a rotation has just made stale, before
@@ -250,6 +253,8 @@ class Core {
   // nsid_of is NetdevOps::nsid_of.
   std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) const;
 
+  // end notes that the connection of that socket is over: it cannot lose anything any more.
+  void end(std::uint64_t cookie);
   // release forgets the association of a socket that is gone and deletes its Tx key. Idempotent.
   void release(std::uint64_t cookie);
 
@@ -290,7 +295,7 @@ class Core {
   SocketOps& sockets_;
   NetdevOps* netdevs_;  // null: none
   Listener* listener_;  // never null
-  Compat compat_ = Compat::kNewest;
+  Compat compat_ = Compat::kLinux72;
   Limits limits_;
   std::unordered_map<std::uint32_t, std::size_t> of_user_;  // associations by uid
   std::map<std::uint16_t, std::unique_ptr<Record>> records_;

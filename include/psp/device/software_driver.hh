@@ -47,18 +47,30 @@ class IvAllocator {
   std::atomic<std::uint64_t> next_;
 };
 
-// SpiAllocator hands out each of the 2^31 - 1 SPIs of a device key once.
+// SpiAllocator hands out each of the 2^31 - 1 SPIs of a device key once, in a circle. The keys of a
+// phase share the circle: one begins where the one before it ended, so that an SPI tells the key.
+// Threading: judge() from any thread; the rest on the control thread.
 class SpiAllocator {
  public:
-  // The first SPI is `first` with the phase (0 or 1) as its top bit. `first`, 1..2^31-1, is for
-  // tests of the end of the space.
-  explicit SpiAllocator(unsigned phase, std::uint32_t first = 1);
+  // The first SPI is index `first` (1..2^31-1) with the phase (0 or 1) as its top bit. `count` is
+  // for tests of the end of the space.
+  SpiAllocator(unsigned phase, std::uint32_t first, std::uint32_t count = Spi::kIndexMask);
   Result<Spi> allocate();  // ENOSPC "SPI space exhausted"
   std::uint64_t remaining() const;
+  // next is for the key that takes this one's place.
+  std::shared_ptr<SpiAllocator> next() const;
+  // judge says why a packet under a valid SPI of this phase did not open: AUTH_FAIL if this key
+  // gave the SPI out, STALE_KEY if one before it did, else UNKNOWN_KEY.
+  Drop judge(Spi spi) const;
 
  private:
+  static constexpr std::uint64_t kCircle = Spi::kIndexMask;
+
   std::uint32_t phase_bit_;
-  std::uint32_t next_;  // 0 when exhausted
+  std::uint32_t first_;  // 0..kCircle-1: index - 1
+  std::uint32_t count_;
+  std::uint64_t before_ = 0;  // SPIs of earlier keys, which end where this one begins
+  std::atomic<std::uint32_t> given_{0};
 };
 
 // RxMeta is what the device tells software about a packet that it authenticated.
@@ -89,8 +101,11 @@ class Engine {
   // open authenticates the PSP datagram `datagram` (UDP payload) and writes all behind the PSP base
   // header up to the ICV in clear to `out` (datagram.size() - 32 octets; the same place or no
   // overlap). Counts every outcome. Errors: those of wire::parse_header, BAD_VERSION, BAD_SPI,
-  // VERSION_DISABLED, AUTH_FAIL.
+  // VERSION_DISABLED, AUTH_FAIL, STALE_KEY, UNKNOWN_KEY.
   std::expected<RxMeta, Drop> open(std::span<const std::uint8_t> datagram, std::uint8_t* out);
+
+  // enabled are the versions that are enabled for receive.
+  VersionSet enabled() const;
 
   // refresh lets go of keys that are no longer needed: those of rotated-out device keys and deleted
   // Tx keys. open() and tx_begin() never use them, with or without this call; it only ends their
@@ -126,7 +141,7 @@ struct SoftwareDriverOptions {
   // Both sizes are rounded up to a power of two; of Tx keys at least one is remembered.
   std::size_t rx_cache_entries = 256;
   std::size_t tx_cache_entries = 256;
-  std::uint32_t first_spi = 1;                         // for tests
+  std::uint32_t spis_of_a_key = Spi::kIndexMask;       // less: for tests
   std::function<std::uint64_t()> now_ns = wall_clock;  // of the packet log, since 1970
   // Of the first device key.
   unsigned phase = 0;

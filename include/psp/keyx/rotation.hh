@@ -21,7 +21,8 @@ class NotificationSource {
  public:
   virtual ~NotificationSource() = default;
   virtual int fd() const = 0;
-  // next does not wait. nullopt: none for now. An error is the end of the source.
+  // next does not wait. nullopt: none for now. ENOBUFS: some were lost. Any other error is the end
+  // of the source.
   virtual ClientResult<std::optional<Notification>> next() = 0;
 };
 
@@ -46,8 +47,9 @@ class RotationWatch {
 
   // fd is readable when there is something to process; -1 when the source has ended.
   int fd() const;
-  // process takes what has come, without waiting. Returns how many tickets changed. When the
-  // source ends (pspd went away) every ticket is kUnknown and a new watch is needed.
+  // process takes what has come, without waiting. Returns how many tickets changed. When
+  // notifications were lost every ticket of before is kUnknown; when the source ends (pspd went
+  // away) every ticket is, and a new watch is needed.
   unsigned process();
 
   // Ticket is one connection's. It must not outlive the watch it comes from by a call of state().

@@ -126,6 +126,8 @@ struct DaemonInfo {
     std::uint32_t generation = 0;
     std::uint64_t spi_remaining = 0;  // in the namespace that has the fewest
     std::vector<std::pair<std::string, std::uint64_t>> drops;  // by reason, nonzero ones
+    std::uint64_t repairs = 0;  // how often pspd put back what others had changed of its own
+    std::string trouble = {};   // what of it is wrong now, or empty
   };
   std::vector<Device> devices;
 };
@@ -172,6 +174,7 @@ class Client {
   ClientResult<StatsInfo> stats(std::uint32_t dev_id);
 
   // subscribe joins `mgmt` and `use`; next_notification then waits for one (nullopt: time is up).
+  // Errors: ENOBUFS: the caller did not read and has lost some; it may go on. Others are the end.
   // notification_fd is readable when there may be one.
   ClientResult<void> subscribe(bool mgmt, bool use);
   ClientResult<std::optional<Notification>> next_notification(std::chrono::milliseconds timeout);

@@ -45,6 +45,9 @@ using Datagram = std::vector<std::uint8_t>;
 // answer once it is done with it (an error quotes the request).
 void wipe(std::span<std::uint8_t> octets);
 
+// overrun is the message that tells a listener that it has lost notifications.
+std::span<const std::uint8_t> overrun();
+
 // Inspector answers what the core does not know: the `softpsp` family's questions.
 class Inspector {
  public:
@@ -85,7 +88,8 @@ class Server final : public device::Listener {
   bool resume(Caller& caller, std::vector<Datagram>& out);
 
   // set_multicast sets where notifications go: called with the group's bit, the namespace whose
-  // members are meant and the message, once for each namespace that sees the device.
+  // members are meant and the message, once for each namespace that sees the device. An empty
+  // message: there was no memory to make it, so all of these members lose it.
   using Multicast =
       std::function<void(std::uint32_t group_bit, std::uint64_t netns, const Datagram&)>;
   void set_multicast(Multicast send);

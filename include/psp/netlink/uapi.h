@@ -130,6 +130,8 @@ enum softpsp_info {
   SOFTPSP_INFO_SPI_REMAINING = 9,  /* uint */
   SOFTPSP_INFO_DROP = 10,          /* nest of softpsp_drop, repeated */
   SOFTPSP_INFO_INSTANCE = 11,      /* uint, random at each start of the daemon; do only */
+  SOFTPSP_INFO_REPAIRS = 12,       /* uint: how often pspd put back what others had changed */
+  SOFTPSP_INFO_TROUBLE = 13,       /* string: what is not as it has to be; absent if all is well */
 };
 
 enum softpsp_drop {

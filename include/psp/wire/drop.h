@@ -15,7 +15,7 @@
   X(BAD_HEADER, 4, RX_ERROR, "PSP header length or fixed bit wrong")                          \
   X(BAD_CRYPT_OFFSET, 5, RX_ERROR, "crypt offset beyond the payload")                         \
   X(BAD_VERSION, 6, RX_BAD, "unknown or unsupported PSP version")                             \
-  X(BAD_SPI, 7, RX_BAD, "SPI is reserved or names no live device key")                        \
+  X(BAD_SPI, 7, RX_BAD, "SPI is reserved")                                                    \
   X(AUTH_FAIL, 8, RX_AUTH_FAIL, "ICV does not match")                                         \
   X(VERSION_DISABLED, 9, RX_BAD, "PSP version not enabled for receive")                       \
   X(BAD_INNER, 10, RX_ERROR, "what is inside is not a TCP segment that fits")                 \
@@ -32,7 +32,13 @@
   X(POLICY_FORGED, 21, NONE, "frame that the daemon did not write")                           \
   X(RX_WRITE, 22, RX_ERROR, "the kernel did not take the opened packet")                      \
   X(BAD_ECN, 23, RX_ERROR, "congestion marked on a tunnel packet that cannot carry the mark") \
-  X(SAMPLED, 24, NONE, "authentic, but its sender wants it dropped after sampling")
+  X(SAMPLED, 24, NONE, "authentic, but its sender wants it dropped after sampling")           \
+  X(STALE_KEY, 25, RX_BAD, "SPI of a device key that was rotated out")                        \
+  X(UNKNOWN_KEY, 26, RX_BAD, "SPI that was never given out here, as of an earlier pspd")      \
+  X(PROBE, 27, NONE, "probe of pspctl doctor --peer that was answered, or such an answer")    \
+  X(PROBE_REFUSED, 28, NONE, "probe that is malformed or one too many: not answered")         \
+  X(PEER_NOT_ALLOWED, 29, NONE, "from an address that --allow-peers does not name")           \
+  X(UNCLAIMED, 30, NONE, "came by a netdev without PSP device, or in a version not enabled")
 
 #define PSP_DROP_ENUM_(name, number, counter, text) PSP_DROP_##name = number,
 enum psp_drop_reason { PSP_DROP_NONE = 0, PSP_DROP_REASONS(PSP_DROP_ENUM_) PSP_DROP_MAX = 32 };

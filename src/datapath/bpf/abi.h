@@ -79,6 +79,7 @@ struct psp_sock {
   psp_u32 mss_reserved;    /* the socket's own MSS leaves room for PSP */
   psp_u32 over;            /* as in struct psp_noted_entry */
   psp_u32 fence;           /* means nothing: see psp_barrier */
+  psp_u32 repaired;        /* PSP_REPAIRED or PSP_RESTORED; 0: never in the hands of TCP_REPAIR */
   psp_u32 guard_program;   /* id of the program that must stand first on the way out ... */
   psp_u64 guarded;         /* ... as psp_guard has it: psp_guard_version << 32 | ifindex */
   psp_u64 netns;           /* of the socket: the keys are those of that namespace */
@@ -87,6 +88,10 @@ struct psp_sock {
   psp_u64 rx_drops;             /* refused by the state table */
 };
 #define PSP_CLEAR_END (1ull << 32)
+#define PSP_REPAIRED 1 /* TCP_REPAIR was used on the socket */
+#define PSP_RESTORED                                                          \
+  2 /* and gave it the 4-tuple of a secured connection: it is silent for good \
+     */
 
 /*
  * Requests to the socket programs: setsockopt(fd, PSP_SOL, PSP_SO_*, struct psp_sockopt) and
@@ -98,7 +103,7 @@ struct psp_sock {
 #define PSP_SO_TX_ATTACH 2
 #define PSP_SO_MSS_RESERVED 3
 
-#define PSP_SOCKOPT_ANY_STATE 1   /* as Linux 6.18: not only in ESTABLISHED */
+#define PSP_SOCKOPT_ANY_STATE 1   /* as Linux up to 7.3: not only in ESTABLISHED */
 #define PSP_SOCKOPT_TUPLE_NOTED 2 /* the connection is in psp_noted and psp_departed */
 
 struct psp_sockopt {

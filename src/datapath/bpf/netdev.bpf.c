@@ -147,6 +147,35 @@ static __always_inline struct bpf_sock* psp_lookup(struct __sk_buff* skb,
   return bpf_skc_lookup_tcp(skb, &tuple, sizeof tuple.ipv6, BPF_F_CURRENT_NETNS, 0);
 }
 
+#define PSP_ICMP_HEADER 8
+
+/*
+ * psp_is_unclaimed: the answer of this host's UDP to a PSP packet, port unreachable. Such a packet
+ * came by a netdev without PSP device, or in a version that is not enabled. The kernel sends few of
+ * these: how many there are says no more than that there are some.
+ */
+static __always_inline bool psp_is_unclaimed(struct __sk_buff* skb) {
+  __u8 outer[20], icmp[2], inner[20];
+  __u32 at = ETH_HLEN + 40, l4;
+  __be16 port;
+
+  if (bpf_skb_load_bytes(skb, ETH_HLEN, outer, sizeof outer)) return false;
+  if (outer[0] >> 4 == 4) {
+    if (outer[9] != IPPROTO_ICMP) return false;
+    at = ETH_HLEN + 4 * (__u32)(outer[0] & 15);
+  } else if (outer[0] >> 4 != 6 || outer[6] != IPPROTO_ICMPV6) {
+    return false;
+  }
+  if (bpf_skb_load_bytes(skb, at, icmp, sizeof icmp)) return false;
+  if (outer[0] >> 4 == 4 ? icmp[0] != 3 || icmp[1] != 3 : icmp[0] != 1 || icmp[1] != 4)
+    return false;
+  at += PSP_ICMP_HEADER;
+  if (bpf_skb_load_bytes(skb, at, inner, sizeof inner)) return false;
+  l4 = at + (inner[0] >> 4 == 4 ? 4 * (__u32)(inner[0] & 15) : 40);
+  if ((inner[0] >> 4 == 4 ? inner[9] : inner[6]) != IPPROTO_UDP) return false;
+  return !bpf_skb_load_bytes(skb, l4 + 2, &port, sizeof port) && port == bpf_htons(PSP_UDP_PORT);
+}
+
 /* psp_is_live: does the connection of an outgoing segment still have its full socket? */
 static __always_inline bool psp_is_live(struct __sk_buff* skb, const struct psp_tuple* tuple) {
   struct psp_segment inbound = {.tuple = *tuple};
@@ -176,7 +205,11 @@ static __always_inline int psp_egress_departed(struct __sk_buff* skb, bool time_
     return PSP_NEXT;
   }
   if (skb->ingress_ifindex) return PSP_NEXT; /* forwarded: not this host's connection */
-  if (!psp_is_ip(skb) || !psp_parse(skb, &segment)) return PSP_NEXT;
+  if (!psp_is_ip(skb)) return PSP_NEXT;
+  if (!psp_parse(skb, &segment)) {
+    if (psp_is_unclaimed(skb)) psp_count_drop(PSP_DROP_UNCLAIMED);
+    return PSP_NEXT;
+  }
   entry = bpf_map_lookup_elem(&psp_departed, &segment.tuple);
   if (!entry || segment.syn) return PSP_NEXT; /* a SYN begins another connection */
   if (psp_is_foreign(skb)) return PSP_NEXT;   /* its addresses are not ours */
@@ -246,7 +279,8 @@ static __always_inline bool psp_note_tuple(struct __sk_buff* skb, struct psp_soc
   noted->tuple = segment->tuple;
   noted->tx_spi = spi.spi;
   if (bpf_map_update_elem(&psp_departed, &segment->tuple, &entry, BPF_ANY)) return false;
-  bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_ANY);
+  /* An SPI that another connection to that peer has stays its: it is what a caller said. */
+  bpf_map_update_elem(&psp_by_tx_spi, &spi, &segment->tuple, BPF_NOEXIST);
   sock->tuple_noted = 1;
   return true;
 }
@@ -278,7 +312,7 @@ int psp_egress(struct __sk_buff* skb) {
   if (!sk && state == PSP_TCP_NEW_SYN_RECV) return psp_supersede(skb);
   if (!sk) return state == PSP_TCP_TIME_WAIT ? psp_egress_departed(skb, true) : PSP_NEXT;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock) {
+  if (!sock || sock->state == PSP_STATE_NONE) {
     if (state == PSP_TCP_SYN_SENT || state == PSP_TCP_SYN_RECV) return psp_supersede(skb);
     /* The kernel's own control sockets and the TAP's are in state CLOSE; RSTs of a port that
        somebody listens on carry the listener. */
@@ -294,9 +328,9 @@ int psp_egress(struct __sk_buff* skb) {
   /* Data in a SYN: pspd could have to cut it. TCP sends it again behind the SYN. */
   if (segment.syn && segment.payload) return psp_drop(PSP_DROP_TX_BAD_PACKET);
   /*
-   * The first segment of a socket that had its keys before it had a peer (rules of Linux 6.18); and
-   * the last of any: a socket with the same ports, if only one of them is bound to a netdev, may
-   * have taken the note away.
+   * The first segment of a socket that had its keys before it had a peer (rules of Linux up
+   * to 7.3); and the last of any: a socket with the same ports, if only one of them is bound to a
+   * netdev, may have taken the note away.
    */
   if ((!sock->tuple_noted || segment.fin || segment.rst) && !psp_note_tuple(skb, sock, &segment))
     return psp_drop(PSP_DROP_TX_NO_ASSOC);
@@ -435,8 +469,6 @@ static __always_inline bool psp_is_forwarded(struct __sk_buff* skb) {
 static __always_inline bool psp_wants(__u32 enabled, __u32 version) {
   return version < PSP_VERSIONS ? enabled >> version & 1 : enabled != 0;
 }
-
-#define PSP_ICMP_HEADER 8
 
 /* psp_quote is where the parts of an ICMP "too big" and of the packet that it quotes lie. */
 struct psp_quote {

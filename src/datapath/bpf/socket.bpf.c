@@ -22,6 +22,7 @@
 #define SO_OOBINLINE 10
 #define PSP_SOCK_URGINLINE (1ul << 2) /* SOCK_URGINLINE of the socket's flags */
 #define TCP_MAXSEG 2
+#define TCP_REPAIR 19
 #define TCP_ULP 31
 #define PSP_PAGE 4096 /* the smallest there is */
 #define PSP_AF_INET 2
@@ -90,7 +91,7 @@ static __always_inline int psp_rx_attach(struct bpf_sockopt* ctx, struct bpf_soc
                                          const struct psp_sockopt* request) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
-  __u32 end;
+  __u32 end, repaired;
 
   if (sk->state != PSP_TCP_ESTABLISHED && !(request->flags & PSP_SOCKOPT_ANY_STATE))
     return -ENOTCONN;
@@ -100,7 +101,9 @@ static __always_inline int psp_rx_attach(struct bpf_sockopt* ctx, struct bpf_soc
   if (BPF_CORE_READ(tcp, inet_conn.icsk_ulp_ops)) return -EINVAL;
   if (!sock) sock = bpf_sk_storage_get(&psp_assoc, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
   if (!sock) return -ENOMEM;
+  repaired = sock->repaired;
   __builtin_memset(sock, 0, sizeof *sock);
+  sock->repaired = repaired;
   sock->rx_spi = request->rx_spi;
   sock->rotation = request->rotation;
   sock->dev_id = request->dev_id;
@@ -228,6 +231,68 @@ static __always_inline int psp_refuse_ulp(struct bpf_sock* sk) {
   return 0;
 }
 
+/* psp_cookie is SO_COOKIE where no helper tells it; 0: nobody has asked for it yet. */
+static __always_inline __u64 psp_cookie(const struct tcp_sock* tcp) {
+  return (__u64)BPF_CORE_READ((const struct sock*)tcp, __sk_common.skc_cookie.counter);
+}
+
+/*
+ * psp_connection is the connection of a socket in the form it has on the wire: IPv4-mapped becomes
+ * IPv4. False: it has no peer; then only the namespace is filled in.
+ */
+static __always_inline bool psp_connection(struct bpf_sockopt* ctx, struct bpf_sock* sk,
+                                           struct psp_tuple* tuple) {
+  __u32 local[4] = {sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]};
+  __u32 remote[4] = {sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2], sk->dst_ip6[3]};
+
+  __builtin_memset(tuple, 0, sizeof *tuple);
+  tuple->netns = bpf_get_netns_cookie(ctx);
+  if (!sk->dst_port || sk->state == PSP_TCP_CLOSE || sk->state == PSP_TCP_SYN_SENT) return false;
+  if (sk->family == PSP_AF_INET || (!remote[0] && !remote[1] && remote[2] == bpf_htonl(0xffff))) {
+    tuple->family = 4;
+    local[0] = sk->src_ip4;
+    remote[0] = sk->dst_ip4;
+    __builtin_memcpy(tuple->local, local, 4);
+    __builtin_memcpy(tuple->remote, remote, 4);
+  } else {
+    tuple->family = 6;
+    __builtin_memcpy(tuple->local, local, sizeof local);
+    __builtin_memcpy(tuple->remote, remote, sizeof remote);
+  }
+  tuple->local_port = bpf_htons((__u16)sk->src_port);
+  tuple->remote_port = sk->dst_port;
+  return true;
+}
+
+/* psp_restores: is that a secured connection of another socket, which may be gone? For good then.
+ */
+static __always_inline bool psp_restores(struct psp_sock* sock, const struct psp_tuple* tuple,
+                                         __u64 cookie) {
+  const struct psp_tuple_entry* entry = bpf_map_lookup_elem(&psp_departed, tuple);
+
+  if (!entry || entry->cookie == cookie) return false;
+  sock->repaired = PSP_RESTORED;
+  return true;
+}
+
+/*
+ * psp_note_repair: TCP_REPAIR gives a socket the 4-tuple of another one's connection without a word
+ * on the wire, as who restores a process from a checkpoint does. The keys stay with the other one.
+ * Whether it has been done can be seen when the call that ends it comes, or by what is sent.
+ */
+static __always_inline int psp_note_repair(struct bpf_sockopt* ctx, struct bpf_sock* sk) {
+  struct psp_sock* sock = bpf_sk_storage_get(&psp_assoc, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  struct psp_tuple tuple;
+
+  if (!sock) {
+    bpf_set_retval(-ENOMEM);
+    return 0;
+  }
+  if (!sock->repaired) sock->repaired = PSP_REPAIRED;
+  if (psp_connection(ctx, sk, &tuple)) psp_restores(sock, &tuple, psp_cookie(psp_kernel_tcp(sk)));
+  return 1;
+}
+
 /*
  * psp_pass leaves a call to the kernel. Of an option longer than a page the program sees a page,
  * and kernels before 6.5 refuse the call unless the program says that it did not touch it.
@@ -244,6 +309,8 @@ int psp_setsockopt(struct bpf_sockopt* ctx) {
   int result;
 
   if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_ULP) return psp_refuse_ulp(sk);
+  if (sk && ctx->level == IPPROTO_TCP && ctx->optname == TCP_REPAIR)
+    return psp_note_repair(ctx, sk);
   if (sk && ctx->level == SOL_SOCKET && ctx->optname == SO_OOBINLINE)
     return psp_keep_inline(ctx, sk);
   if (sk && ctx->level == IPPROTO_IP && ctx->optname == IP_OPTIONS) return psp_unreserve_mss(sk);
@@ -297,38 +364,12 @@ static __always_inline __u32 psp_netns_references(const struct bpf_sock* sk) {
   return 0;
 }
 
-/* psp_view_tuple: the connection in the form it has on the wire: IPv4-mapped becomes IPv4. */
-static __always_inline void psp_view_tuple(struct psp_sock_view* view, struct bpf_sockopt* ctx,
-                                           struct bpf_sock* sk) {
-  struct psp_tuple tuple = {.netns = bpf_get_netns_cookie(ctx)};
-  __u32 local[4] = {sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]};
-  __u32 remote[4] = {sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2], sk->dst_ip6[3]};
-
-  view->connected = sk->dst_port && sk->state != PSP_TCP_CLOSE && sk->state != PSP_TCP_SYN_SENT;
-  if (view->connected) {
-    if (sk->family == PSP_AF_INET || (!remote[0] && !remote[1] && remote[2] == bpf_htonl(0xffff))) {
-      tuple.family = 4;
-      local[0] = sk->src_ip4;
-      remote[0] = sk->dst_ip4;
-      __builtin_memcpy(tuple.local, local, 4);
-      __builtin_memcpy(tuple.remote, remote, 4);
-    } else {
-      tuple.family = 6;
-      __builtin_memcpy(tuple.local, local, sizeof local);
-      __builtin_memcpy(tuple.remote, remote, sizeof remote);
-    }
-    tuple.local_port = bpf_htons((__u16)sk->src_port);
-    tuple.remote_port = sk->dst_port;
-  }
-  view->tuple = tuple;
-}
-
 static __always_inline void psp_view_tcp(struct psp_sock_view* view, struct bpf_sock* sk) {
   const struct tcp_sock* tcp = psp_kernel_tcp(sk);
   struct psp_sock* sock;
 
   view->tcp_state = sk->state;
-  view->cookie = (__u64)BPF_CORE_READ((const struct sock*)tcp, __sk_common.skc_cookie.counter);
+  view->cookie = psp_cookie(tcp);
   view->route_ifindex = BPF_CORE_READ((const struct sock*)tcp, sk_dst_cache, dev, ifindex);
   view->rcv_nxt = BPF_CORE_READ(tcp, rcv_nxt);
   view->copied_seq = BPF_CORE_READ(tcp, copied_seq);
@@ -360,7 +401,7 @@ int psp_getsockopt(struct bpf_sockopt* ctx) {
   view->protocol = sk->protocol;
   if ((sk->family == PSP_AF_INET || sk->family == PSP_AF_INET6) && sk->protocol == IPPROTO_TCP) {
     psp_view_tcp(view, sk);
-    psp_view_tuple(view, ctx, sk);
+    view->connected = psp_connection(ctx, sk, &view->tuple);
   }
   /* Volatile: one 8-octet store to both is not allowed on a context. */
   *(volatile __s32*)&ctx->retval = 0;
@@ -534,6 +575,19 @@ static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* s
   }
 }
 
+/* psp_is_restored: is this a packet of a socket that TCP_REPAIR has given a secured connection? */
+static __always_inline bool psp_is_restored(struct __sk_buff* skb, struct psp_sock* sock,
+                                            bool incoming) {
+  struct psp_segment segment;
+
+  if (sock->repaired != PSP_REPAIRED) return sock->repaired;
+  if (!psp_parse_segment(skb, 0, &segment)) return true;
+  if (segment.syn) return false; /* a connection of its own begins */
+  if (incoming) psp_turn(&segment.tuple);
+  segment.tuple.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
+  return psp_restores(sock, &segment.tuple, bpf_get_socket_cookie(skb));
+}
+
 SEC("cgroup_skb/ingress")
 int psp_sock_in(struct __sk_buff* skb) {
   struct bpf_sock* sk = skb->sk;
@@ -543,7 +597,12 @@ int psp_sock_in(struct __sk_buff* skb) {
   sk = bpf_sk_fullsock(sk);
   if (!sk || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock || sock->state == PSP_STATE_NONE) return 1;
+  if (!sock) return 1;
+  if (psp_is_restored(skb, sock, true)) {
+    psp_count_drop(PSP_DROP_POLICY_CLEAR);
+    return 0;
+  }
+  if (sock->state == PSP_STATE_NONE) return 1;
   if (psp_blocked(sock)) {
     psp_count_drop(PSP_DROP_POLICY_EPOCH);
     return 0;
@@ -607,7 +666,12 @@ int psp_sock_out(struct __sk_buff* skb) {
   sk = bpf_sk_fullsock(sk);
   if (!sk || sk->protocol != IPPROTO_TCP) return 1;
   sock = bpf_sk_storage_get(&psp_assoc, sk, 0, 0);
-  if (!sock || sock->state == PSP_STATE_NONE) return 1;
+  if (!sock) return 1;
+  if (psp_is_restored(skb, sock, false)) {
+    psp_count_drop(PSP_DROP_POLICY_CLEAR);
+    return 0;
+  }
+  if (sock->state == PSP_STATE_NONE) return 1;
   if (sk->state == PSP_TCP_SYN_SENT) psp_begin(sock);
   if (sock->state < PSP_STATE_TX) return 1;
   /* pspd, too, notes what is over: of those that it aborts. */

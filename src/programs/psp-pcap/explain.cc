@@ -123,7 +123,7 @@ Explanation Explainer::explain_psp(const Frame& frame, const Opener::Opened& ope
       version < kVersions ? enabled_.has(static_cast<Version>(version)) : enabled_ != VersionSet{};
   if (!wanted)
     return pass(fmt::format("version {} is not enabled: plain UDP, as with a NIC", version));
-  if (opened.no_key) return drop(Drop::BAD_SPI, "no key for this SPI was given here");
+  if (opened.no_key) return drop(Drop::UNKNOWN_KEY, "no key for this SPI was given here");
   const bool tcp = !frame.drop && frame.psp.header.next_header == wire::kProtocolTcp;
   if (opened.drop && (tcp || !opened.authentic)) return drop(*opened.drop);
   if (frame.psp.header.drop_after_sampling) return drop(Drop::SAMPLED);

@@ -135,7 +135,9 @@ Opener::Opened Opener::open(const Frame& frame, std::span<std::uint8_t> out) {
   if (frame.drop) return opened;
   const auto& header = frame.psp.header;
   const auto version = header.version();
-  opened.drop = !version ? Drop::BAD_VERSION : Drop::BAD_SPI;
+  opened.drop = !version              ? Drop::BAD_VERSION
+                : !header.spi.valid() ? Drop::BAD_SPI
+                                      : Drop::UNKNOWN_KEY;
   if (!version || !header.spi.valid()) return opened;
   const auto candidates = keys_.find(*version, header.spi);
   const bool tunnel = wire::is_tunnel(header.next_header);

@@ -287,7 +287,7 @@ TEST_F(EncryptTest, FindsTheKeyByDestinationOrByTrying) {
   EXPECT_EQ(with(line + kSaKey + " 0.0.0.2\n" + line + kSaKey + " 0.0.0.8\n").status, 0);
   const auto half = with(line + kSaKey + " 0.0.0.2\n");
   EXPECT_EQ(half.status, 1);
-  EXPECT_THAT(half.err, HasSubstr("packet 2: BAD_SPI: no key for this SPI"));
+  EXPECT_THAT(half.err, HasSubstr("packet 2: UNKNOWN_KEY: no key for this SPI"));
   EXPECT_THAT(with(line + other + "\n").err, HasSubstr("packets 1 to 2: AUTH_FAIL"));
 }
 
@@ -443,14 +443,15 @@ TEST_F(ExplainTest, GivesReasonAndCounter) {
   const auto lines = explain(packets);
   EXPECT_EQ(lines[0]["reason"], "AUTH_FAIL");
   EXPECT_EQ(lines[0]["counter"], "rx-auth-fail");
-  EXPECT_EQ(lines[1]["reason"], "BAD_SPI");
+  EXPECT_EQ(lines[1]["reason"], "UNKNOWN_KEY");
   EXPECT_EQ(lines[2]["reason"], "BAD_VERSION");
   EXPECT_EQ(lines[2]["counter"], "rx-bad");
   EXPECT_EQ(explain({good()[0]}, {"--enable", "1"})[0]["verdict"], "pass");
   ASSERT_EQ(encrypt(pcap_of({ethernet(ip_packet(4, 17, octets_of(9)))}), {}).status, 0);
   EXPECT_EQ(explain(sealed())[0]["reason"], "BAD_INNER");
   const auto text = run({"explain", "-r", write("in", pcap_of({good()[0]}))});
-  EXPECT_THAT(text.out, HasSubstr("1: drop BAD_SPI (rx-bad): no key for this SPI was given here"));
+  EXPECT_THAT(text.out,
+              HasSubstr("1: drop UNKNOWN_KEY (rx-bad): no key for this SPI was given here"));
 }
 
 TEST_F(ExplainTest, LeavesFragmentsAndTaggedPacketsToTheStack) {

@@ -60,37 +60,36 @@ HalfOpen::Source HalfOpen::source_of(const Address& from) {
 }
 
 bool HalfOpen::unlucky() {
-  if (count_ < limits_.start) return false;
-  if (count_ >= limits_.full) return true;
-  const unsigned percent = limits_.rate + (100 - limits_.rate) * (count_ - limits_.start) /
-                                              (limits_.full - limits_.start);
-  return std::uniform_int_distribution<unsigned>(0, 99)(random_) < percent;
+  const std::size_t count = all_.size();
+  if (count < limits_.start) return false;
+  if (count >= limits_.full) return true;
+  const std::size_t percent = limits_.rate + (100 - limits_.rate) * (count - limits_.start) /
+                                                 (limits_.full - limits_.start);
+  return std::uniform_int_distribution<std::size_t>(0, 99)(random_) < percent;
 }
 
 // drop_oldest wakes the worker of the one that goes: its socket comes to an end.
-bool HalfOpen::drop_oldest(const Silent& silent) {
-  if (silent.empty()) return false;
-  Place& place = *silent.front();
+void HalfOpen::drop_oldest(const Queue& queue) {
+  const Places& places = queue.silent.empty() ? queue.spoken : queue.silent;
+  if (places.empty()) return;
+  Place& place = *places.front();
   place.dropped_ = true;
   shutdown(place.fd_, SHUT_RDWR);
   place.owner_.leave(place);
-  return true;
 }
 
 std::unique_ptr<HalfOpen::Place> HalfOpen::admit(const Address& from, int fd) {
   const Source source = source_of(from);
   const std::lock_guard lock(mutex_);
   const auto found = groups_.find(source);
-  const bool source_full = found != groups_.end() && found->second.count >= limits_.each;
+  const bool source_full = found != groups_.end() && found->second.size() >= limits_.each;
   if (source_full || unlucky()) {
     if (dropped_++ == dropped_before_) last_from_ = source_full ? from.text() : std::string();
-    if (!drop_oldest(source_full ? found->second.silent : silent_)) return nullptr;
+    drop_oldest(source_full ? found->second : all_);
   }
   const auto group = groups_.try_emplace(source).first;
   std::unique_ptr<Place> place(new Place(*this, group, fd));
-  ++count_;
-  ++group->second.count;
-  place->in_all_ = silent_.insert(silent_.end(), place.get());
+  place->in_all_ = all_.silent.insert(all_.silent.end(), place.get());
   place->in_group_ = group->second.silent.insert(group->second.silent.end(), place.get());
   return place;
 }
@@ -98,12 +97,10 @@ std::unique_ptr<HalfOpen::Place> HalfOpen::admit(const Address& from, int fd) {
 // leave is the end of a place, with the mutex held.
 void HalfOpen::leave(Place& place) {
   if (place.group_ == groups_.end()) return;
-  if (!place.spoken_) {
-    silent_.erase(place.in_all_);
-    place.group_->second.silent.erase(place.in_group_);
-  }
-  --count_;
-  if (--place.group_->second.count == 0) groups_.erase(place.group_);
+  Queue& group = place.group_->second;
+  (place.spoken_ ? all_.spoken : all_.silent).erase(place.in_all_);
+  (place.spoken_ ? group.spoken : group.silent).erase(place.in_group_);
+  if (group.size() == 0) groups_.erase(place.group_);
   place.group_ = groups_.end();
 }
 
@@ -116,8 +113,9 @@ void HalfOpen::Place::spoke() {
   const std::lock_guard lock(owner_.mutex_);
   if (spoken_ || group_ == owner_.groups_.end()) return;
   spoken_ = true;
-  owner_.silent_.erase(in_all_);
-  group_->second.silent.erase(in_group_);
+  Queue& group = group_->second;
+  owner_.all_.spoken.splice(owner_.all_.spoken.end(), owner_.all_.silent, in_all_);
+  group.spoken.splice(group.spoken.end(), group.silent, in_group_);
 }
 
 bool HalfOpen::may_log() {
@@ -138,8 +136,8 @@ std::optional<std::string> HalfOpen::news() {
   if (drops && !dropping_) {
     dropping_ = true;
     return fmt::format(
-        "too many connections that do not get through the handshake{}: those that have said "
-        "nothing are dropped (see --half-open, --half-open-source)",
+        "too many connections that do not get through the handshake{}: the oldest "
+        "are dropped, the silent first (see --half-open, --half-open-source)",
         last_from_.empty() ? std::string() : fmt::format(", for example from {}", last_from_));
   }
   if ((!dropping_ && unlogged_ == 0) || quiet_ < kQuietSeconds) return std::nullopt;

@@ -4,8 +4,9 @@
 // the upgrade. They have limits of their own, so that strangers take no place from those who are
 // through, and a limit for each source, so that one stranger takes none from others.
 //
-// Where there are too many, one that has not said a word goes first, the oldest: a peer speaks as
-// soon as it is connected. Only if all have spoken the new one is turned away.
+// Where there are too many, the oldest goes, and those that have not said a word before all others:
+// a peer speaks as soon as it is connected, and is through before others have filled all places.
+// The new one is never turned away: who held places by a word each would keep all others out.
 //
 // Threading: all of it by any thread.
 #pragma once
@@ -43,8 +44,8 @@ class HalfOpen {
   explicit HalfOpen(HalfOpenLimits limits) : limits_(limits) {}
 
   class Place;
-  // admit is nullptr if the connection must go. Else the place is its own until it is through or
-  // over; `fd` stays open for as long. Room may be made by a shutdown of another connection.
+  // admit gives a place that is the connection's own until it is through or over; `fd` stays open
+  // for as long. Room may be made by a shutdown of another connection.
   std::unique_ptr<Place> admit(const Address& from, int fd);
 
   // may_log is true for a few refusals, then for one a second: strangers shall not fill the log.
@@ -55,24 +56,23 @@ class HalfOpen {
 
  private:
   using Source = std::array<std::uint8_t, 9>;  // family and prefix
-  using Silent = std::list<Place*>;            // the oldest first
-  struct Group {
-    unsigned count = 0;
-    Silent silent;
+  using Places = std::list<Place*>;            // the oldest first
+  struct Queue {
+    Places silent, spoken;
+    std::size_t size() const { return silent.size() + spoken.size(); }
   };
-  using Groups = std::map<Source, Group>;
+  using Groups = std::map<Source, Queue>;
 
   static Source source_of(const Address& from);
   bool unlucky();
-  static bool drop_oldest(const Silent& silent);
+  static void drop_oldest(const Queue& queue);
   void leave(Place& place);
 
   const HalfOpenLimits limits_;
   std::mutex mutex_;
   // Of the mutex:
   Groups groups_;
-  Silent silent_;
-  unsigned count_ = 0;
+  Queue all_;
   std::minstd_rand random_{std::random_device{}()};
   std::uint64_t dropped_ = 0, dropped_before_ = 0, dropped_told_ = 0;
   std::uint64_t unlogged_ = 0;
@@ -100,7 +100,7 @@ class HalfOpen::Place {
   HalfOpen& owner_;
   Groups::iterator group_;
   int fd_;
-  Silent::iterator in_all_, in_group_;
+  Places::iterator in_all_, in_group_;
   bool spoken_ = false;
   std::atomic<bool> dropped_{false};
 };

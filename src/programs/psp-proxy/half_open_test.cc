@@ -59,17 +59,21 @@ TEST(HalfOpen, TheOldestThatIsSilentGoesFirst) {
   EXPECT_FALSE(callers[2].ended() || callers[3].ended() || fifth.ended());
 }
 
-TEST(HalfOpen, WhereAllHaveSpokenTheNewOneIsTurnedAway) {
+// A word costs a stranger nothing: who says one to each place shall not keep others out.
+TEST(HalfOpen, WhereAllHaveSpokenTheOldestGoes) {
   HalfOpen half_open(kNoSourceLimit);
   std::vector<Caller> callers;
   for (int i = 0; i < 4; ++i) {
     callers.emplace_back(half_open, "2001:db8::1");
     callers.back().place->spoke();
   }
-  EXPECT_EQ(Caller(half_open, "2001:db8:1::1").place, nullptr);
+  const Caller fifth(half_open, "2001:db8:1::1");
+  ASSERT_NE(fifth.place, nullptr);
+  EXPECT_TRUE(callers[0].ended() && callers[0].place->dropped());
+  EXPECT_FALSE(callers[1].ended() || callers[2].ended() || callers[3].ended() || fifth.ended());
   callers.pop_back();
-  EXPECT_NE(Caller(half_open, "2001:db8:1::1").place, nullptr)
-      << "a place that is given up is free";
+  const Caller sixth(half_open, "2001:db8:1::1");
+  EXPECT_FALSE(callers[1].ended() || fifth.ended()) << "a place that is given up is free";
 }
 
 TEST(HalfOpen, OneSourceTakesNoPlaceFromAnother) {
@@ -82,8 +86,9 @@ TEST(HalfOpen, OneSourceTakesNoPlaceFromAnother) {
   for (const Caller& caller : flood) dropped += caller.place->dropped();
   EXPECT_EQ(dropped, 998);
   for (Caller& caller : flood) caller.place->spoke();
-  EXPECT_EQ(Caller(half_open, "::ffff:192.0.2.1").place, nullptr) << "its own talkers keep it out";
-  EXPECT_NE(Caller(half_open, "::ffff:192.0.2.3").place, nullptr);
+  const Caller more(half_open, "::ffff:192.0.2.1"), third(half_open, "::ffff:192.0.2.3");
+  EXPECT_TRUE(flood[998].place->dropped()) << "its own talker";
+  EXPECT_FALSE(other.ended() || third.ended());
 }
 
 TEST(HalfOpen, AnIpv6SourceIsANetworkOf64Bits) {

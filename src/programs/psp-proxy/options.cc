@@ -80,7 +80,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
   app.add_option(
          "--half-open", raw.half_open,
          "START:RATE:FULL (512:30:1024), with --listen-psp: how many more may be on the way "
-         "through the handshake; from START on each new one costs the oldest that is silent, "
+         "through the handshake; from START on each new one costs the oldest, silent ones first, "
          "in RATE percent of the cases and from FULL on always")
       ->needs("--listen-psp")
       ->type_name("NUMBERS");

@@ -90,8 +90,7 @@ void Session::hear() {
   const ssize_t n = recv(peer_.fd.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
   if (n < 0 && errno == EAGAIN) return wait_for(peer_, EPOLLIN);
   if (n > 0) place_->spoke();
-  if (place_->dropped())
-    return refuse(Refusal::kHalfOpen, "it had said nothing, and others need its place");
+  if (place_->dropped()) return refuse(Refusal::kHalfOpen, "others need its place");
   start_tls();
 }
 
@@ -343,6 +342,8 @@ void Session::turn() {
 // --- ends ---
 
 void Session::refuse(Refusal reason, const std::string& why) {
+  // Whatever the end of its socket looked like.
+  if (place_ != nullptr && place_->dropped()) reason = Refusal::kHalfOpen;
   worker_.counters_.refused[static_cast<std::size_t>(reason)].add();
   log_refusal(reason, why);
   const bool told = ssl_ != nullptr && reason != Refusal::kTimeout && reason != Refusal::kGone;

@@ -141,12 +141,7 @@ bool Worker::accept_one(int listener) {
     return true;
   }
   std::unique_ptr<HalfOpen::Place> place;
-  if (shared_.options.serve && !(place = shared_.half_open.admit(from, fd.get()))) {
-    reset_on_close(fd.get());
-    counters_.over.add();
-    counters_.refused[static_cast<std::size_t>(Refusal::kHalfOpen)].add();
-    return true;
-  }
+  if (shared_.options.serve) place = shared_.half_open.admit(from, fd.get());
   prepare(fd.get());
   sessions_.push_front(std::make_unique<Session>(*this, std::move(fd), from, std::move(place)));
   Session& session = *sessions_.front();

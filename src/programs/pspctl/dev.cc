@@ -39,7 +39,9 @@ void print_details(Emitter& out, const DaemonInfo::Device& daemon) {
   out.print("tap", "    tap {}", daemon.tap);
   out.print("mtu", " mtu {}", daemon.mtu);
   out.print("generation", " generation {}", daemon.generation);
-  out.print("spi-remaining", " spi-remaining {}\n", daemon.spi_remaining);
+  out.print("spi-remaining", " spi-remaining {}", daemon.spi_remaining);
+  out.print("repairs", " repairs {}\n", daemon.repairs);
+  if (!daemon.trouble.empty()) out.print("trouble", "    trouble: {}\n", daemon.trouble);
 }
 
 Outcome<void> print_device(Context& context, Client& client, const DeviceInfo& device,

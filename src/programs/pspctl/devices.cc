@@ -97,17 +97,22 @@ Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
                 fmt::format("{} {}: no such network interface", what, selector.ifname)});
   const auto devices = client.devices();
   if (!devices) return refused(fmt::format("{} {}", what, selector.ifname), devices.error());
-  const auto found = std::ranges::find_if(*devices, [&](const DeviceInfo& device) {
+  const DeviceInfo* found = device_of(*devices, ifindex);
+  if (found == nullptr)
+    return std::unexpected(
+        Failure{ExitStatus::kFailed,
+                fmt::format("{} {}: this interface is no PSP device", what, selector.ifname)});
+  return *found;
+}
+
+const DeviceInfo* device_of(const std::vector<DeviceInfo>& devices, std::uint32_t ifindex) {
+  const auto found = std::ranges::find_if(devices, [&](const DeviceInfo& device) {
     return device.ifindex == ifindex ||
            std::ranges::any_of(device.associated, [&](const AssociatedNetdev& netdev) {
              return netdev.nsid < 0 && netdev.ifindex == ifindex;
            });
   });
-  if (found == devices->end())
-    return std::unexpected(
-        Failure{ExitStatus::kFailed,
-                fmt::format("{} {}: this interface is no PSP device", what, selector.ifname)});
-  return *found;
+  return found != devices.end() ? &*found : nullptr;
 }
 
 Outcome<std::vector<DeviceInfo>> select_devices(Client& client,

@@ -52,6 +52,9 @@ Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
 // "all", which is `cap`. Errors: kUsage.
 Outcome<VersionSet> read_versions(std::string_view list, VersionSet cap);
 
+// device_of is the device that sockets use whose packets leave by that netdev of ours, or null.
+const DeviceInfo* device_of(const std::vector<DeviceInfo>& devices, std::uint32_t ifindex);
+
 // daemon_device is what pspd says of that device itself, or null.
 const DaemonInfo::Device* daemon_device(const std::optional<DaemonInfo>& daemon, std::uint32_t id);
 

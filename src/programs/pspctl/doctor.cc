@@ -17,9 +17,10 @@ constexpr std::string_view kHelp = R"(Usage: pspctl doctor [IFNAME | id N] [--pe
        WARN or FAIL, and under the last two what to do. Changes nothing on the host; as root
        it makes a TAP device that is gone when it ends.
 
-       --peer sends one UDP datagram to port 1000 of HOST, a PSP packet that no key opens: the
-       peer counts it as rx-bad. What it cannot see is whether the peer's pspd will accept your
-       connection; for that, use psp-cat.
+       --peer sends probes to UDP port 1000 of HOST that travel as PSP packets do, small ones and
+       of full size, from every family's address, and HOST's pspd answers them; needs root. No
+       answer is a FAIL. It says what is wrong on the way and what helps. What it does not try is
+       whether the two ends prove to each other who they are; for that, use psp-cat.
 
        Exit status 0 if nothing FAILed, else 1.
 )";
@@ -76,6 +77,7 @@ Outcome<void> doctor(Context& context) {
   if (client) {
     append(verdicts, check_devices(*client, *selector));
     devices = client->devices().value_or(devices);
+    append(verdicts, check_udp_port());
   } else {
     append(verdicts, check_leftovers());
   }

@@ -11,6 +11,7 @@
 #include <psp/netlink/client.hh>
 
 #include "devices.hh"
+#include "path_probe.hh"
 
 namespace psp::ctl {
 
@@ -40,6 +41,9 @@ Verdicts check_host();
 // check_provider: kernel family or pspd, and who answers. Leaves the connection in `client`.
 Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client);
 
+// check_udp_port: does another program use UDP port 1000 here? Nothing if not.
+Verdicts check_udp_port();
+
 // check_leftovers looks for tc programs of a pspd that is no more. For when none answers.
 Verdicts check_leftovers();
 
@@ -53,11 +57,24 @@ struct DeviceFacts {
   std::optional<bool> up;  // of the netdev; none: there is no such netdev here
   std::uint32_t mtu = 0;
   std::optional<std::uint64_t> spi_remaining;
+  std::uint64_t repairs = 0;  // as pspd says
+  std::string trouble = {};   // as pspd says; empty: none
 };
 Verdicts judge_device(const DeviceFacts& facts);
 
-// check_peer sends one PSP packet that no key can open to `host` and waits half a second for a
-// refusal; and looks at the route and its MTU. The peer counts one rx-bad.
+// PathFacts is what the way to a peer is judged by.
+struct PathFacts {
+  std::string netdev;
+  Way way;
+  std::string gateway;  // none: the peer is on the link
+  std::string stray;    // the netdev Heard::stray
+  VersionSet enabled;   // for receive here
+  Heard heard;
+};
+Verdicts judge_path(const PathFacts& facts);
+
+// check_peer tries the way to each family's address of `host` with probes that its pspd answers
+// (docs/probe.md). A way that nothing came back by is never ok.
 Verdicts check_peer(const std::string& host, const std::vector<DeviceInfo>& devices);
 
 }  // namespace psp::ctl

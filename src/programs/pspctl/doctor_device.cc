@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <psp/base/udp_port.hh>
 #include <psp/base/unique_fd.hh>
 
 #include "doctor.hh"
@@ -84,6 +85,17 @@ Verdicts judge_device(const DeviceFacts& facts) {
   if (facts.versions_ena.bits == 0)
     verdicts.push_back(warn(name, "no version is enabled for receive: PSP packets are not opened",
                             fmt::format("pspctl dev set {} psp-versions-ena all", name)));
+  if (!facts.trouble.empty())
+    verdicts.push_back(fail(name, facts.trouble,
+                            "undo that, or find out who does it (journalctl -u pspd says since "
+                            "when); pspd goes on trying"));
+  else if (facts.repairs != 0)
+    verdicts.push_back(warn(name,
+                            fmt::format("pspd has put back {} times what somebody else had changed "
+                                        "of its own",
+                                        facts.repairs),
+                            "journalctl -u pspd says what and when; who does it should leave the "
+                            "netdev's qdiscs and pspd's TAP alone"));
   if (!facts.spi_remaining) return verdicts;
   const std::string left =
       fmt::format("{} SPIs are left under this device key", *facts.spi_remaining);
@@ -97,13 +109,23 @@ Verdicts judge_device(const DeviceFacts& facts) {
   return verdicts;
 }
 
+Verdicts check_udp_port() {
+  if (!udp_port_in_use(kUdpPort)) return {};
+  return {warn("udp-port",
+               fmt::format("another program uses UDP port {}: where there is a PSP device, it does "
+                           "not get what looks like PSP",
+                           kUdpPort),
+               fmt::format("ss -ulpn sport = {} names it: give it another port", kUdpPort))};
+}
+
 Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& selector) {
   const auto devices = select_devices(client, selector, "dev show");
   if (!devices)
     return {fail(selector ? selector->words() : "devices", devices.error().message,
                  "pspctl dev show lists the PSP devices; pspd --dev IFNAME makes one")};
   if (devices->empty())
-    return {fail("devices", "there is no PSP device", "pspd --dev IFNAME makes one")};
+    return {fail("devices", "there is no PSP device",
+                 "pspd --dev IFNAME makes one, as soon as there is that netdev")};
   std::optional<DaemonInfo> daemon;
   if (client.provider() == Client::Provider::kDaemon)
     if (auto info = client.daemon_info()) daemon = std::move(*info);
@@ -112,8 +134,11 @@ Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& sele
     DeviceFacts facts;
     facts.ifname = device_name(device);
     facts.versions_ena = device.versions_ena;
-    if (const auto* details = daemon_device(daemon, device.id))
+    if (const auto* details = daemon_device(daemon, device.id)) {
       facts.spi_remaining = details->spi_remaining;
+      facts.repairs = details->repairs;
+      facts.trouble = details->trouble;
+    }
     look_at_netdev(facts.ifname, facts);
     for (Verdict& verdict : judge_device(facts)) verdicts.push_back(std::move(verdict));
   }

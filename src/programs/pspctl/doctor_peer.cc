@@ -11,11 +11,11 @@
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
+#include <thread>
 
 #include <psp/base/unique_fd.hh>
-#include <psp/wire/header.hh>
+#include <psp/wire/version_text.hh>
 
 #include "doctor.hh"
 #include "netlink_query.hh"
@@ -24,7 +24,7 @@ namespace psp::ctl {
 
 namespace {
 
-constexpr int kPatienceMs = 500;
+using namespace std::chrono_literals;
 
 struct Peer {
   sockaddr_storage address{};
@@ -32,100 +32,307 @@ struct Peer {
   std::string words;  // address as numbers
 };
 
-std::expected<Peer, std::string> resolve(const std::string& host) {
+// resolve gives one address of each family.
+std::expected<std::vector<Peer>, std::string> resolve(const std::string& host) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_DGRAM;
   addrinfo* found = nullptr;
   const int error = getaddrinfo(host.c_str(), std::to_string(kUdpPort).c_str(), &hints, &found);
   if (error != 0) return std::unexpected(gai_strerror(error));
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, freeaddrinfo);
-  Peer peer;
-  std::memcpy(&peer.address, list->ai_addr, list->ai_addrlen);
-  peer.size = list->ai_addrlen;
-  std::array<char, NI_MAXHOST> numbers{};
-  getnameinfo(list->ai_addr, list->ai_addrlen, numbers.data(), numbers.size(), nullptr, 0,
-              NI_NUMERICHOST);
-  peer.words = numbers.data();
-  return peer;
+  std::vector<Peer> peers;
+  for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
+    const auto same = [one](const Peer& peer) {
+      return peer.address.ss_family == one->ai_addr->sa_family;
+    };
+    if (std::ranges::any_of(peers, same)) continue;
+    Peer& peer = peers.emplace_back();
+    std::memcpy(&peer.address, one->ai_addr, one->ai_addrlen);
+    peer.size = one->ai_addrlen;
+    std::array<char, NI_MAXHOST> numbers{};
+    getnameinfo(one->ai_addr, one->ai_addrlen, numbers.data(), numbers.size(), nullptr, 0,
+                NI_NUMERICHOST);
+    peer.words = numbers.data();
+  }
+  return peers;
 }
 
-// unopenable is a well-formed PSP packet whose SPI is reserved: devices drop it as rx-bad.
-std::array<std::uint8_t, kPspBaseHeader + kIcv> unopenable() {
-  std::array<std::uint8_t, kPspBaseHeader + kIcv> packet{};
-  wire::write_header(packet, wire::PspHeader{});
-  return packet;
+ProbeAddress widened(const sockaddr_storage& address) {
+  ProbeAddress wide{};
+  if (address.ss_family == AF_INET6) {
+    std::memcpy(wide.data(), &reinterpret_cast<const sockaddr_in6&>(address).sin6_addr, 16);
+  } else {
+    wide[10] = wide[11] = 0xff;
+    std::memcpy(wide.data() + 12, &reinterpret_cast<const sockaddr_in&>(address).sin_addr, 4);
+  }
+  return wide;
 }
 
-// knock sends it and waits for a refusal. Returns 0 or an errno.
-int knock(int fd) {
-  const auto packet = unopenable();
-  if (send(fd, packet.data(), packet.size(), 0) < 0) return errno;
-  pollfd refusal{.fd = fd, .events = POLLIN, .revents = 0};
-  if (poll(&refusal, 1, kPatienceMs) <= 0) return 0;
-  std::array<char, 1> octet{};
-  return recv(fd, octet.data(), octet.size(), MSG_DONTWAIT) < 0 && errno != EAGAIN ? errno : 0;
+std::vector<std::uint8_t> narrowed(const ProbeAddress& address, unsigned family) {
+  return {address.begin() + (family == 4 ? 12 : 0), address.end()};
 }
 
-Verdict judge_route(const Peer& peer, const std::vector<DeviceInfo>& devices) {
-  constexpr std::string_view check = "peer-route";
-  const auto ifindex = route_ifindex(peer.address);
-  if (!ifindex)
-    return fail(check, fmt::format("{}: {}", peer.words, std::strerror(ifindex.error())),
-                "ip route get " + peer.words);
-  const std::string netdev = netdev_name(*ifindex);
-  if (std::ranges::find(devices, *ifindex, &DeviceInfo::ifindex) == devices.end())
-    return fail(check,
-                fmt::format("{} is reached by {}, which is no PSP device", peer.words, netdev),
-                fmt::format("pspd --dev {}", netdev));
-  return ok(check, fmt::format("{} is reached by {}, a PSP device", peer.words, netdev));
+std::string words(const ProbeAddress& address, unsigned family) {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  inet_ntop(family == 4 ? AF_INET : AF_INET6, address.data() + (family == 4 ? 12 : 0), text.data(),
+            text.size());
+  return text.data();
 }
 
-Verdict judge_knock(const Peer& peer, int error) {
+// version_list is as pspctl dev set takes it.
+std::string version_list(VersionSet versions) {
+  std::string list;
+  for (const Version version :
+       {Version::kAesGcm128, Version::kAesGcm256, Version::kAesGmac128, Version::kAesGmac256})
+    if (versions.has(version)) list += fmt::format("{}{}", list.empty() ? "" : ",", name(version));
+  return list.empty() ? "none" : list;
+}
+
+// ask_kernel fills in the address that packets to the peer leave with, and the MTU of the way as
+// far as the kernel knows. Returns 0 or an errno.
+int ask_kernel(const Peer& peer, Way& way) {
+  const UniqueFd fd(socket(peer.address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage own{};
+  socklen_t size = sizeof own;
+  if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer.address), peer.size) != 0 ||
+      getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0)
+    return errno;
+  way.source = widened(own);
+  const bool v6 = peer.address.ss_family == AF_INET6;
+  int mtu = 0;
+  size = sizeof mtu;
+  if (getsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &size) !=
+      0)
+    return errno;
+  way.mtu = static_cast<std::uint32_t>(std::min(mtu, 65535));
+  return 0;
+}
+
+// find_next_hop waits for the answer of a neighbour that the kernel does not know yet: for longer
+// than the second after which it asks again.
+std::optional<std::array<std::uint8_t, 6>> find_next_hop(std::uint32_t ifindex,
+                                                         const std::vector<std::uint8_t>& address) {
+  auto found = find_neighbour(ifindex, address);
+  if (!found && ask_neighbour(ifindex, address) != 0) return std::nullopt;
+  for (int i = 0; i < 60 && !found; ++i) {
+    std::this_thread::sleep_for(20ms);
+    found = find_neighbour(ifindex, address);
+  }
+  return found;
+}
+
+Verdict judge_answer(const PathFacts& facts, const std::string& peer) {
   constexpr std::string_view check = "peer-udp";
-  switch (error) {
-    case 0:
-      return ok(check, fmt::format("{} does not refuse UDP port {} (it never answers either)",
-                                   peer.words, kUdpPort));
-    case ECONNREFUSED:
-      return warn(check, fmt::format("{} says that UDP port {} is closed", peer.words, kUdpPort),
-                  "there: pspctl doctor; start pspd and enable versions for receive");
-    case EPERM:
-    case EACCES:
-      return fail(check, fmt::format("this host does not let UDP to port {} out", kUdpPort),
-                  "look at the firewall here: nft list ruleset");
+  const unsigned family = facts.way.family;
+  const auto& answer = facts.heard.answer ? facts.heard.answer : facts.heard.reply;
+  constexpr std::string_view kNoNat =
+      "PSP does not pass it: give both hosts addresses that are routed, and except what is between "
+      "them from translation";
+  if (answer->source != facts.way.source)
+    return fail(check,
+                fmt::format("{}: addresses are translated on the way: {} arrived there as {}", peer,
+                            words(facts.way.source, family), words(answer->source, family)),
+                std::string(kNoNat));
+  if (answer->destination != facts.way.peer)
+    return fail(check,
+                fmt::format("{}: addresses are translated on the way: that host is {}", peer,
+                            words(answer->destination, family)),
+                std::string(kNoNat));
+  if (!facts.heard.answer)
+    return fail(
+        check,
+        fmt::format("{} can only reply: a firewall on the way that keeps state lets no "
+                    "packet to UDP port {} pass by itself, as PSP must",
+                    peer, kUdpPort),
+        fmt::format("allow UDP to port {} there in both directions, from any port", kUdpPort));
+  return ok(check, fmt::format("{} answers: PSP packets pass in both directions", peer));
+}
+
+Verdict judge_refusal(const PathFacts& facts, const std::string& peer) {
+  constexpr std::string_view check = "peer-udp";
+  const std::string from = words(facts.heard.refusal->from, facts.way.family);
+  switch (facts.heard.refusal->what) {
+    case Refusal::What::kPort:
+      return fail(check,
+                  fmt::format("{} has no PSP: it says that UDP port {} is closed", peer, kUdpPort),
+                  "there: start pspd (pspd --dev IFNAME --enable all); if it runs, pspctl dev set "
+                  "IFNAME psp-versions-ena all");
+    case Refusal::What::kFirewall:
+      return fail(check, fmt::format("a firewall at {} refuses UDP to port {}", from, kUdpPort),
+                  fmt::format("allow UDP to port {} there, in both directions", kUdpPort));
     default:
-      return fail(
-          check, fmt::format("{}: {}", peer.words, std::strerror(error)),
-          fmt::format("no way for UDP port {}: look at routes and firewalls between", kUdpPort));
+      return fail(check, fmt::format("{} says that it cannot reach {}", from, peer),
+                  fmt::format("is that host up? if so, look at the routes of {}", from));
   }
 }
 
-Verdict judge_path_mtu(const Peer& peer, int fd) {
+Verdict judge_silence(const PathFacts& facts, const std::string& peer) {
+  constexpr std::string_view check = "peer-udp";
+  if (facts.heard.stray != 0)
+    return fail(
+        check,
+        fmt::format("what {} sends comes back by {}, which has no PSP device", peer, facts.stray),
+        fmt::format("pspctl dev assoc {} netdev {}, or have it come back by {}", facts.netdev,
+                    facts.stray, facts.netdev));
+  if (facts.heard.echo)
+    return fail(check,
+                fmt::format("{} is there (it answers a ping), but not a probe: UDP to port {} is "
+                            "dropped on the way, or not taken there",
+                            peer, kUdpPort),
+                fmt::format("allow UDP to port {} between the hosts in both directions; there, "
+                            "pspctl -s stats show: PROBE grows if only the way back is closed, "
+                            "PEER_NOT_ALLOWED if its --allow-peers lacks this host",
+                            kUdpPort));
+  return fail(check, fmt::format("no sign of {}: it answers neither a probe nor a ping", peer),
+              fmt::format("is it up, and that its address? else something on the way drops all: "
+                          "traceroute -n {}",
+                          peer));
+}
+
+Verdict judge_versions(const PathFacts& facts) {
+  constexpr std::string_view check = "peer-versions";
+  const VersionSet there = facts.heard.answer->enabled;
+  const VersionSet both{facts.enabled.bits & there.bits};
+  if (both.bits != 0) return ok(check, fmt::format("both receive {}", version_list(both)));
+  return fail(check,
+              fmt::format("this host receives {}, that one {}: no version in common",
+                          version_list(facts.enabled), version_list(there)),
+              fmt::format("here: pspctl dev set {} psp-versions-ena {}", facts.netdev,
+                          version_list(VersionSet{facts.enabled.bits | there.bits})));
+}
+
+Verdict judge_mtu(const PathFacts& facts, const std::string& peer) {
   constexpr std::string_view check = "peer-mtu";
-  const bool v6 = peer.address.ss_family == AF_INET6;
-  int mtu = 0;
-  socklen_t size = sizeof mtu;
-  if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &size) != 0)
-    return warn(check, fmt::format("{}: {}", peer.words, std::strerror(errno)),
-                "ip route get " + peer.words);
-  return ok(check, fmt::format("path MTU {} as far as the kernel knows", mtu));
+  const Heard& heard = facts.heard;
+  const std::uint32_t full = heard.path_mtu != 0 ? heard.path_mtu : facts.way.mtu;
+  const std::uint32_t full_back = std::min(full, heard.answer->mtu);
+  const std::string via = facts.gateway.empty() ? "" : " via " + facts.gateway;
+  if (heard.there < full)
+    return fail(check,
+                fmt::format("packets of {} octets are lost on the way to {}, those of {} are not, "
+                            "and no router says so",
+                            full, peer, heard.there),
+                fmt::format("let them pass, or: ip route replace {}{} dev {} mtu {}", peer, via,
+                            facts.netdev, heard.there));
+  if (heard.back < full_back)
+    return fail(check,
+                fmt::format("packets of {} octets are lost on the way back from {}, those of {} "
+                            "are not",
+                            full_back, peer, heard.back),
+                fmt::format("let them pass, or here: ip route replace {}{} dev {} mtu {}", peer,
+                            via, facts.netdev, heard.back));
+  return ok(check, fmt::format("packets of {} octets pass in both directions{}", full_back,
+                               heard.path_mtu != 0 ? ", as routers on the way say" : ""));
+}
+
+// netdevs_of are the netdevs here that have a PSP device, their own or another's.
+std::vector<std::uint32_t> netdevs_of(const std::vector<DeviceInfo>& devices) {
+  std::vector<std::uint32_t> netdevs;
+  for (const DeviceInfo& device : devices) {
+    if (device.ifindex != 0) netdevs.push_back(device.ifindex);
+    for (const AssociatedNetdev& netdev : device.associated)
+      if (netdev.nsid < 0) netdevs.push_back(netdev.ifindex);
+  }
+  return netdevs;
+}
+
+// check_address does all with one address. `alone`: the host has no other.
+Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices, bool alone) {
+  constexpr std::string_view check = "peer-route";
+  const std::string look = "ip route get " + peer.words;
+  const auto route = find_route(peer.address);
+  PathFacts facts;
+  const int error = route ? ask_kernel(peer, facts.way) : route.error();
+  if (error != 0) {
+    const std::string text = fmt::format("{}: {}", peer.words, std::strerror(error));
+    return {alone ? fail(check, text, look) : warn(check, text, look)};
+  }
+  facts.netdev = netdev_name(route->ifindex);
+  if (route->local || facts.netdev == "lo")
+    return {
+        fail(check,
+             fmt::format("{} is this host's own address: its packets stay on lo, where there is "
+                         "no PSP",
+                         peer.words),
+             "name another host; to try PSP on one machine: two network namespaces, as make "
+             "demo has them")};
+  const DeviceInfo* device = device_of(devices, route->ifindex);
+  if (device == nullptr)
+    return {
+        fail(check,
+             fmt::format("{} is reached by {}, which has no PSP device", peer.words, facts.netdev),
+             fmt::format("restart pspd with --dev {0} as well; or for the netdev of a "
+                         "container, or another way to the same network: pspctl dev assoc "
+                         "DEVICE netdev {0} (pid N)",
+                         facts.netdev))};
+  Verdicts verdicts{
+      ok(check, fmt::format("{} is reached by {}, a PSP device", peer.words, facts.netdev))};
+  facts.enabled = device->versions_ena;
+  facts.way.family = peer.address.ss_family == AF_INET ? 4 : 6;
+  facts.way.peer = widened(peer.address);
+  facts.way.ifindex = route->ifindex;
+  facts.way.back = netdevs_of(devices);
+  if (geteuid() != 0) {
+    verdicts.push_back(skipped("peer-udp", "needs root"));
+    return verdicts;
+  }
+  if (!route->gateway.empty()) {
+    ProbeAddress gateway{};
+    std::ranges::copy(route->gateway, gateway.end() - static_cast<long>(route->gateway.size()));
+    facts.gateway = words(gateway, route->gateway.size() == 4 ? 4 : 6);
+  }
+  const auto hop =
+      route->gateway.empty() ? narrowed(facts.way.peer, facts.way.family) : route->gateway;
+  const auto next_hop = find_next_hop(route->ifindex, hop);
+  if (!next_hop) {
+    verdicts.push_back(
+        fail("peer-udp",
+             fmt::format("{} is not on the link of {}: nobody answers for its address",
+                         facts.gateway.empty() ? peer.words : "the gateway " + facts.gateway,
+                         facts.netdev),
+             fmt::format("is it up, and that its address? ip neigh show dev {}", facts.netdev)));
+    return verdicts;
+  }
+  facts.way.next_hop = *next_hop;
+  auto heard = probe_path(facts.way);
+  if (!heard) {
+    verdicts.push_back(heard.error() == EPERM
+                           ? skipped("peer-udp", "needs CAP_NET_RAW")
+                           : fail("peer-udp",
+                                  fmt::format("a probe cannot be sent by {}: {}", facts.netdev,
+                                              std::strerror(heard.error())),
+                                  fmt::format("ip -s link show dev {}", facts.netdev)));
+    return verdicts;
+  }
+  facts.heard = std::move(*heard);
+  if (facts.heard.stray != 0) facts.stray = netdev_name(facts.heard.stray);
+  std::ranges::move(judge_path(facts), std::back_inserter(verdicts));
+  return verdicts;
 }
 
 }  // namespace
 
+Verdicts judge_path(const PathFacts& facts) {
+  const std::string peer = words(facts.way.peer, facts.way.family);
+  const Heard& heard = facts.heard;
+  if (!heard.answer && !heard.reply)
+    return {heard.refusal ? judge_refusal(facts, peer) : judge_silence(facts, peer)};
+  Verdicts verdicts{judge_answer(facts, peer)};
+  if (verdicts[0].level != Verdict::Level::kOk) return verdicts;
+  verdicts.push_back(judge_versions(facts));
+  verdicts.push_back(judge_mtu(facts, peer));
+  return verdicts;
+}
+
 Verdicts check_peer(const std::string& host, const std::vector<DeviceInfo>& devices) {
-  const auto peer = resolve(host);
-  if (!peer) return {fail("peer", fmt::format("{}: {}", host, peer.error()), "check the name")};
+  const auto peers = resolve(host);
+  if (!peers)
+    return {fail("peer", fmt::format("{}: {}", host, peers.error()),
+                 "check the name, or give an address")};
   Verdicts verdicts;
-  verdicts.push_back(judge_route(*peer, devices));
-  const UniqueFd fd(socket(peer->address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd ||
-      connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer->address), peer->size) != 0) {
-    verdicts.push_back(judge_knock(*peer, errno));
-    return verdicts;
-  }
-  verdicts.push_back(judge_knock(*peer, knock(fd.get())));
-  verdicts.push_back(judge_path_mtu(*peer, fd.get()));
+  for (const Peer& peer : *peers)
+    std::ranges::move(check_address(peer, devices, peers->size() == 1),
+                      std::back_inserter(verdicts));
   return verdicts;
 }
 

@@ -11,6 +11,7 @@
 #include <linux/bpf.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <thread>
@@ -80,6 +81,14 @@ TEST(JudgeDevice, WarnsOfFewSpisAndFailsOfNone) {
   EXPECT_EQ(worst(facts), Level::kFail);
   facts.spi_remaining = std::nullopt;  // a device of the kernel
   EXPECT_EQ(worst(facts), Level::kOk);
+}
+
+TEST(JudgeDevice, WarnsOfWhatWasPutBackAndFailsOfWhatCouldNotBe) {
+  auto facts = healthy();
+  facts.repairs = 1;
+  EXPECT_EQ(worst(facts), Level::kWarning);
+  facts.trouble = "psp0 was renamed mine, and cannot be put back: another netdev is named psp0";
+  EXPECT_EQ(worst(facts), Level::kFail);
 }
 
 TEST(CheckHost, NamesEveryCheckOnceAndAdvisesWhereItIsNotOk) {
@@ -153,16 +162,133 @@ TEST(CheckLeftovers, LeavesProgramsOfOthersAlone) {
   });
 }
 
+TEST(CheckUdpPort, WarnsOfAnotherProgramOnThePortOfPsp) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  for (const int family : {AF_INET, AF_INET6})
+    in_own_netns([family] {
+      EXPECT_TRUE(check_udp_port().empty());
+      const UniqueFd other(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      sockaddr_in6 any{};
+      any.sin6_family = static_cast<sa_family_t>(family);
+      any.sin6_port = htons(kUdpPort);
+      ASSERT_EQ(bind(other.get(), reinterpret_cast<const sockaddr*>(&any),
+                     family == AF_INET ? sizeof(sockaddr_in) : sizeof any),
+                0);
+      const auto verdicts = check_udp_port();
+      ASSERT_EQ(verdicts.size(), 1u);
+      EXPECT_EQ(verdicts[0].level, Level::kWarning);
+      EXPECT_NE(verdicts[0].advice, "");
+    });
+}
+
 TEST(CheckPeer, FailsWithoutRoute) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
   in_own_netns([] {
     const auto verdicts = check_peer("192.0.2.1", {});
-    ASSERT_EQ(verdicts.size(), 2u);
+    ASSERT_EQ(verdicts.size(), 1u);
     EXPECT_EQ(verdicts[0].check, "peer-route");
     EXPECT_EQ(verdicts[0].level, Level::kFail);
-    EXPECT_EQ(verdicts[1].check, "peer-udp");
-    EXPECT_EQ(verdicts[1].level, Level::kFail);
   });
+}
+
+ProbeAddress v4(std::uint8_t last) {
+  return {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, last};
+}
+
+// good_path is one on which all is well.
+PathFacts good_path() {
+  PathFacts facts;
+  facts.netdev = "eth0";
+  facts.way = {.family = 4, .source = v4(1), .peer = v4(2), .mtu = 1500};
+  facts.enabled = VersionSet::all();
+  wire::Probe answer;
+  answer.answer = true;
+  answer.source = v4(1);
+  answer.destination = v4(2);
+  answer.enabled = VersionSet::all();
+  answer.mtu = 1500;
+  facts.heard.answer = facts.heard.reply = answer;
+  facts.heard.there = facts.heard.back = 1500;
+  return facts;
+}
+
+// worst_of gives the first verdict that is not ok, or the last.
+Verdict worst_of(const PathFacts& facts) {
+  const auto verdicts = judge_path(facts);
+  const auto found = std::ranges::find_if(
+      verdicts, [](const Verdict& verdict) { return verdict.level != Level::kOk; });
+  const Verdict& worst = found != verdicts.end() ? *found : verdicts.back();
+  EXPECT_EQ(worst.advice.empty(), worst.level == Level::kOk) << worst.text;
+  return worst;
+}
+
+TEST(JudgePath, IsContentIfEverythingPassesBothWays) {
+  EXPECT_EQ(worst_of(good_path()).level, Level::kOk);
+  auto smaller = good_path();  // the other end's MTU, which TCP knows of
+  smaller.heard.answer->mtu = 1400;
+  smaller.heard.back = 1400;
+  EXPECT_EQ(worst_of(smaller).level, Level::kOk);
+  auto told = good_path();
+  told.heard.path_mtu = told.heard.there = told.heard.back = 1400;
+  EXPECT_EQ(worst_of(told).level, Level::kOk);
+}
+
+TEST(JudgePath, NeverTakesSilenceForGood) {
+  auto facts = good_path();
+  facts.heard = {};
+  EXPECT_EQ(worst_of(facts).level, Level::kFail);
+  EXPECT_NE(worst_of(facts).text.find("no sign of 10.77.0.2"), std::string::npos);
+  facts.heard.echo = true;
+  EXPECT_NE(worst_of(facts).text.find("dropped on the way"), std::string::npos);
+  facts.heard.reply = good_path().heard.reply;
+  EXPECT_EQ(worst_of(facts).level, Level::kFail);
+  EXPECT_NE(worst_of(facts).text.find("can only reply"), std::string::npos);
+}
+
+TEST(JudgePath, NamesWhoRefuses) {
+  auto facts = good_path();
+  facts.heard = {};
+  const std::pair<Refusal::What, const char*> cases[] = {
+      {Refusal::What::kPort, "10.77.0.2 has no PSP"},
+      {Refusal::What::kFirewall, "a firewall at 10.77.0.254"},
+      {Refusal::What::kUnreachable, "10.77.0.254 says that it cannot reach 10.77.0.2"}};
+  for (const auto& [what, text] : cases) {
+    facts.heard.refusal = Refusal{what, v4(254), 0};
+    EXPECT_EQ(worst_of(facts).level, Level::kFail);
+    EXPECT_NE(worst_of(facts).text.find(text), std::string::npos) << worst_of(facts).text;
+  }
+}
+
+TEST(JudgePath, SeesTranslationOfEitherEnd) {
+  for (const bool source : {true, false}) {
+    auto facts = good_path();
+    (source ? facts.heard.answer->source : facts.heard.answer->destination) = v4(99);
+    EXPECT_EQ(worst_of(facts).level, Level::kFail);
+    EXPECT_NE(worst_of(facts).text.find("10.77.0.99"), std::string::npos);
+  }
+}
+
+TEST(JudgePath, WantsAVersionThatBothReceive) {
+  auto facts = good_path();
+  facts.enabled = {0b01};
+  facts.heard.answer->enabled = {0b10};
+  EXPECT_EQ(worst_of(facts).level, Level::kFail);
+  EXPECT_EQ(worst_of(facts).advice,
+            "here: pspctl dev set eth0 psp-versions-ena hdr0-aes-gcm-128,hdr0-aes-gcm-256");
+  facts.enabled = {};
+  EXPECT_EQ(worst_of(facts).level, Level::kFail);
+}
+
+TEST(JudgePath, SaysWhichWayLosesBigPackets) {
+  auto facts = good_path();
+  facts.heard.there = facts.heard.back = 1280;
+  EXPECT_EQ(worst_of(facts).advice,
+            "let them pass, or: ip route replace 10.77.0.2 dev eth0 mtu 1280");
+  facts.gateway = "10.77.0.254";
+  EXPECT_NE(worst_of(facts).advice.find("10.77.0.2 via 10.77.0.254 dev eth0 mtu 1280"),
+            std::string::npos);
+  facts.heard.there = 1500;
+  EXPECT_NE(worst_of(facts).text.find("on the way back"), std::string::npos);
 }
 
 }  // namespace

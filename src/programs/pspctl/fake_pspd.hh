@@ -72,6 +72,13 @@ class FakePspd final : public netlink::Inspector {
     joined_.wait(lock, [this] { return members_ != 0; });
   }
 
+  // lose_notifications tells all members that they have lost some. To be called while they wait.
+  void lose_notifications() {
+    const auto sign = netlink::overrun();
+    for (const auto& one : connections_)
+      if (one->caller.groups != 0) send(one->fd.get(), sign.data(), sign.size(), MSG_NOSIGNAL);
+  }
+
   std::string address;
   bool net_admin = true;
   std::uint64_t netns = 0;  // that the server takes callers to be in

@@ -199,6 +199,17 @@ struct Program {
   pid_t pid = -1;
 };
 
+TEST_F(Pspctl, MonitorSaysThatNotificationsWereLostAndGoesOn) {
+  pspd.start();
+  auto monitor = std::async(std::launch::async, [this] {
+    return call_pspd({"-j", "monitor", "count", "1"}).out;
+  });
+  pspd.wait_for_member();
+  pspd.lose_notifications();
+  text({"key", "rotate", "lo"});
+  EXPECT_EQ(monitor.get(), "{\"name\":\"lost\"}\n{\"name\":\"key-rotate-ntf\",\"id\":1}\n");
+}
+
 TEST_F(Pspctl, MonitorEndsWhenNobodyReadsItAnyMore) {
   ASSERT_EQ(access(PSPCTL_BINARY, X_OK), 0) << "pspctl was not built";
   pspd.start();

@@ -15,7 +15,7 @@ constexpr std::string_view kHelp = R"(Usage: pspctl key rotate IFNAME|id N
 rotate   makes a new device key, from which the keys of new connections are derived.
          Connections made under the previous key go on. Those made under the one before it
          are dead from now on: nothing tells their sockets, their data is just not
-         acknowledged any more. So rotate no faster than twice in the life of a connection.
+         acknowledged any more. So rotate at most once in the life of a connection.
          Needs CAP_NET_ADMIN.
 
 Example: pspctl key rotate eth0

@@ -2,6 +2,7 @@
 //
 // pspctl monitor: notifications of the family as they come, one a line, written at once.
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -20,6 +21,8 @@ constexpr std::string_view kHelp = R"(Usage: pspctl monitor [mgmt | use | all] [
        mgmt   dev-add-ntf, dev-del-ntf, dev-change-ntf
        use    key-rotate-ntf
        all    both (default)
+
+       Where some came faster than they were read, a line "lost" stands in their place.
 
        -t adds the time (UTC); -j prints JSON lines: one object a line, no array.
 
@@ -73,12 +76,16 @@ std::string timestamp(std::chrono::system_clock::time_point now) {
                      (since - seconds).count());
 }
 
+void print_time(Context& context) {
+  if (context.options.timestamps)
+    context.out.print("timestamp", "[{}] ", timestamp(context.environment.now()));
+}
+
 void print_event(Context& context, const Notification& event) {
   Emitter& out = context.out;
   {
     const auto element = out.element();
-    if (context.options.timestamps)
-      out.print("timestamp", "[{}] ", timestamp(context.environment.now()));
+    print_time(context);
     out.print("name", "{}", name_of(event.kind));
     out.print("id", " {}:", event.device.id);
     if (event.kind != Notification::Kind::kKeyRotate) {
@@ -92,10 +99,26 @@ void print_event(Context& context, const Notification& event) {
   out.end_event();
 }
 
+// print_loss says that notifications are missing here: what they told must be asked for.
+void print_loss(Context& context) {
+  Emitter& out = context.out;
+  {
+    const auto element = out.element();
+    print_time(context);
+    out.print("name", "{}", "lost");
+    out.text(": notifications came faster than they were read");
+  }
+  out.end_event();
+}
+
 // await_event waits for a notification; nothing if nobody reads our output any more.
 Outcome<std::optional<Notification>> await_event(Context& context, Client& client) {
   while (true) {
     auto event = client.next_notification(std::chrono::milliseconds(0));
+    if (!event && event.error().sys_errno == ENOBUFS) {
+      print_loss(context);
+      continue;
+    }
     if (!event) return refused("monitor", event.error());
     if (*event) return std::move(*event);
     // Output that is no descriptor is -1, which poll() skips.

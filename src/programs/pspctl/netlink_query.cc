@@ -3,11 +3,14 @@
 // rtnetlink by libmnl: routes, netdevs, namespace numbers, the tc filters of a netdev.
 #include "netlink_query.hh"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <functional>
 #include <libmnl/libmnl.h>
 #include <linux/if.h>
+#include <linux/neighbour.h>
 #include <linux/net_namespace.h>
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
@@ -143,32 +146,83 @@ std::expected<std::string, int> link_name(std::uint32_t ifindex, std::optional<s
   return name;
 }
 
-std::expected<std::uint32_t, int> route_ifindex(const sockaddr_storage& address) {
-  alignas(nlmsghdr) std::array<char, 256> octets{};
-  nlmsghdr* request = mnl_nlmsg_put_header(octets.data());
-  request->nlmsg_type = RTM_GETROUTE;
-  request->nlmsg_flags = NLM_F_REQUEST;
-  auto* route = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(request, sizeof(rtmsg)));
+namespace {
+
+std::vector<std::uint8_t> octets_of(const nlattr* attribute, std::size_t skip = 0) {
+  const auto* octets = static_cast<const std::uint8_t*>(mnl_attr_get_payload(attribute));
+  const std::size_t size = mnl_attr_get_payload_len(attribute);
+  return {octets + std::min(skip, size), octets + size};
+}
+
+Route read_route(const nlmsghdr* message) {
+  Attributes attributes;
+  mnl_attr_parse(message, sizeof(rtmsg), collect, &attributes);
+  Route route;
+  route.local = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message))->rtm_type == RTN_LOCAL;
+  if (const nlattr* oif = find(attributes, RTA_OIF)) route.ifindex = mnl_attr_get_u32(oif);
+  if (const nlattr* gateway = find(attributes, RTA_GATEWAY)) route.gateway = octets_of(gateway);
+  if (const nlattr* via = find(attributes, RTA_VIA))  // of the other family
+    route.gateway = octets_of(via, sizeof(rtvia));
+  return route;
+}
+
+// neighbour_request is about that neighbour.
+void neighbour_request(Request& request, std::uint16_t type, std::uint16_t flags,
+                       std::uint32_t ifindex, const std::vector<std::uint8_t>& address) {
+  auto* neighbour = request.start<ndmsg>(type, flags);
+  neighbour->ndm_family = address.size() == 4 ? AF_INET : AF_INET6;
+  neighbour->ndm_ifindex = static_cast<int>(ifindex);
+  if (type == RTM_NEWNEIGH) neighbour->ndm_flags = NTF_USE;
+  mnl_attr_put(request.message, NDA_DST, address.size(), address.data());
+}
+
+}  // namespace
+
+std::expected<Route, int> find_route(const sockaddr_storage& address) {
+  Request request;
+  auto* route = request.start<rtmsg>(RTM_GETROUTE, 0);
   route->rtm_family = static_cast<unsigned char>(address.ss_family);
   if (address.ss_family == AF_INET6) {
     const auto& peer = reinterpret_cast<const sockaddr_in6&>(address);
     route->rtm_dst_len = 128;
-    mnl_attr_put(request, RTA_DST, sizeof peer.sin6_addr, &peer.sin6_addr);
-    if (peer.sin6_scope_id != 0) return peer.sin6_scope_id;
+    mnl_attr_put(request.message, RTA_DST, sizeof peer.sin6_addr, &peer.sin6_addr);
+    if (peer.sin6_scope_id != 0) mnl_attr_put_u32(request.message, RTA_OIF, peer.sin6_scope_id);
   } else {
     const auto& peer = reinterpret_cast<const sockaddr_in&>(address);
     route->rtm_dst_len = 32;
-    mnl_attr_put(request, RTA_DST, sizeof peer.sin_addr, &peer.sin_addr);
+    mnl_attr_put(request.message, RTA_DST, sizeof peer.sin_addr, &peer.sin_addr);
   }
-  std::uint32_t ifindex = 0;
-  const int error = query(request, [&](const nlmsghdr* message) {
-    Attributes attributes;
-    mnl_attr_parse(message, sizeof(rtmsg), collect, &attributes);
-    if (const nlattr* oif = find(attributes, RTA_OIF)) ifindex = mnl_attr_get_u32(oif);
-  });
+  Route found;
+  const int error =
+      query(request.message, [&](const nlmsghdr* message) { found = read_route(message); });
   if (error != 0) return std::unexpected(error);
-  if (ifindex == 0) return std::unexpected(ENETUNREACH);
-  return ifindex;
+  if (found.ifindex == 0) return std::unexpected(ENETUNREACH);
+  return found;
+}
+
+std::optional<std::array<std::uint8_t, 6>> find_neighbour(
+    std::uint32_t ifindex, const std::vector<std::uint8_t>& address) {
+  Request request;
+  neighbour_request(request, RTM_GETNEIGH, 0, ifindex, address);
+  std::optional<std::array<std::uint8_t, 6>> found;
+  query(request.message, [&](const nlmsghdr* message) {
+    constexpr unsigned kUseless = NUD_INCOMPLETE | NUD_FAILED | NUD_NONE;
+    const auto* neighbour = static_cast<const ndmsg*>(mnl_nlmsg_get_payload(message));
+    Attributes attributes;
+    mnl_attr_parse(message, sizeof(ndmsg), collect, &attributes);
+    const nlattr* link = find(attributes, NDA_LLADDR);
+    if ((neighbour->ndm_state & kUseless) != 0 || link == nullptr ||
+        mnl_attr_get_payload_len(link) != 6)
+      return;
+    std::memcpy(found.emplace().data(), mnl_attr_get_payload(link), 6);
+  });
+  return found;
+}
+
+int ask_neighbour(std::uint32_t ifindex, const std::vector<std::uint8_t>& address) {
+  Request request;
+  neighbour_request(request, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, ifindex, address);
+  return query(request.message, {[](const nlmsghdr*) {}});
 }
 
 std::vector<std::string> tc_programs(std::uint32_t ifindex) {

@@ -3,6 +3,7 @@
 // The few questions that pspctl puts to the kernel by rtnetlink.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <expected>
 #include <optional>
@@ -12,8 +13,20 @@
 
 namespace psp::ctl {
 
-// route_ifindex is the netdev by which packets to `address` leave. Errors: errno.
-std::expected<std::uint32_t, int> route_ifindex(const sockaddr_storage& address);
+// Route is how packets to an address leave. Addresses have 4 or 16 octets.
+struct Route {
+  std::uint32_t ifindex = 0;
+  bool local = false;                 // the address is this host's own
+  std::vector<std::uint8_t> gateway;  // none: the peer is on the link
+};
+// find_route asks the kernel. Errors: errno.
+std::expected<Route, int> find_route(const sockaddr_storage& address);
+
+// find_neighbour is the link address of a neighbour; nothing: not known (yet). ask_neighbour has
+// the kernel find it out, as a packet to it would, and returns 0 or an errno.
+std::optional<std::array<std::uint8_t, 6>> find_neighbour(std::uint32_t ifindex,
+                                                          const std::vector<std::uint8_t>& address);
+int ask_neighbour(std::uint32_t ifindex, const std::vector<std::uint8_t>& address);
 
 // tc_programs lists the names of the BPF programs that tc runs on a netdev, at clsact's ingress and
 // egress; empty also if that cannot be told.

@@ -43,8 +43,9 @@ TEST_F(Pspctl, ShowsDevicesAsJson) {
 
 TEST_F(Pspctl, ShowsWhatPspdKnowsOfADevice) {
   pspd.start();
-  EXPECT_THAT(text({"-d", "dev", "show", "lo"}),
-              HasSubstr("\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824\n"));
+  EXPECT_THAT(
+      text({"-d", "dev", "show", "lo"}),
+      HasSubstr("\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824 repairs 0\n"));
   const auto device = json({"-s", "-d", "dev", "show", "dev", "lo"})[0];
   EXPECT_EQ(device["tap"], "psp0");
   EXPECT_EQ(device["spi-remaining"], 1u << 30);
@@ -318,13 +319,11 @@ TEST_F(Pspctl, DoctorSaysWhatToDoWithoutPspd) {  // never started
                                     pspd.address));
 }
 
-TEST_F(Pspctl, DoctorKnocksAtThePeer) {
+TEST_F(Pspctl, DoctorDoesNotTakeItsOwnHostForAPeer) {
   pspd.start();
   const Result result = call_pspd({"doctor", "lo", "--peer", "127.0.0.1"});
-  EXPECT_THAT(result.out, HasSubstr("ok   peer-route: 127.0.0.1 is reached by lo, a PSP device\n"));
-  EXPECT_THAT(result.out,
-              HasSubstr("WARN peer-udp: 127.0.0.1 says that UDP port 1000 is closed\n"));
-  EXPECT_THAT(result.out, HasSubstr("ok   peer-mtu: path MTU 6553"));
+  EXPECT_EQ(result.status, ExitStatus::kFailed);
+  EXPECT_THAT(result.out, HasSubstr("FAIL peer-route: 127.0.0.1 is this host's own address"));
 }
 
 }  // namespace

@@ -119,9 +119,10 @@ Outcome<void> run_program(Context& context) {
     fmt::print(context.environment.err,
                "pspctl: warning: {} is statically linked: the library cannot be loaded into it\n",
                *path);
+  // Behind what is preloaded already: some of that, as AddressSanitizer's runtime, has to be first.
   const char* others = std::getenv("LD_PRELOAD");
   const std::string preload =
-      others != nullptr && *others != '\0' ? fmt::format("{}:{}", *library, others) : *library;
+      others != nullptr && *others != '\0' ? fmt::format("{}:{}", others, *library) : *library;
   ::setenv("LD_PRELOAD", preload.c_str(), 1);
   if (context.options.socket) ::setenv("PSP_SOCKET", context.options.socket->c_str(), 1);
   std::vector<std::string> words{*program};

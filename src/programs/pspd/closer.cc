@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <new>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <utility>
@@ -82,13 +83,17 @@ void Closer::take(UniqueFd fd) {
   take_later(std::move(fd));
 }
 
+// take_later closes here what the thread cannot have for want of memory: better late than never.
 void Closer::take_later(UniqueFd fd) {
-  if (!fd) return;
-  if (!started_ && !start()) return;  // closed here: better late than never
-  const std::lock_guard lock(queue_->mutex);
-  queue_->left++;
-  queue_->waiting.push_back(std::move(fd));
-  queue_->filled.notify_one();
+  try {
+    if (!fd || (!started_ && !start())) return;
+    const std::lock_guard lock(queue_->mutex);
+    queue_->waiting.push_back(std::move(fd));
+    queue_->left++;
+    queue_->filled.notify_one();
+  } catch (const std::bad_alloc&) {
+    fd.reset();
+  }
 }
 
 std::size_t Closer::waiting() const { return queue_->left; }

@@ -7,9 +7,12 @@
 #include <deque>
 #include <fmt/format.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <list>
 #include <map>
 #include <mutex>
+#include <new>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -42,6 +45,8 @@ constexpr auto kAcceptPause = 100ms;
 constexpr auto kNobody = static_cast<uid_t>(-1);  // whose time it takes to accept
 // What the kernel holds of our answers for one client (it doubles the number).
 constexpr int kSendBuffer = 32 * 1024;
+// What notifications leave of that, for the sign that some were lost.
+constexpr std::size_t kSignRoom = 4096;
 // Messages of one datagram are answered in portions, as their answers are taken; others have their
 // turn after some of them, or after as many parts of a dump, each up to 32 KiB.
 constexpr std::size_t kPortion = 16;
@@ -141,8 +146,10 @@ struct ControlSocket::Client {
   std::vector<UniqueFd> fds{};          // that came with it
   std::deque<netlink::Datagram> answers{};
   std::size_t sent = 0;
-  bool waiting = false;  // answers wait
-  std::size_t held = 0;  // of the account's octets
+  bool waiting = false;         // answers wait
+  bool lost_some = false;       // notifications; it has been told, or the sign is among `answers`
+  std::size_t send_buffer = 0;  // as the kernel counts
+  std::size_t held = 0;         // of the account's octets
   EventLoop::Source readable{};
   std::chrono::steady_clock::time_point due{};  // while answers wait
   std::chrono::milliseconds pause{};
@@ -174,7 +181,7 @@ class ControlSocket::Hub {
  private:
   void take_turn(Client& client, void (Hub::*step)(Client&));
   void serve(Client& client);
-  void listen_to(Client& client);
+  bool listen_to(Client& client);
   void work(Client& client);
   bool produce(Client& client);
   void answer_portion(Client& client);
@@ -186,6 +193,9 @@ class ControlSocket::Hub {
   void judge(Client& client, std::span<const std::uint8_t> messages);
   bool flush(Client& client);
   void tick();
+  void wait(Client& client);
+  bool notify(Client& client, const netlink::Datagram& message);
+  void lose(Client& client);
   void drop(Client& client, bool empty = false);
   void reap();
   void multicast(std::uint32_t group_bit, std::uint64_t netns, const netlink::Datagram& message);
@@ -193,7 +203,7 @@ class ControlSocket::Hub {
   EventLoop& loop_;
   netlink::Server& server_;
   std::list<Client> clients_;
-  std::vector<std::list<Client>::iterator> gone_;
+  std::list<Client> gone_;
   std::vector<Client*> waiting_;
   // Root of another namespace is a user like all others.
   uid_t account_of(uid_t uid, std::uint64_t netns) const {
@@ -206,13 +216,14 @@ class ControlSocket::Hub {
   std::map<uid_t, Account> accounts_;
   std::size_t octets_ = 0;  // of all accounts
   Delivery delivery_;
-  EventLoop::Source tick_;  // while answers wait
+  EventLoop::Source tick_ = loop_.every(kRetry, [this] { tick(); });  // while answers wait
   std::unique_ptr<std::uint8_t[]> request_ = std::make_unique<std::uint8_t[]>(kRequestMax);
 };
 
 ControlSocket::Hub::Hub(EventLoop& loop, netlink::Server& server)
     : loop_(loop), server_(server), delivery_(loop) {
   raise_limit();
+  tick_.enable(false);
   const UniqueFd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   home_netns_ = option(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, home_netns_);
   server_.set_multicast(
@@ -235,7 +246,7 @@ std::shared_ptr<ControlSocket::Hub> ControlSocket::Hub::of(EventLoop& loop,
 
 UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
   reap();
-  const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{});
+  const ucred peer = option(fd.get(), SOL_SOCKET, SO_PEERCRED, ucred{0, ~0u, ~0u});
   // An accepted socket belongs to the namespace of the socket that connected.
   const auto netns = option(fd.get(), SOL_SOCKET, SO_NETNS_COOKIE, std::uint64_t{0});
   const uid_t uid = account_of(peer.uid, netns);
@@ -251,23 +262,35 @@ UniqueFd ControlSocket::Hub::welcome(UniqueFd fd) {
     return {};
   }
   const int on = 1;
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on);
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer);
-  Client& client = clients_.emplace_back();
-  client.self = std::prev(clients_.end());
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0 ||
+      ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &kSendBuffer, sizeof kSendBuffer) != 0) {
+    account.closer.take_later(std::move(fd));  // nobody would know who asks, or what that costs
+    return {};
+  }
+  // What takes memory comes first: nothing is to be undone where there is none.
+  if (waiting_.capacity() <= clients_.size()) waiting_.reserve(2 * clients_.size() + 1);
+  std::list<Client> fresh(1);
+  Client& client = fresh.back();
+  client.place = enter(uid, peer.pid);
+  client.self = fresh.begin();
   client.fd = std::move(fd);
+  client.send_buffer = static_cast<std::size_t>(option(client.fd.get(), SOL_SOCKET, SO_SNDBUF, 0));
   client.uid = uid;
   client.caller.paced = true;
   client.caller.uid = peer.uid;
   client.caller.pid = peer.pid;
-  account.clients++;
-  client.place = enter(uid, peer.pid);
   client.caller.netns = netns;
   if (!can_ask_later(client.fd.get())) {
     client.caller.net_admin = netlink::peer_has_net_admin(client.fd.get());
     client.judged = true;
   }
-  listen_to(client);
+  if (!listen_to(client)) {
+    leave(client.place);
+    account.closer.take_later(std::move(client.fd));
+    return {};
+  }
+  clients_.splice(clients_.end(), fresh);
+  account.clients++;
   return {};
 }
 
@@ -280,19 +303,30 @@ void ControlSocket::Hub::turn(FairShare::Place& place, const Step& step) {
   place.stamp = share_.charge(*place.flow, std::chrono::steady_clock::now() - start);
 }
 
+// take_turn: a client for whom memory runs out is dropped, and costs nobody else anything.
 void ControlSocket::Hub::take_turn(Client& client, void (Hub::*step)(Client&)) {
-  turn(client.place, [&] { (this->*step)(client); });
+  turn(client.place, [&] {
+    try {
+      (this->*step)(client);
+    } catch (const std::bad_alloc&) {
+      if (client.fd) drop(client);
+    }
+  });
   client.readable.set_order(client.place.stamp);
 }
 
-void ControlSocket::Hub::listen_to(Client& client) {
-  client.readable =
-      loop_.on_readable(client.fd.get(), [this, &client] { take_turn(client, &Hub::serve); });
+// listen_to: false if the kernel has no memory to watch the client with.
+bool ControlSocket::Hub::listen_to(Client& client) {
+  auto readable =
+      loop_.try_on_readable(client.fd.get(), [this, &client] { take_turn(client, &Hub::serve); });
+  if (!readable) return false;
+  client.readable = std::move(*readable);
   client.readable.set_order(client.place.stamp);
+  return true;
 }
 
 // drop ends a connection; `empty`: nothing can be left in it. Called from the client's own
-// callback: what runs is kept until the next connection comes.
+// callback: what runs is kept until the next connection comes. Takes no memory that it needs.
 void ControlSocket::Hub::drop(Client& client, bool empty) {
   client.readable = {};
   std::erase(waiting_, &client);
@@ -311,14 +345,11 @@ void ControlSocket::Hub::drop(Client& client, bool empty) {
     client.fd.reset();
   else
     account.closer.take_later(std::move(client.fd));
-  gone_.push_back(client.self);
+  gone_.splice(gone_.end(), clients_, client.self);
 }
 
 void ControlSocket::Hub::reap() {
-  for (const auto& client : gone_) {
-    leave(client->place);
-    clients_.erase(client);
-  }
+  for (const Client& client : gone_) leave(client.place);
   gone_.clear();
   if (accounts_.size() > 1)
     std::erase_if(accounts_, [](auto& entry) {
@@ -368,16 +399,22 @@ void ControlSocket::Hub::work(Client& client) {
     if (!client.waiting) return;
     client.waiting = false;
     std::erase(waiting_, &client);
-    return listen_to(client);
+    if (!client.readable.enable(true)) drop(client);
+    return;
   }
   client.pause = !client.waiting || client.sent != before
                      ? std::chrono::milliseconds(kRetry)
                      : std::min<std::chrono::milliseconds>(client.pause * 2, kRetryMax);
+  wait(client);
+}
+
+// wait: the client is not heard until its answers are sent; tick sees to that.
+void ControlSocket::Hub::wait(Client& client) {
   client.due = std::chrono::steady_clock::now() + client.pause;
   if (std::exchange(client.waiting, true)) return;
-  client.readable = {};
+  client.readable.enable(false);
   waiting_.push_back(&client);
-  if (waiting_.size() == 1) tick_ = loop_.every(kRetry, [this] { tick(); });
+  if (waiting_.size() == 1) tick_.enable(true);
 }
 
 // produce makes the next answers: a dump goes on while it is read, then come further messages.
@@ -459,6 +496,7 @@ netlink::Datagram ControlSocket::Hub::open(Client& client, const Envelope& envel
       delivery_.leave(*target, envelope.group_bit);
       break;
     case Envelope::Kind::kMessage:
+      if (target->port == 0) return envelope_failed(envelope, EINVAL);  // no place for an answer
       error = forward(client, envelope.message, *target, fds[0].get(),
                       fds.size() > 1 ? fds[1].get() : -1);
   }
@@ -541,23 +579,53 @@ void ControlSocket::Hub::tick() {
     take_turn(*client, &Hub::work);
     if (std::chrono::steady_clock::now() >= now + kTurn) break;
   }
-  if (waiting_.empty()) tick_ = {};
+  if (waiting_.empty()) tick_.enable(false);
+}
+
+// notify sends a notification unless the client does not read; then it is lost, and so are those
+// that follow, until all before them is read: a client that has read the sign has missed nothing
+// since.
+bool ControlSocket::Hub::notify(Client& client, const netlink::Datagram& message) {
+  int unread = 0;
+  if (::ioctl(client.fd.get(), SIOCOUTQ, &unread) != 0) return false;
+  if (client.lost_some && (unread != 0 || !client.answers.empty())) return true;
+  client.lost_some = false;
+  if (static_cast<std::size_t>(unread) + message.size() + kSignRoom > client.send_buffer)
+    return false;
+  return ::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+// lose tells the client that it has lost notifications: at once, there is room kept for that, but
+// behind answers that wait.
+void ControlSocket::Hub::lose(Client& client) {
+  client.lost_some = true;
+  const auto sign = netlink::overrun();
+  if (client.answers.empty() &&
+      ::send(client.fd.get(), sign.data(), sign.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+    return;
+  try {
+    client.answers.emplace_back(sign.begin(), sign.end());
+  } catch (const std::bad_alloc&) {  // the end of the connection is a sign too
+    ::shutdown(client.fd.get(), SHUT_RDWR);
+    return;
+  }
+  client.pause = kRetry;
+  wait(client);
 }
 
 void ControlSocket::Hub::multicast(std::uint32_t group_bit, std::uint64_t netns,
                                    const netlink::Datagram& message) {
   for (Client& client : clients_)
-    if (client.fd && client.caller.netns == netns && client.caller.groups & group_bit)
-      (void)::send(client.fd.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (client.fd && client.caller.netns == netns && client.caller.groups & group_bit &&
+        (message.empty() || !notify(client, message)))
+      lose(client);
   delivery_.multicast(group_bit, netns, message);
 }
 
 ControlSocket::ControlSocket(std::shared_ptr<Hub> hub, SocketFile listener)
     : hub_(std::move(hub)),
       listener_(std::move(listener)),
-      place_(hub_->enter(kNobody, listener_.fd())) {
-  accept();
-}
+      place_(hub_->enter(kNobody, listener_.fd())) {}
 
 ControlSocket::~ControlSocket() { hub_->leave(place_); }
 
@@ -573,17 +641,32 @@ std::expected<std::unique_ptr<ControlSocket>, std::string> ControlSocket::listen
   auto hub = Hub::of(loop, server);
   if (!hub->complete())
     return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(errno)));
-  return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(hub), std::move(*listener)));
+  std::unique_ptr<ControlSocket> control(new ControlSocket(std::move(hub), std::move(*listener)));
+  if (const int error = control->watch(); error != 0)
+    return std::unexpected(fmt::format("cannot listen at {}: {}", text, std::strerror(error)));
+  return control;
 }
 
-// accept takes connections as they come.
-void ControlSocket::accept() {
-  pause_ = {};
-  accept_ = hub_->loop().on_readable(listener_.fd(), [this] {
+// watch begins to accept. Returns an errno.
+int ControlSocket::watch() {
+  auto accept = hub_->loop().try_on_readable(listener_.fd(), [this] {
     hub_->turn(place_, [this] { accept_one(); });
     accept_.set_order(place_.stamp);
   });
+  auto pause = hub_->loop().try_every(kAcceptPause, [this] { go_on(); });
+  if (!accept || !pause) return accept ? pause.error() : accept.error();
+  accept_ = std::move(*accept);
   accept_.set_order(place_.stamp);
+  pause_ = std::move(*pause);
+  pause_.enable(false);
+  return 0;
+}
+
+// go_on accepts again after a pause, which is longer while there is no memory to watch with.
+void ControlSocket::go_on() {
+  if (!accept_.enable(true)) return;
+  pause_.enable(false);
+  if (held_) accept_one();
 }
 
 // accept_one pauses without a descriptor to accept with, and while a user has so many that hang in
@@ -597,11 +680,8 @@ void ControlSocket::accept_one() {
   } else if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS) {
     return;
   }
-  accept_ = {};
-  pause_ = hub_->loop().every(kAcceptPause, [this] {
-    accept();
-    if (held_) accept_one();
-  });
+  accept_.enable(false);
+  pause_.enable(true);
 }
 
 }  // namespace psp

@@ -49,7 +49,8 @@ class ControlSocket {
   struct Client;
   class Hub;  // what the listeners of one server share
   ControlSocket(std::shared_ptr<Hub> hub, SocketFile listener);
-  void accept();
+  int watch();
+  void go_on();
   void accept_one();
 
   std::shared_ptr<Hub> hub_;

@@ -1,21 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control_socket.hh"
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <new>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <thread>
 #include <unistd.h>
 
+#include <psp/keyx/rotation.hh>
 #include <psp/netlink/client.hh>
 
 #include "device/core_fakes.hh"
+
+// The allocation that fails, counted down on the one thread that sets it; 0: none.
+static thread_local int failing_allocation = 0;
+
+// An `operator new` of this program's own: nothing else fails one allocation of a thread.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  if (failing_allocation > 0 && --failing_allocation == 0) throw std::bad_alloc();
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace psp {
 namespace {
@@ -36,6 +57,11 @@ class ControlSocketTest : public testing::Test {
     control_ = std::move(*control);
     beat_ = loop_.every(std::chrono::milliseconds(5), [this] {
       if (stop_) loop_.stop(0);
+      if (fail_ >= 0) {
+        failing_allocation = 0;
+        rotations_ = core_.stats(1)->key_rotations;
+        failing_allocation = fail_.exchange(-1);
+      }
       while (pause_) {
         paused_ = true;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -58,6 +84,11 @@ class ControlSocketTest : public testing::Test {
     EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), length), 0);
     return fd;
   }
+  // fail makes the nth allocation of pspd fail from now on; 0: none.
+  void fail(int nth) {
+    fail_ = nth;
+    while (fail_ != -1) std::this_thread::yield();
+  }
   void expect_alive() const {
     auto client = Client::connect_daemon(address_);
     ASSERT_TRUE(client) << client.error().message;
@@ -76,6 +107,8 @@ class ControlSocketTest : public testing::Test {
   std::unique_ptr<ControlSocket> control_;
   EventLoop::Source beat_;
   std::atomic<bool> stop_ = false, pause_ = false, paused_ = false;
+  std::atomic<int> fail_ = -1;                // for failing_allocation of pspd's thread
+  std::atomic<std::uint64_t> rotations_ = 0;  // as of the last fail()
   std::thread thread_;
 };
 
@@ -175,9 +208,9 @@ TEST_F(ControlSocketTest, KeepsNoDescriptorThatItWasSent) {
     return count;
   };
   expect_alive();
-  const UniqueFd fd = connect();
   const int before = open_descriptors();
   for (int round = 0; round < 20; round++) {
+    const UniqueFd fd = connect();  // who sends so many is not heard again
     std::uint8_t octet[16] = {16};
     iovec part{octet, sizeof octet};
     alignas(cmsghdr) char control[CMSG_SPACE(8 * sizeof(int))] = {};
@@ -193,8 +226,10 @@ TEST_F(ControlSocketTest, KeepsNoDescriptorThatItWasSent) {
     for (int i = 0; i < 8; i++) std::memcpy(CMSG_DATA(rights) + i * sizeof(int), &fd, sizeof(int));
     ASSERT_EQ(::sendmsg(fd.get(), &message, MSG_NOSIGNAL), 16);
   }
-  expect_alive();  // the loop has been through all of them
+  expect_alive();  // the loop has been through all of them, and has others close them
   // Clients come and go while we count; a leak would be 80 or more.
+  for (int i = 0; i < 1000 && open_descriptors() >= before + 20; i++)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_LT(open_descriptors(), before + 20);
 }
 
@@ -277,6 +312,111 @@ TEST_F(ControlSocketTest, CarriesNotifications) {
   ASSERT_TRUE(heard && *heard);
   EXPECT_EQ((*heard)->kind, Notification::Kind::kKeyRotate);
   EXPECT_EQ((*heard)->device.id, 1u);
+}
+
+// lost_after reads notifications until it hears that some were lost; -1: it does not.
+int lost_after(Client& client) {
+  for (int heard = 0;; heard++) {
+    const auto next = client.next_notification(std::chrono::milliseconds(500));
+    if (!next) return next.error().sys_errno == ENOBUFS ? heard : -1;
+    if (!*next) return -1;
+  }
+}
+
+TEST_F(ControlSocketTest, AListenerThatDoesNotReadIsToldThatItLostSome) {
+  auto listener = Client::connect_daemon(address_), admin = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && admin && listener->subscribe(true, true));
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < 300; i++)
+      if (const auto rotated = admin->key_rotate(1); !rotated)
+        GTEST_SKIP() << "needs CAP_NET_ADMIN: " << rotated.error().message;
+    const int heard = lost_after(*listener);
+    EXPECT_GT(heard, 0);
+    EXPECT_LT(heard, 300);
+    const auto more = listener->next_notification(std::chrono::milliseconds(0));
+    EXPECT_TRUE(more && !*more) << "a loss is told once";
+    // What comes after that is heard.
+    ASSERT_TRUE(admin->key_rotate(1));
+    const auto next = listener->next_notification(std::chrono::seconds(5));
+    ASSERT_TRUE(next && *next);
+    EXPECT_EQ((*next)->kind, Notification::Kind::kKeyRotate);
+  }
+}
+
+TEST_F(ControlSocketTest, AListenerHasTheSignWithTheLastOfWhatItCouldHold) {
+  auto listener = Client::connect_daemon(address_), admin = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && admin && listener->subscribe(true, true));
+  for (int i = 0; i < 300; i++)
+    if (const auto rotated = admin->key_rotate(1); !rotated)
+      GTEST_SKIP() << "needs CAP_NET_ADMIN: " << rotated.error().message;
+  pause_ = true;  // pspd does nothing more: all must be there already
+  while (!paused_) std::this_thread::yield();
+  EXPECT_GT(lost_after(*listener), 0);
+  pause_ = false;
+}
+
+TEST_F(ControlSocketTest, ATicketIsNotFreshAfterALoss) {
+  auto admin = Client::connect_daemon(address_);
+  auto watch = keyx::RotationWatch::connect(address_);
+  ASSERT_TRUE(admin && watch);
+  auto ticket = watch->begin();
+  ticket.bind(1);
+  for (int i = 0; i < 300; i++)
+    if (const auto set = admin->set_versions(1, VersionSet::all()); !set)
+      GTEST_SKIP() << "needs CAP_NET_ADMIN: " << set.error().message;
+  for (int i = 0; i < 3; i++) ASSERT_TRUE(admin->key_rotate(1));
+  EXPECT_EQ(watch->process(), 1u);
+  EXPECT_EQ(ticket.state(), keyx::Freshness::kUnknown);
+  EXPECT_EQ(watch->begin().state(), keyx::Freshness::kFresh);
+}
+
+TEST_F(ControlSocketTest, OneAllocationThatFailsCostsOneClientAtMost) {
+  auto listener = Client::connect_daemon(address_), lives = Client::connect_daemon(address_);
+  ASSERT_TRUE(listener && lives && listener->subscribe(true, true));
+  for (int nth = 1; nth <= 150; nth++) {
+    fail(nth);
+    const std::uint64_t before = rotations_;
+    if (auto client = Client::connect_daemon(address_)) {
+      (void)client->devices();
+      (void)client->key_rotate(1);
+      (void)client->subscribe(true, true);
+    }
+    fail(0);
+    // Whoever listens has heard of what happened, or of a loss, or that it has to ask anew.
+    if (rotations_ != before) {
+      const auto heard = listener->next_notification(std::chrono::seconds(5));
+      EXPECT_TRUE(!heard || *heard) << nth;
+      if (!heard && heard.error().sys_errno != ENOBUFS) {
+        ASSERT_TRUE(listener->subscribe(true, true)) << nth;
+      }
+    }
+    ASSERT_TRUE(lives->devices()) << nth;
+    expect_alive();
+  }
+}
+
+// With an own filter of the thread's system calls: nothing else makes epoll_ctl fail.
+TEST(EventLoopTest, SaysThatTheKernelWatchesNoMoreDescriptors) {
+  std::thread([] {
+    EventLoop loop;
+    const UniqueFd watched(::socket(AF_UNIX, SOCK_DGRAM, 0)), other(::dup(watched.get()));
+    auto source = loop.on_readable(watched.get(), [] {});
+    EXPECT_TRUE(source.enable(false));
+    std::array<sock_filter, 4> refuse{{
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_ctl, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSPC),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    }};
+    const sock_fprog program{refuse.size(), refuse.data()};
+    ASSERT_EQ(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ASSERT_EQ(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    const auto refused = loop.try_on_readable(other.get(), [] {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error(), ENOSPC);
+    EXPECT_FALSE(source.enable(true));
+    EXPECT_TRUE(source.enable(false));
+  }).join();
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ using std::chrono::steady_clock;
 constexpr auto kCheck = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kCheckPause = 50ms;
+constexpr auto kRest = 2ms;
 // Sockets that are forgotten at one turn, of each second.
 constexpr int kBurials = 65536;
 
@@ -84,7 +85,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Options&
 std::expected<void, std::string> Daemon::watch() {
   for (const int signal : stop_signals())
     sources_.push_back(loop_.on_signal(signal, [this, signal] { on_signal(signal); }));
-  sources_.push_back(loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); }));
+  closes_ = loop_.on_readable(destroyed_->fd(), [this] { on_destroyed(); });
   sources_.push_back(loop_.every(kCheck, [this] {
     bury();
     check_devices();
@@ -95,10 +96,10 @@ std::expected<void, std::string> Daemon::watch() {
   sources_.push_back(loop_.on_readable(vm_forks_->fd(), [this] {
     if (vm_forks_->read()) on_vm_fork();
   }));
-  rotate_every(options_.rotate_interval);
+  const bool rotating = rotate_every(options_.rotate_interval);
   if (auto links = watch_links(); !links) return links;
   loop_.watchdog();
-  if (loop_.complete()) return {};
+  if (rotating && loop_.complete()) return {};
   return std::unexpected("the event loop is out of descriptors or memory");
 }
 
@@ -113,7 +114,12 @@ std::expected<void, std::string> Daemon::watch_links() {
       ::bind(links_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
     return std::unexpected(
         fmt::format("cannot hear of changes of network devices: {}", std::strerror(errno)));
-  sources_.push_back(loop_.on_readable(links_.get(), [this] { on_links(); }));
+  link_events_ = loop_.on_readable(links_.get(), [this] { on_links(); });
+  check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
+  check_later_.enable(false);
+  rest_ = loop_.every(
+      kRest, [this] { rest_.enable(!closes_.enable(true) || !link_events_.enable(true)); });
+  rest_.enable(false);
   return {};
 }
 
@@ -124,7 +130,8 @@ void Daemon::on_signal(int signal) {
 }
 
 int Daemon::run() {
-  ::sd_notify(0, "READY=1");
+  if (const int error = ::sd_notify(0, "READY=1"); error < 0)
+    spdlog::warn("systemd cannot be told that pspd is ready: {}", std::strerror(-error));
   spdlog::info("ready");
   const int wanted = loop_.run();
   ::sd_notify(0, "STOPPING=1");
@@ -141,7 +148,16 @@ datapath::HostDevice* Daemon::device_by_id(std::uint16_t id) {
 
 void Daemon::on_destroyed() {
   const auto gone = [this](const datapath::SecuredSocket& socket) { depart(socket.cookie()); };
-  if (!destroyed_->read(gone)) resynchronise();
+  const auto heard = destroyed_->read(gone);
+  if (heard == datapath::DestroyEvents::Heard::kLost) resynchronise();
+  if (heard == datapath::DestroyEvents::Heard::kMore) rest(closes_);
+}
+
+// rest lets others have their turns: events of the host come before all of them, as fast as anybody
+// likes to make them.
+void Daemon::rest(EventLoop::Source& source) {
+  source.enable(false);
+  rest_.enable(true);
 }
 
 // on_vm_fork: all keys go, the Tx keys first, so that nothing is sealed with them again, not even
@@ -164,10 +180,9 @@ void Daemon::on_vm_fork() {
 void Daemon::depart(std::uint64_t cookie) {
   const device::Association* association = core_->find_association(cookie);
   if (association == nullptr) return;
-  if (association->tx_spi)
-    departed_.push_back({steady_clock::now() + kTimeWait, cookie});
-  else
-    core_->release(cookie);
+  if (!association->tx_spi) return core_->release(cookie);
+  core_->end(cookie);
+  departed_.push_back({steady_clock::now() + kTimeWait, cookie});
 }
 
 // resynchronise finds the sockets whose end went unheard. One that is in no listing may have been
@@ -207,37 +222,44 @@ void Daemon::bury() {
 void Daemon::on_links() {
   // Whoever is root in a container can cause as many events as it likes: those wait for each other.
   bool ours = false;
-  for (int burst = 0; burst < 256; burst++) {
+  for (int burst = 0;; burst++) {
     const auto home = read_link_event(links_.get());
     if (!home) break;
     ours |= *home;
+    if (burst == 256) {
+      rest(link_events_);
+      break;
+    }
   }
   if (ours || steady_clock::now() - checked_ >= kCheckPause) return check_devices();
-  check_later_ = loop_.every(kCheckPause, [this] { check_devices(); });
+  check_later_.enable(true);
 }
 
 void Daemon::check_devices() {
   checked_ = steady_clock::now();
-  check_later_ = {};
+  check_later_.enable(false);
+  const auto news = of_programs_.turn(
+      checked_, [this] { return programs_->missing(); }, [this] { return programs_->put_back(); });
+  if (news) spdlog::warn("{}", *news);
   check_namespaces();  // first: what follows leaves references to namespaces behind for a moment
   std::vector<std::uint16_t> gone;
   for (const auto& device : devices_)
     if (!device->main().refresh()) gone.push_back(device->id());
   for (const std::uint16_t id : gone) retire(id);
   for (const auto& device : devices_) {
+    heal(device->main());
     if (const auto why = device->main().failed()) {
       spdlog::error("{}: connections through {} are blocked; stopping", *why,
                     device->netdev().name);
       return loop_.stop(1);
     }
-    heal(device->main());
   }
   check_associated();
   find_wanted();
 }
 
 void Daemon::heal(datapath::Attachment& attachment) {
-  if (const auto news = attachment.heal(steady_clock::now())) spdlog::warn("{}", *news);
+  for (const std::string& news : attachment.heal(steady_clock::now())) spdlog::warn("{}", news);
 }
 
 // retire ends a device whose netdev has gone.
@@ -319,10 +341,15 @@ DaemonInfo Daemon::daemon_info() {
     one.mtu = device->netdev().mtu;
     one.spi_remaining = device->driver().spi_remaining();
     if (const auto found = core_->find_device(device->id())) one.generation = (*found)->generation;
-    // The socket programs serve all devices; their counts are shown with the first.
+    // The socket programs serve all devices; what is of them is shown with the first.
     datapath::DropCounts drops = device->drops();
-    if (device == devices_.front())
+    datapath::Condition condition = device->condition();
+    if (device == devices_.front()) {
       for (std::size_t i = 0; i < drops.size(); i++) drops[i] += shared[i];
+      condition.add(of_programs_.condition());
+    }
+    one.repairs = condition.repairs;
+    one.trouble = condition.trouble;
     for (std::size_t i = 1; i < drops.size(); i++)
       if (drops[i] != 0) one.drops.emplace_back(name(static_cast<Drop>(i)), drops[i]);
   }

@@ -28,6 +28,7 @@
 #include "programs.hh"
 #include "sock_diag.hh"
 #include "sockets.hh"
+#include "upkeep.hh"
 #include "vm_fork.hh"
 
 namespace psp {
@@ -57,7 +58,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
     datapath::Netdev netdev;
     UniqueFd lock;
   };
-  std::expected<std::vector<Claim>, std::string> claim_netdevs() const;
+  std::expected<std::vector<Claim>, std::string> claim_netdevs();
   [[nodiscard]] std::expected<void, std::string> attach_programs(const std::vector<Claim>& claims);
   std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
   [[nodiscard]] std::expected<void, std::string> inherit();
@@ -73,7 +74,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   void apply(const Options& next);
   void rename_wanted(const std::set<std::string>& names);
   void end_device(std::uint16_t id);
-  void rotate_every(std::chrono::seconds interval);
+  [[nodiscard]] bool rotate_every(std::chrono::seconds interval);
   std::expected<std::uint16_t, std::string> add_later(const std::string& name);
 
   [[nodiscard]] std::expected<void, std::string> watch();
@@ -81,6 +82,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   [[nodiscard]] std::expected<void, std::string> watch_links();
   void on_destroyed();
   void on_vm_fork();
+  void rest(EventLoop::Source& source);
   void depart(std::uint64_t cookie);
   void resynchronise();
   void bury();
@@ -100,6 +102,8 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::int32_t nsid_of(std::uint64_t caller_netns, std::uint64_t netns) override;
   device::Result<void> attach(const device::Device& device, device::NetdevKey netdev) override;
   void detach(const device::Device& device, device::NetdevKey netdev) override;
+  void welcome(const datapath::HostDevice& host, const datapath::Netdev& netdev,
+               const std::vector<Taken>& earlier);
   void listen_in(const datapath::Netns& netns);
   bool is_deserted(const datapath::Netns& netns) const;
   void leave(std::uint64_t netns);
@@ -123,6 +127,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   datapath::HostDeviceOptions device_options_;
   std::optional<datapath::NetnsTable> namespaces_;  // home, and those with associated netdevs
   std::optional<datapath::SocketPrograms> programs_;
+  datapath::Upkeep of_programs_;
   std::unique_ptr<datapath::KernelSockets> sockets_;
   std::unique_ptr<device::Core> core_;
   std::unique_ptr<netlink::Server> server_;
@@ -136,7 +141,9 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::chrono::steady_clock::time_point checked_{};
   EventLoop::Source check_later_;
   EventLoop::Source rotation_;
-  bool keep_programs_ = false;  // at a stop that has to leave sockets blocked
+  EventLoop::Source closes_, link_events_;  // they rest after a burst, until
+  EventLoop::Source rest_;                  // this
+  bool keep_programs_ = false;              // at a stop that has to leave sockets blocked
 
   // Wanted is a netdev of the options, the device it has (0: none, the netdev has gone) and
   // the ifindex of one of that name that could not have a device.

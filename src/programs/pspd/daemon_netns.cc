@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <net/if.h>
+#include <new>
 #include <spdlog/spdlog.h>
 
 #include "daemon.hh"
@@ -42,9 +43,9 @@ std::int32_t Daemon::nsid_of(std::uint64_t caller_netns, std::uint64_t netns) {
   constexpr std::int32_t kNone = -1;
   const Netns* caller = namespaces_->find(caller_netns);
   const Netns* other = namespaces_->find(netns);
-  if (caller_netns == netns || caller == nullptr || other == nullptr) return kNone;
+  if (caller == nullptr || other == nullptr) return kNone;
   const InNetns inside(*caller);
-  return inside.entered() ? datapath::nsid_of(other->descriptor().get()) : kNone;
+  return inside.entered() ? datapath::give_nsid(other->descriptor().get()) : kNone;
 }
 
 Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
@@ -81,14 +82,24 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     spdlog::error("{}", done.error());
     return fail(EIO);
   }
-  for (const Taken& taken : *earlier)
-    if (const auto gone = let_go(taken, {{key}}, false); !gone)
-      spdlog::error("what an earlier pspd left on {} stays: {}", netdev->name, gone.error());
-  listen_in(*netns);
-  spdlog::info("{}{}: associated with PSP device {} of {}", netdev->name,
-               key.netns == namespaces_->home().cookie() ? "" : " in another namespace", device.id,
-               host->netdev().name);
+  try {
+    welcome(*host, *netdev, *earlier);
+  } catch (const std::bad_alloc&) {  // the core forgets it
+    if (const auto done = host->disassociate(key); !done) spdlog::error("{}", done.error());
+    throw;
+  }
   return {};
+}
+
+void Daemon::welcome(const datapath::HostDevice& host, const datapath::Netdev& netdev,
+                     const std::vector<Taken>& earlier) {
+  for (const Taken& taken : earlier)
+    if (const auto gone = let_go(taken, {{netdev.key()}}, false); !gone)
+      spdlog::error("what an earlier pspd left on {} stays: {}", netdev.name, gone.error());
+  listen_in(*namespaces_->find(netdev.netns));
+  spdlog::info("{}{}: associated with PSP device {} of {}", netdev.name,
+               netdev.netns == namespaces_->home().cookie() ? "" : " in another namespace",
+               host.id(), host.netdev().name);
 }
 
 void Daemon::detach(const device::Device& device, NetdevKey netdev) {
@@ -132,11 +143,10 @@ void Daemon::check_associated() {
   std::vector<NetdevKey> gone;
   for (const auto& device : devices_)
     for (const auto& [key, attachment] : device->associated()) {
-      const auto why = attachment->refresh() ? attachment->failed() : "it has gone";
-      if (!why) {
-        heal(*attachment);
-        continue;
-      }
+      const bool there = attachment->refresh();
+      if (there) heal(*attachment);
+      const auto why = there ? attachment->failed() : "it has gone";
+      if (!why) continue;
       spdlog::warn("{}, associated with {}: {}", attachment->netdev().name, device->netdev().name,
                    *why);
       gone.push_back(key);

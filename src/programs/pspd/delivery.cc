@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
@@ -18,8 +19,6 @@
 #include <unistd.h>
 #include <utility>
 
-#include <psp/netlink/uapi.h>
-
 namespace psp {
 namespace {
 
@@ -30,6 +29,15 @@ constexpr auto kPauseMax = 320ms;
 constexpr auto kSweep = 1000ms;
 // How old the table of sockets may be for parts of a dump (no secrets) that go to the same port.
 constexpr auto kTableAge = 50ms;
+// Its reading takes this long at a time, and leaves so many times as long to others, of which it
+// may be ahead by kCredit: so it is new for each notification, unless it is long.
+constexpr auto kLook = 1ms;
+constexpr int kOthers = 15;
+constexpr auto kCredit = 300ms;
+// A walk through the kernel's table may leave out sockets that are there, while it is resized or
+// while others before them close: a member has gone when so many in a row did not have it.
+constexpr unsigned kMissedMax = 3;
+constexpr int kLossesAtOnce = 256;  // members that a tick looks at
 
 template <typename T>
 bool get_option(int fd, int level, int option, T& value) {
@@ -54,19 +62,11 @@ std::optional<unsigned long> number_at(std::string_view line, int index) {
   }
 }
 
-// for_each_line reads a /proc file from its start, line by line.
-template <typename Visit>
-void for_each_line(int fd, Visit&& visit) {
-  if (::lseek(fd, 0, SEEK_SET) != 0) return;
-  std::string text;
-  char buffer[16384];
-  for (ssize_t n; (n = ::read(fd, buffer, sizeof buffer)) > 0;) {
-    text.append(buffer, static_cast<std::size_t>(n));
-    std::size_t start = 0;
-    for (std::size_t end; (end = text.find('\n', start)) != std::string::npos; start = end + 1)
-      visit(std::string_view(text).substr(start, end - start));
-    text.erase(0, start);
-  }
+// processor_time is this thread's: what it waits for a processor is not its part of the time.
+std::chrono::nanoseconds processor_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
 // Enter is a stay of this thread in another network namespace.
@@ -89,7 +89,12 @@ class Enter {
 }  // namespace
 
 Delivery::Delivery(EventLoop& loop)
-    : loop_(loop), home_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+    : loop_(loop),
+      home_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)),
+      tick_(loop.every(kTick, [this] { tick(); })),
+      sweep_(loop.every(kSweep, [this] { sweep(); })) {
+  tick_.enable(false);
+  sweep_.enable(false);
   const UniqueFd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   (void)get_option(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, home_cookie_);
 }
@@ -106,7 +111,7 @@ std::expected<Delivery::Target, int> Delivery::examine(int fd) {
   sockaddr_nl own{};
   socklen_t length = sizeof own;
   struct stat status;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 || own.nl_pid == 0 ||
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
       ::fstat(fd, &status) != 0)
     return std::unexpected(EINVAL);
   target.port = own.nl_pid;
@@ -148,7 +153,7 @@ Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) 
     return nullptr;
   }
   sender.port = own.nl_pid;
-  if (senders_.empty()) sweep_ = loop_.every(kSweep, [this] { sweep(); });
+  if (senders_.empty()) sweep_.enable(true);
   return &senders_.emplace(netns, std::move(sender)).first->second;
 }
 
@@ -178,23 +183,96 @@ Delivery::Sent Delivery::send_held(const Target& target, int fd,
   return send(target, message);
 }
 
-// refresh reads which netlink sockets the sender's namespace has now. Twice: while the kernel
-// resizes its table a walk through it may leave out sockets that are there.
-void Delivery::refresh(Sender& sender) {
-  sender.open.clear();
-  // "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode"; Eth is the protocol.
-  const auto take = [&](std::string_view line) {
-    const auto protocol = number_at(line, 1), port = number_at(line, 2), inode = number_at(line, 9);
-    if (protocol && port && inode && *protocol == NETLINK_GENERIC)
-      sender.open.emplace(static_cast<std::uint32_t>(*port), static_cast<ino_t>(*inode));
-  };
-  for (int walk = 0; walk < 2; walk++) for_each_line(sender.table.get(), take);
-  sender.read = Clock::now();
+// look brings the table of a sender's namespace up to date if it is older than `age`: what our part
+// of the time is enough for, and the rest by and by.
+void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age) {
+  const auto start = Clock::now();
+  if (start + kCredit < look_after_ || (!sender.coming && start - sender.read < age)) return;
+  if (!sender.coming) {
+    if (::lseek(sender.table.get(), 0, SEEK_SET) != 0) return;
+    sender.coming.emplace();
+    sender.text.clear();
+    sender.read = start;
+  }
+  const auto before = processor_time();
+  bool more;
+  do {
+    more = read_some(sender);
+  } while (more && processor_time() - before < kLook);
+  look_after_ = std::max(look_after_, start) + kOthers * (processor_time() - before);
+  if (more) {
+    tick_.enable(true);
+    return;
+  }
+  sender.open = std::move(*sender.coming);
+  sender.coming.reset();
+  note_bound(netns, sender);
+  count_missed(netns, sender);
 }
 
-bool Delivery::listed(const Sender& sender, const Target& target) {
-  const auto [first, last] = sender.open.equal_range(target.port);
-  return std::any_of(first, last, [&](auto& entry) { return entry.second == target.inode; });
+// read_some reads a page of the table. False: that was the last.
+bool Delivery::read_some(Sender& sender) {
+  char buffer[4096];
+  const ssize_t n = ::read(sender.table.get(), buffer, sizeof buffer);
+  if (n <= 0) return false;
+  sender.text.append(buffer, static_cast<std::size_t>(n));
+  std::size_t start = 0;
+  for (std::size_t end; (end = sender.text.find('\n', start)) != std::string::npos;
+       start = end + 1) {
+    // "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode"; Eth is the protocol.
+    const auto line = std::string_view(sender.text).substr(start, end - start);
+    const auto protocol = number_at(line, 1), port = number_at(line, 2), inode = number_at(line, 9);
+    if (!protocol || !port || !inode || *protocol != NETLINK_GENERIC) continue;
+    if (*port == 0)
+      sender.coming->unbound.insert(static_cast<ino_t>(*inode));
+    else
+      sender.coming->bound[static_cast<std::uint32_t>(*port)] = static_cast<ino_t>(*inode);
+  }
+  sender.text.erase(0, start);
+  return true;
+}
+
+// note_bound: members that joined before they were bound have their ports from now on.
+void Delivery::note_bound(std::uint64_t netns, const Sender& sender) {
+  const auto first = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
+  if (first == members_.end() || first->first.netns != netns || first->first.port != 0) return;
+  for (const auto& [port, inode] : sender.open.bound) {
+    const auto member = members_.find({.netns = netns, .port = 0, .inode = inode});
+    if (member == members_.end()) continue;
+    const auto [now, fresh] =
+        members_.try_emplace({.netns = netns, .port = port, .inode = inode}, member->second);
+    if (fresh) {
+      members_.erase(member);
+    } else {
+      now->second.groups |= member->second.groups;
+      forget(member);
+    }
+  }
+}
+
+void Delivery::count_missed(std::uint64_t netns, const Sender& sender) {
+  for (auto it = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
+       it != members_.end() && it->first.netns == netns; ++it) {
+    const auto found = sender.open.bound.find(it->first.port);
+    const bool here = it->first.port == 0
+                          ? sender.open.unbound.contains(it->first.inode)
+                          : found != sender.open.bound.end() && found->second == it->first.inode;
+    it->second.missed = here ? 0 : it->second.missed + 1;
+  }
+}
+
+// reused: the port is another socket's now.
+bool Delivery::reused(const Sender& sender, const Target& target) {
+  const auto found = sender.open.bound.find(target.port);
+  return found != sender.open.bound.end() && found->second != target.inode;
+}
+
+// is_open notes that this socket is there, of which the table may be too old to know.
+void Delivery::is_open(const Target& target) {
+  const auto sender = senders_.find(target.netns);
+  if (sender == senders_.end()) return;
+  if (reused(sender->second, target)) sender->second.open.bound.erase(target.port);
+  if (sender->second.coming) sender->second.coming->bound.erase(target.port);
 }
 
 bool Delivery::may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
@@ -217,15 +295,34 @@ Delivery::Waiting* Delivery::wait_for(const Target& target, uid_t uid) {
   waiting.uid = uid;
   waiting.pause = kTick;
   waiting.due = Clock::now() + kTick;
-  // The table may be older than this socket.
-  if (const auto sender = senders_.find(target.netns); sender != senders_.end())
-    sender->second.read = {};
-  if (waiting_.size() == 1) tick_ = loop_.every(kTick, [this] { tick(); });
+  is_open(target);
+  if (waiting_.size() == 1) tick_.enable(true);
   return &waiting;
 }
 
+// lose: a member has a place for this, others need one.
 void Delivery::lose(const Target& target, uid_t uid) {
+  if (const auto member = members_.find(target); member != members_.end())
+    return lose(member->second);
   if (Waiting* waiting = wait_for(target, uid)) waiting->lost_some = true;
+}
+
+void Delivery::lose(Member& member) {
+  if (std::exchange(member.lost_some, true)) return;
+  if (losses_++ == 0) tick_.enable(true);
+}
+
+// tell_losses looks at some of the members, in turn, and tells those that have lost something.
+void Delivery::tell_losses() {
+  auto it = members_.upper_bound(told_);
+  for (int seen = 0; losses_ != 0 && seen < kLossesAtOnce; seen++) {
+    if (it == members_.end()) it = members_.begin();
+    auto& [target, member] = *it++;
+    told_ = target;
+    if (!member.lost_some || send(target, netlink::overrun()) == Sent::kFull) continue;
+    member.lost_some = false;
+    losses_--;
+  }
 }
 
 void Delivery::answer(const Target& target, int fd, netlink::Datagram message, uid_t uid) {
@@ -256,8 +353,8 @@ bool Delivery::dumping(const Target& target) const {
 bool Delivery::advance(const Target& target, Waiting& waiting) {
   const auto sender = senders_.find(target.netns);
   if (sender == senders_.end()) return true;
-  if (Clock::now() - sender->second.read >= kTableAge) refresh(sender->second);
-  if (!listed(sender->second, target)) return true;
+  look(target.netns, sender->second, kTableAge);
+  if (reused(sender->second, target)) return true;
   bool moved = false;
   while (waiting.next) {
     const Sent sent = send(target, *waiting.next);
@@ -267,12 +364,7 @@ bool Delivery::advance(const Target& target, Waiting& waiting) {
     waiting.next = waiting.rest();
   }
   if (!waiting.next && waiting.lost_some) {
-    nlmsghdr sign{};
-    sign.nlmsg_len = sizeof sign;
-    sign.nlmsg_type = NLMSG_OVERRUN;
-    sign.nlmsg_seq = SOFTPSP_OVERRUN_SEQ;
-    waiting.lost_some =
-        send(target, {reinterpret_cast<const std::uint8_t*>(&sign), sizeof sign}) == Sent::kFull;
+    waiting.lost_some = send(target, netlink::overrun()) == Sent::kFull;
   }
   if (!waiting.next && !waiting.lost_some) return true;
   waiting.pause = moved ? std::chrono::milliseconds(kTick)
@@ -292,13 +384,22 @@ void Delivery::tick() {
     release(waiting_of_, waiting.uid);
     it = waiting_.erase(it);
   }
-  if (waiting_.empty()) tick_ = {};
+  tell_losses();
+  // One table a tick, in turn: more is not our part of the time.
+  const auto coming = [](auto& entry) { return entry.second.coming.has_value(); };
+  auto next = std::find_if(senders_.upper_bound(looked_), senders_.end(), coming);
+  if (next == senders_.end()) next = std::find_if(senders_.begin(), senders_.end(), coming);
+  if (next != senders_.end()) look(looked_ = next->first, next->second, 0ms);
+  if (waiting_.empty() && losses_ == 0 && std::ranges::none_of(senders_, coming))
+    tick_.enable(false);
 }
 
 bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
+  is_open(target);
   const auto found = members_.find(target);
   if (found != members_.end()) {
     found->second.groups |= group_bit;
+    found->second.missed = 0;
     return true;
   }
   const auto add = [&] { return may_add(members_of_, members_.size(), kMembersMax, uid); };
@@ -306,40 +407,44 @@ bool Delivery::join(const Target& target, std::uint32_t group_bit, uid_t uid) {
     sweep_members();
     if (!add()) return false;
   }
-  members_[target] = {group_bit, uid};
+  members_[target] = {.groups = group_bit, .uid = uid};
   return true;
 }
 
 void Delivery::leave(const Target& target, std::uint32_t group_bit) {
+  if (target.port != 0) leave({target.netns, 0, target.inode}, group_bit);  // bound since it joined
   const auto found = members_.find(target);
   if (found == members_.end()) return;
   found->second.groups &= ~group_bit;
-  if (found->second.groups != 0) return;
-  release(members_of_, found->second.uid);
-  members_.erase(found);
+  if (found->second.groups == 0) forget(found);
+}
+
+std::map<Delivery::Target, Delivery::Member>::iterator Delivery::forget(
+    std::map<Target, Member>::iterator member) {
+  release(members_of_, member->second.uid);
+  if (member->second.lost_some) losses_--;
+  return members_.erase(member);
 }
 
 void Delivery::multicast(std::uint32_t group_bit, std::uint64_t netns,
                          const netlink::Datagram& message) {
   const auto sender = senders_.find(netns);
   if (sender == senders_.end()) return;
-  refresh(sender->second);
-  for (auto& [target, member] : members_) {
-    if (target.netns != netns || (member.groups & group_bit) == 0 ||
-        !listed(sender->second, target))
+  look(netns, sender->second, 0ms);
+  for (auto it = members_.lower_bound({.netns = netns, .port = 0, .inode = 0});
+       it != members_.end() && it->first.netns == netns; ++it) {
+    if (it->first.port == 0 || (it->second.groups & group_bit) == 0 ||
+        reused(sender->second, it->first))
       continue;
-    if (send(target, message) == Sent::kFull) lose(target, member.uid);
+    if (message.empty() || send(it->first, message) == Sent::kFull) lose(it->second);
   }
 }
 
 void Delivery::sweep_members() {
-  for (auto& [netns, sender] : senders_) refresh(sender);
-  std::erase_if(members_, [this](auto& entry) {
-    const auto sender = senders_.find(entry.first.netns);
-    if (sender != senders_.end() && listed(sender->second, entry.first)) return false;
-    release(members_of_, entry.second.uid);
-    return true;
-  });
+  for (auto& [netns, sender] : senders_) look(netns, sender, kTableAge);
+  for (auto it = members_.begin(); it != members_.end();)
+    it = it->second.missed >= kMissedMax || !senders_.contains(it->first.netns) ? forget(it)
+                                                                                : std::next(it);
 }
 
 // sweep forgets sockets that are closed, and leaves namespaces where none is left: our socket would

@@ -7,8 +7,9 @@
 // the program is told so (SOFTPSP_OVERRUN_SEQ; the library makes ENOBUFS of it).
 //
 // No descriptor of a program is kept: its close() must free the port. A socket is known by
-// namespace, port and inode, and is looked up in /proc/net/netlink before anything is sent that was
-// not just asked for.
+// namespace, port and inode: where /proc/net/netlink has the port with another inode, nothing is
+// sent that was not just asked for. Anybody can make that table long, so it is read for a small
+// part of the control thread's time only, bit by bit; what has closed since, the kernel refuses.
 //
 // Threading: the control thread only.
 #pragma once
@@ -20,8 +21,10 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <string>
 #include <sys/types.h>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <psp/base/unique_fd.hh>
 #include <psp/netlink/server.hh>
@@ -48,7 +51,8 @@ class Delivery {
   };
 
   // examine looks at a borrowed descriptor and makes ready to send to it. It waits for nothing but
-  // the lock of a socket. Errors (errno): EINVAL: no NETLINK_GENERIC socket that has a port;
+  // the lock of a socket. Port 0: the socket is not bound yet; it can be a member, but nothing is
+  // sent to it, as by the kernel. Errors (errno): EINVAL: no NETLINK_GENERIC socket;
   // ENOBUFS: programs in too many namespaces; what opening a socket there met.
   std::expected<Target, int> examine(int fd);
   // sender_port is the port that we send from to `target`.
@@ -86,6 +90,8 @@ class Delivery {
   struct Member {
     std::uint32_t groups = 0;
     uid_t uid = 0;
+    bool lost_some = false;
+    unsigned missed = 0;  // readings of the table in a row that did not have it
   };
   struct Waiting {
     std::optional<netlink::Datagram> next;
@@ -95,23 +101,37 @@ class Delivery {
     Clock::time_point due;
     std::chrono::milliseconds pause{};
   };
+  // Open are generic netlink sockets: by port, and those that have none.
+  struct Open {
+    std::unordered_map<std::uint32_t, ino_t> bound;
+    std::unordered_set<ino_t> unbound;
+  };
   // Sender is our socket in a namespace and the namespace's table of netlink sockets.
   struct Sender {
     UniqueFd socket;
     UniqueFd table;
     std::uint32_t port = 0;
-    std::unordered_multimap<std::uint32_t, ino_t> open;  // as read at `read`
+    Open open;  // as the last reading had them, which began at `read`
     Clock::time_point read{};
+    std::optional<Open> coming;  // while one is under way
+    std::string text;            // of it: a line that is not whole yet
   };
   enum class Sent { kYes, kFull, kRefused };
 
   Sender* sender_for(int fd, std::uint64_t netns, int& error);
   Sent send(const Target& target, std::span<const std::uint8_t> message);
   Sent send_held(const Target& target, int fd, std::span<const std::uint8_t> message);
-  static void refresh(Sender& sender);
-  static bool listed(const Sender& sender, const Target& target);
+  void look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age);
+  static bool read_some(Sender& sender);
+  void count_missed(std::uint64_t netns, const Sender& sender);
+  void note_bound(std::uint64_t netns, const Sender& sender);
+  static bool reused(const Sender& sender, const Target& target);
+  void is_open(const Target& target);
   Waiting* wait_for(const Target& target, uid_t uid);
   void lose(const Target& target, uid_t uid);
+  void lose(Member& member);
+  std::map<Target, Member>::iterator forget(std::map<Target, Member>::iterator member);
+  void tell_losses();
   bool advance(const Target& target, Waiting& waiting);
   void tick();
   void sweep();
@@ -126,8 +146,12 @@ class Delivery {
   std::map<Target, Member> members_;
   std::map<Target, Waiting> waiting_;
   std::map<uid_t, std::size_t> members_of_, waiting_of_;
-  EventLoop::Source tick_;   // while something waits
-  EventLoop::Source sweep_;  // while there are senders
+  Target told_;                     // the member that was last seen to for its losses
+  std::size_t losses_ = 0;          // members with some
+  std::uint64_t looked_ = 0;        // the namespace whose table was last read from by tick
+  Clock::time_point look_after_{};  // what is before this is others' time
+  EventLoop::Source tick_;          // while something waits or a table is being read
+  EventLoop::Source sweep_;         // while there are senders
 };
 
 }  // namespace psp

@@ -13,13 +13,15 @@ constexpr std::chrono::microseconds kNewcomer{50};
 }  // namespace
 
 FairShare::Place FairShare::enter(uid_t uid, pid_t pid) {
+  std::size_t& siblings =
+      flows_of_[uid];  // first: a flow without would be none, should memory run out
   const auto [entry, fresh] = flows_.try_emplace({uid, pid});
   Flow& flow = entry->second;
   if (fresh) {
     flow.key_ = entry->first;
     flow.next_ = clock_;  // not before: a new process would have a claim to all the past
-    flow.siblings_ = &flows_of_[uid];
-    ++*flow.siblings_;
+    flow.siblings_ = &siblings;
+    ++siblings;
   }
   flow.users_++;
   const Stamp stamp = std::max(flow.next_, clock_);

@@ -5,7 +5,8 @@
 //
 // A start:
 //   1. settings and cryptography: nothing of the host is touched
-//   2. the locks: this pspd lives, and the netdevs are its own
+//   2. the locks: this pspd lives, and the netdevs are its own; those that are not there yet are
+//      waited for
 //   3. connections of a dead pspd are aborted; its programs still block them
 //   4. the socket programs, with a dead pspd's maps: what it secured and cannot be found stays
 //      blocked
@@ -22,12 +23,15 @@
 //   2. the locks, with the process
 // A crash at any step leaves what a dead pspd leaves: programs that block, and no lock.
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
+#include <net/if.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
 #include <thread>
 #include <unistd.h>
 
+#include <psp/base/udp_port.hh>
 #include <psp/crypto/aead.hh>
 
 #include "daemon.hh"
@@ -65,6 +69,12 @@ std::optional<unsigned> not_allowed(std::span<const unsigned> cpus) {
   return found == cpus.end() ? std::nullopt : std::optional(*found);
 }
 
+// is_still_to_come: there is no netdev of that name, but there could be one.
+bool is_still_to_come(const std::string& name) {
+  return !name.empty() && name.size() < IFNAMSIZ && ::if_nametoindex(name.c_str()) == 0 &&
+         errno == ENODEV;
+}
+
 }  // namespace
 
 std::expected<void, std::string> Daemon::bring_up() {
@@ -80,7 +90,7 @@ std::expected<void, std::string> Daemon::bring_up() {
   if (auto attached = attach_programs(*claims); !attached) return attached;
 
   sockets_ = std::make_unique<datapath::KernelSockets>(secrets_, *programs_, *namespaces_);
-  sockets_->set_any_state(options_.compat == device::Compat::kLinux618);
+  sockets_->set_any_state(options_.compat < device::Compat::kNetNext);
   core_ = std::make_unique<device::Core>(*sockets_, static_cast<device::NetdevOps*>(this));
   core_->set_compat(options_.compat);
   // Sockets with an Rx key only have no note in the programs' maps.
@@ -98,6 +108,8 @@ std::expected<void, std::string> Daemon::bring_up() {
   if (auto listening = listen_at_home(); !listening) return listening;
   if (options_.allow_key_export)
     spdlog::warn("--allow-key-export: root can have the keys of the connections that it captures");
+  if (udp_port_in_use(kUdpPort))
+    spdlog::warn("another program uses UDP port {}: it does not get what looks like PSP", kUdpPort);
   return watch();
 }
 
@@ -119,6 +131,7 @@ std::expected<void, std::string> Daemon::set_up() {
                     ::getpid()));
   device_options_.cpus = options_.cpus;
   device_options_.busy_poll_us = options_.busy_poll_us;
+  device_options_.peers = datapath::Peers(options_.allow_peers);
   device_options_.tx.udp_checksum = options_.udp_checksum;
   read_ports(device_options_.tx);
   crypto::random_bytes({reinterpret_cast<std::uint8_t*>(&device_options_.tx.port_key),
@@ -126,9 +139,14 @@ std::expected<void, std::string> Daemon::set_up() {
   return {};
 }
 
-std::expected<std::vector<Daemon::Claim>, std::string> Daemon::claim_netdevs() const {
+std::expected<std::vector<Daemon::Claim>, std::string> Daemon::claim_netdevs() {
   std::vector<Claim> claims;
   for (const std::string& name : options_.devices) {
+    if (!options_.require && is_still_to_come(name)) {
+      spdlog::warn("{}: there is no such netdev yet; it gets its PSP device when it comes", name);
+      wanted_.push_back({name, 0, 0});
+      continue;
+    }
     auto netdev = datapath::find_netdev(name);
     if (!netdev) return std::unexpected(netdev.error());
     auto lock = datapath::lock_netdev(netdev->key(), name);
@@ -189,9 +207,16 @@ std::expected<std::uint16_t, std::string> Daemon::add_device(const datapath::Net
                                    std::move(lock), device_options_);
   if (!device) return std::unexpected(device.error());
   for (const std::string& notice : (*device)->main().notices()) spdlog::warn("{}", notice);
+  if (options_.enable.bits != 0) {
+    if (auto set = core_->set_versions((*device)->id(), options_.enable); !set) {
+      const auto undone = (*device)->detach();
+      return std::unexpected(fmt::format(
+          "{}: the versions cannot be enabled{}{}", netdev.name,
+          undone ? "" : ", and what is in place already stays: ", undone ? "" : undone.error()));
+    }
+  }
   devices_.push_back(std::move(*device));
   const datapath::HostDevice& added = *devices_.back();
-  if (options_.enable.bits != 0) (void)core_->set_versions(added.id(), options_.enable);
   spdlog::info("{}: PSP device {} with {}, {} worker{}, MTU {}", netdev.name, added.id(),
                backend_->description(), options_.workers, options_.workers == 1 ? "" : "s",
                added.netdev().mtu);

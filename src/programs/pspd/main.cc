@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspd: gives netdevs a PSP device in software. See pspd(8).
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/mman.h>
@@ -19,13 +21,14 @@ namespace {
 
 // keep_secrets: device keys live in this process. No core dump, no ptrace by others of the same
 // user, nothing written to swap.
-void keep_secrets() {
+// False, with errno: they could get out.
+[[nodiscard]] bool keep_secrets() {
   const rlimit none{0, 0};
-  ::setrlimit(RLIMIT_CORE, &none);
-  ::prctl(PR_SET_DUMPABLE, 0);
+  if (::setrlimit(RLIMIT_CORE, &none) != 0 || ::prctl(PR_SET_DUMPABLE, 0) != 0) return false;
   if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
     spdlog::warn(
         "memory cannot be locked (CAP_IPC_LOCK or LimitMEMLOCK): keys could reach the swap");
+  return true;
 }
 
 void set_up_log(const std::string& level) {
@@ -50,7 +53,10 @@ int main(int argc, char** argv) {
   psp::block_stop_signals();
   psp::report_crashes();
   if (options->cleanup) return psp::clean_up(*options);
-  keep_secrets();
+  if (!keep_secrets()) {
+    spdlog::error("core dumps cannot be switched off: {}", std::strerror(errno));
+    return 1;
+  }
   auto daemon =
       psp::Daemon::start(*options, [argc, argv] { return psp::parse_options(argc, argv); });
   if (!daemon) {

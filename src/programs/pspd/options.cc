@@ -2,8 +2,13 @@
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
+#include <fstream>
+#include <map>
+#include <numeric>
 #include <sched.h>
+#include <utility>
 
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
@@ -12,6 +17,11 @@
 
 namespace psp {
 namespace {
+
+const std::map<std::string, device::Compat> kCompats = {{"linux-6.18", device::Compat::kLinux618},
+                                                        {"linux-7.2", device::Compat::kLinux72},
+                                                        {"linux-7.3", device::Compat::kLinux72},
+                                                        {"net-next", device::Compat::kNetNext}};
 
 constexpr const char* kFooter = R"(
 Examples:
@@ -24,6 +34,45 @@ Examples:
 On SIGHUP the file of --config is read again (see pspd(8)).
 On SIGTERM the host is put back as it was; connections that were secured are aborted,
 since without pspd they could only go on in clear. See pspd(8).)";
+
+// distance is how many letters to change, leave out or put in (Levenshtein).
+std::size_t distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); i++) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); j++) {
+      const std::size_t changed = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+// line_of is the number of the first line of a file that sets `key`; 0: none.
+unsigned line_of(const std::string& file, const std::string& key) {
+  std::ifstream in(file);
+  std::string line;
+  for (unsigned number = 1; std::getline(in, line); number++) {
+    const std::string word = line.substr(0, line.find('='));
+    const std::size_t begin = word.find_first_not_of(" \t"), end = word.find_last_not_of(" \t");
+    if (begin != std::string::npos && word.substr(begin, end - begin + 1) == key) return number;
+  }
+  return 0;
+}
+
+// explain_mistake says where in the file the key is that nobody knows, and which one is meant.
+std::string explain_mistake(const CLI::App& app, const std::string& key) {
+  std::string file = app.get_config_ptr()->as<std::string>();
+  std::string nearest;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames())
+      if (nearest.empty() || distance(key, name) < distance(key, nearest)) nearest = name;
+  if (const unsigned line = line_of(file, key)) file += ":" + std::to_string(line);
+  return "pspd: " + file + ": there is no option \"" + key + "\"; did you mean \"" + nearest +
+         "\"?\n";
+}
 
 template <typename Parse, typename Value>
 std::function<bool(const std::string&)> into(Parse parse, Value& value) {
@@ -64,6 +113,7 @@ std::vector<std::string> fixed_changes(const Options& now, const Options& next) 
   look("udp-checksum", &Options::udp_checksum);
   look("compat", &Options::compat);
   look("allow-key-export", &Options::allow_key_export);
+  look("allow-peers", &Options::allow_peers);
   return changed;
 }
 
@@ -80,6 +130,8 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_option("--dev", options.devices, "netdev that gets a PSP device; may be repeated")
       ->type_name("IFNAME")
       ->allow_extra_args(false);
+  app.add_flag("--require", options.require,
+               "a netdev that is not there is an error; else pspd waits for it");
   app.add_option("--socket", options.socket,
                  "control socket; @NAME is abstract: one a network namespace")
       ->type_name("ADDR")
@@ -139,14 +191,26 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
       ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
       ->capture_default_str();
   app.add_option_function<std::string>(
-         "--compat",
-         [&](const std::string& text) {
-           options.compat =
-               text == "linux-6.18" ? device::Compat::kLinux618 : device::Compat::kNewest;
+         "--compat", [&](const std::string& text) { options.compat = kCompats.at(text); },
+         "the kernel whose rules hold where kernels differ: linux-6.18, linux-7.2, linux-7.3 (as "
+         "7.2) or net-next (what is not released)")
+      ->check(CLI::IsMember(kCompats))
+      ->type_name("KERNEL")
+      ->default_str("linux-7.2");
+  app.add_option_function<std::vector<std::string>>(
+         "--allow-peers",
+         [&](const std::vector<std::string>& words) {
+           for (const std::string& word : words) {
+             const auto network = datapath::Network::parse(word);
+             if (!network)
+               throw CLI::ValidationError("--allow-peers",
+                                          "'" + word + "' is not a network such as 10.0.0.0/8");
+             options.allow_peers.push_back(*network);
+           }
          },
-         "whose rules hold where releases of the kernel differ: newest or linux-6.18")
-      ->check(CLI::IsMember({"newest", "linux-6.18"}))
-      ->default_str("newest");
+         "take PSP packets from these addresses only: no firewall of this host sees them sealed")
+      ->delimiter(',')
+      ->type_name("CIDR,...");
   app.set_config("--config", "", "read these options from a file (TOML), again at SIGHUP")
       ->type_name("FILE");
   app.allow_config_extras(CLI::config_extras_mode::error);
@@ -155,6 +219,12 @@ std::expected<Options, int> parse_options(int argc, const char* const* argv) {
   app.add_flag("--cleanup", options.cleanup, "remove what a killed pspd left, then exit");
   try {
     app.parse(argc, argv);
+  } catch (const CLI::ConfigError& error) {
+    constexpr std::string_view kUnknown = "INI was not able to parse ";
+    const std::string_view said = error.what();
+    if (!said.starts_with(kUnknown)) return std::unexpected(app.exit(error) == 0 ? 0 : 2);
+    std::fputs(explain_mistake(app, std::string(said.substr(kUnknown.size()))).c_str(), stderr);
+    return std::unexpected(2);
   } catch (const CLI::ParseError& error) {
     return std::unexpected(app.exit(error) == 0 ? 0 : 2);
   }

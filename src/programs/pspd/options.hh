@@ -13,6 +13,8 @@
 #include <psp/device/core.hh>
 #include <psp/wire/types.hh>
 
+#include "peers.hh"
+
 namespace psp {
 
 struct Options {
@@ -31,7 +33,9 @@ struct Options {
   std::string log_level = "info";
   bool cleanup = false;
   bool allow_key_export = false;
-  device::Compat compat = device::Compat::kNewest;
+  bool require = false;                        // netdevs that are not there are an error
+  std::vector<datapath::Network> allow_peers;  // empty: all
+  device::Compat compat = device::Compat::kLinux72;
 };
 
 // parse_options reads argv. Without a value the program ends with that exit code: help and version

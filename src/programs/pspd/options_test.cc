@@ -46,8 +46,27 @@ TEST(ParseOptions, TakesSeveralDevices) {
 
 TEST(ParseOptions, KnowsWhoseRulesHold) {
   const char* argv[] = {"pspd", "--dev", "eth0", "--compat", "linux-6.18"};
-  EXPECT_EQ(parse_options(3, argv)->compat, device::Compat::kNewest);
+  EXPECT_EQ(parse_options(3, argv)->compat, device::Compat::kLinux72) << "the newest release";
   EXPECT_EQ(parse_options(5, argv)->compat, device::Compat::kLinux618);
+}
+
+TEST(ParseOptions, SaysWhereAKeyOfTheFileIsMistyped) {
+  const std::string path = testing::TempDir() + "pspd-mistyped.toml";
+  std::ofstream(path) << "dev = \"eth0\"\n\n  rotate-intervall = \"24h\"\n";
+  const char* argv[] = {"pspd", "--config", path.c_str()};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(parse_options(3, argv).error(), 2);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "pspd: " + path +
+                ":3: there is no option \"rotate-intervall\"; did you mean \"rotate-interval\"?\n");
+}
+
+TEST(ParseOptions, TakesNetworksOfPeers) {
+  const char* argv[] = {"pspd", "--dev", "eth0", "--allow-peers", "10.0.0.0/8,fd00::/8"};
+  EXPECT_TRUE(parse_options(3, argv)->allow_peers.empty());
+  EXPECT_EQ(parse_options(5, argv)->allow_peers.size(), 2u);
+  argv[4] = "10.0.0.1/8";
+  EXPECT_EQ(parse_options(5, argv).error(), 2);
 }
 
 TEST(ParseOptions, ReadsAFileUnderTheCommandLine) {

@@ -47,10 +47,14 @@ void Daemon::apply(const Options& next) {
     spdlog::error("only a restart changes this, so it stays as it is: {}", fmt::join(fixed, ", "));
   if (next.log_level != options_.log_level)
     spdlog::set_level(spdlog::level::from_str(next.log_level));
-  if (next.rotate_interval != options_.rotate_interval) rotate_every(next.rotate_interval);
+  if (next.rotate_interval != options_.rotate_interval) {
+    if (rotate_every(next.rotate_interval))
+      options_.rotate_interval = next.rotate_interval;
+    else
+      spdlog::error("out of memory: rotate-interval stays as it is");
+  }
   const bool versions = next.enable != options_.enable;
   options_.log_level = next.log_level;
-  options_.rotate_interval = next.rotate_interval;
   options_.enable = next.enable;
   options_.devices = next.devices;
 
@@ -107,9 +111,15 @@ void Daemon::end_device(std::uint16_t id) {
                ended ? ended->aborted.size() : 0);
 }
 
-void Daemon::rotate_every(std::chrono::seconds interval) {
-  rotation_ = {};
-  if (interval.count() > 0) rotation_ = loop_.every(interval, [this] { rotate(); });
+// rotate_every: false, and the interval is what it was, if there is no memory for a timer.
+bool Daemon::rotate_every(std::chrono::seconds interval) {
+  if (interval.count() == 0) {
+    rotation_ = {};
+    return true;
+  }
+  auto timer = loop_.try_every(interval, [this] { rotate(); });
+  if (timer) rotation_ = std::move(*timer);
+  return timer.has_value();
 }
 
 // add_later gives a netdev a PSP device while others have theirs; what a dead pspd left on it is
