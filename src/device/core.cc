@@ -169,11 +169,7 @@ void Core::remove_device(std::uint16_t id) {
   ++devices_epoch_;
   listener_->device_removed(record->device);
   for (auto* list : {&record->active, &record->previous, &record->stale})
-    for (Association& association : *list)
-      if (association.tx_spi) {
-        record->device.driver->tx_key_del(association.netdev.netns, association.tx_handle);
-        association.tx_handle = 0;
-      }
+    for (Association& association : *list) revoke(*record, association);
   by_netdev_.erase(record->device.netdev);
   for (const NetdevKey netdev : std::exchange(record->device.associated, {})) {
     by_netdev_.erase(netdev);
@@ -274,6 +270,24 @@ Result<const Device*> Core::key_rotate(std::uint32_t id, Caller caller) {
   ++device.key_rotations;
   listener_->key_rotated(device);
   return &device;
+}
+
+Result<void> Core::drop_keys() {
+  for (const auto& [id, record] : records_)
+    for (auto* list : {&record->active, &record->previous, &record->stale})
+      for (Association& association : *list) revoke(*record, association);
+  for (const Device* device : devices())
+    for (int i = 0; i < 2; ++i)  // the active one, and the previous one
+      if (auto rotated = key_rotate(device->id); !rotated) return std::unexpected(rotated.error());
+  return {};
+}
+
+// revoke deletes the Tx key of an association, once.
+void Core::revoke(const Record& record, Association& association) {
+  const bool first = !std::exchange(association.revoked, true);
+  if (first && association.tx_spi && record.registered)
+    record.device.driver->tx_key_del(association.netdev.netns,
+                                     std::exchange(association.tx_handle, 0));
 }
 
 Result<DeviceStats> Core::stats(std::uint32_t id, Caller caller) {
@@ -494,6 +508,7 @@ Result<Association*> Core::check_tx_socket(const Target& target, Version version
   if (it == associations_.end()) return fail(EINVAL, "Socket has no Rx key");
   if (it->second.record != target.record) return fail(EINVAL, "Rx key from different device");
   Association& association = *it->second.association;
+  if (association.revoked) return fail(EINVAL, "Socket has no Rx key");
   if (association.version != version)
     return fail(EINVAL, "PSP version mismatch with existing state");
   if (association.tx_spi) return fail(EBUSY, "Tx key already set");
@@ -546,8 +561,7 @@ void Core::release(std::uint64_t cookie) {
   Record& record = *entry.record;
   const std::uint64_t netns = entry.association->netdev.netns;
   uncount(of_user_, entry.association->uid);
-  if (entry.association->tx_spi && record.registered)
-    record.device.driver->tx_key_del(netns, entry.association->tx_handle);
+  revoke(record, *entry.association);
   record.list_of(*entry.association, entry.birth).erase(entry.association);
   if (uncount(record.in_netns, netns)) tell_if_unused(record, netns);
   drop_record_if_unused(record);

@@ -393,6 +393,27 @@ TEST_F(CoreTest, RotationLeavesOtherDevicesAlone) {
   EXPECT_EQ(core.stats(other)->key_rotations, 2u);
 }
 
+TEST_F(CoreTest, DroppedKeysAreGoneForGood) {
+  ASSERT_TRUE(core.rx_assoc(request()));
+  ASSERT_TRUE(core.tx_assoc(tx_request()));
+  add_socket(4, 2000);
+  ASSERT_TRUE(core.rx_assoc(request(4)));
+  ASSERT_TRUE(core.drop_keys());
+  EXPECT_TRUE(driver.tx_keys.empty());
+  EXPECT_EQ(driver.proposals.size(), 2u) << "the previous device key is gone too";
+  EXPECT_TRUE(assoc()->stale && assoc(2000)->stale);
+  AssocRequest late = tx_request();
+  late.fd = 4;
+  EXPECT_EQ(core.tx_assoc(late).error(), error(EINVAL, "Socket has no Rx key"))
+      << "another machine may get the same Tx key";
+  for (std::uint64_t cookie : {kCookie, std::uint64_t{2000}}) core.release(cookie);
+  EXPECT_EQ(driver.bad_deletes, 0);
+  add_socket(5, 3000);
+  EXPECT_TRUE(core.rx_assoc(request(5)));
+  driver.fail_rotate = error(EIO, "no entropy");
+  EXPECT_EQ(core.drop_keys().error(), error(EIO, "no entropy"));
+}
+
 TEST_F(CoreTest, StaleAssociationStillTakesATxKey) {
   // Transmission does not depend on the local device key.
   ASSERT_TRUE(core.rx_assoc(request()));

@@ -6,6 +6,15 @@
 //   nonce = header octets 4..15 (SPI, IV)
 //   AAD   = header octets 0..15 and the clear part of what follows, as on the wire
 //   GMAC  = everything up to the ICV is AAD, nothing is encrypted
+//
+// A nonce must never come twice under one key. If it does, whoever sees both packets learns the XOR
+// of their clear texts and the key of the authentication: they can forge any packet under that key,
+// with GMAC too. Nothing here can notice it. These functions take SPI and IV from the header that
+// the caller has written: it is the caller who guarantees that no (key, SPI, IV) repeats. pspd does
+// by one counter for all devices and workers, which never steps back (device::IvAllocator); by
+// keys that are written nowhere and go with the process; and by dropping all of them where the
+// machine with that counter may exist twice (datapath::VmForkEvents). A segment that TCP sends
+// again gets another IV.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +27,8 @@
 
 namespace psp::crypto {
 
-// seal_datagram completes a PSP datagram (UDP payload) at `out`. The PSP header, `header_size`
+// seal_datagram completes a PSP datagram (UDP payload) at `out`, under a nonce that this key never
+// had (see above). The PSP header, `header_size`
 // octets with cookie and extension, is already there in clear; `inner` follows it and then the
 // ICV, so `out` has header_size + inner.size() + 16 octets. `inner` either lies in its place in
 // `out` or does not overlap it. The crypt offset is read from the header; it must lie in the

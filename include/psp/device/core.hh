@@ -47,6 +47,7 @@ struct Association {
   Version version = Version::kAesGcm128;
   std::uint8_t generation = 0;  // of the device key that rx_spi was handed out under
   bool stale = false;           // that device key is gone: nothing can match any more
+  bool revoked = false;         // and its Tx key, if it had one: it gets no other (drop_keys)
   bool ended = false;           // the connection is over; kept for what TIME_WAIT still answers
   Spi rx_spi{};
   std::optional<Spi> tx_spi{};  // set once tx-assoc succeeded
@@ -229,6 +230,10 @@ class Core {
   // under the active one survive until the next rotation. Errors: ENODEV, ENOENT as above, the
   // driver's; the generation proposed to a driver that failed counts as used, as in the kernel.
   Result<const Device*> key_rotate(std::uint32_t id, Caller caller = {});
+  // drop_keys deletes all keys that there are, and makes new device keys: every association is
+  // stale and revoked. For when they may be known to somebody else. Errors: the driver's; keys that
+  // could not be replaced are in use.
+  Result<void> drop_keys();
   // rx_assoc and tx_assoc check in the order of the kernel; the table is in docs/protocol.md. A
   // refused rx_assoc may have used up an SPI. Keys are those of the socket's namespace, and where
   // the device has no netdev it has none: EOPNOTSUPP (kSockFd). At the limits rx_assoc says ENOSPC
@@ -287,6 +292,7 @@ class Core {
                                 std::optional<std::uint32_t> ifindex,
                                 std::optional<std::int32_t> nsid);
   void disassociate(Record& record, NetdevKey netdev);
+  static void revoke(const Record& record, Association& association);
   static void tell_if_unused(const Record& record, std::uint64_t netns);
   bool fit(const SocketInfo& socket) const;
   Result<Target> find_target(const AssocRequest& request, Caller caller);

@@ -17,6 +17,7 @@
 #include <psp/device/state_table.h>
 
 #include "assoc_info.hh"
+#include "leftover.hh"
 #include "signals.hh"
 
 namespace psp {
@@ -89,6 +90,12 @@ std::expected<void, std::string> Daemon::watch() {
     bury();
     check_devices();
   }));
+  auto forks = datapath::VmForkEvents::open();
+  if (!forks) return std::unexpected(forks.error());
+  vm_forks_ = std::move(*forks);
+  sources_.push_back(loop_.on_readable(vm_forks_->fd(), [this] {
+    if (vm_forks_->read()) on_vm_fork();
+  }));
   const bool rotating = rotate_every(options_.rotate_interval);
   if (auto links = watch_links(); !links) return links;
   loop_.watchdog();
@@ -151,6 +158,23 @@ void Daemon::on_destroyed() {
 void Daemon::rest(EventLoop::Source& source) {
   source.enable(false);
   rest_.enable(true);
+}
+
+// on_vm_fork: all keys go, the Tx keys first, so that nothing is sealed with them again, not even
+// the resets of the connections that end. Their peers see them end as if this host had lost its
+// power.
+void Daemon::on_vm_fork() {
+  const auto dropped = core_->drop_keys();
+  const auto ended =
+      datapath::end_secured_sockets({programs_->assoc_map(), programs_->noted_map()}, *namespaces_);
+  if (dropped && ended)
+    return spdlog::warn(
+        "this virtual machine was cloned or set back to a snapshot (vmgenid): all keys are new, {} "
+        "secured connections aborted",
+        ended->aborted.size());
+  spdlog::error("this virtual machine was cloned or set back (vmgenid), and {}; stopping",
+                dropped ? ended.error() : "the device keys cannot be replaced");
+  loop_.stop(1);
 }
 
 void Daemon::depart(std::uint64_t cookie) {

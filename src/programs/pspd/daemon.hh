@@ -29,6 +29,7 @@
 #include "sock_diag.hh"
 #include "sockets.hh"
 #include "upkeep.hh"
+#include "vm_fork.hh"
 
 namespace psp {
 
@@ -80,6 +81,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   void on_signal(int signal);
   [[nodiscard]] std::expected<void, std::string> watch_links();
   void on_destroyed();
+  void on_vm_fork();
   void rest(EventLoop::Source& source);
   void depart(std::uint64_t cookie);
   void resynchronise();
@@ -131,6 +133,7 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   std::unique_ptr<netlink::Server> server_;
   std::vector<std::unique_ptr<datapath::HostDevice>> devices_;
   std::optional<datapath::DestroyEvents> destroyed_;
+  std::optional<datapath::VmForkEvents> vm_forks_;
   UniqueFd links_;
   std::unique_ptr<ControlSocket> control_;
   std::map<std::uint64_t, std::unique_ptr<ControlSocket>> listeners_;  // in other namespaces
