@@ -114,6 +114,7 @@ std::vector<std::string> fixed_changes(const Options& now, const Options& next) 
   look("compat", &Options::compat);
   look("allow-key-export", &Options::allow_key_export);
   look("allow-peers", &Options::allow_peers);
+  look("require", &Options::require);
   return changed;
 }
 

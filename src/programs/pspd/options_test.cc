@@ -120,12 +120,18 @@ std::set<std::string> all_options() {
 }
 
 TEST(FixedChanges, NamesEveryOptionThatARunningPspdCannotChange) {
-  const std::map<std::string, std::string> fixed = {
-      {"socket", "@other"},     {"crypto", "openssl"},
-      {"workers", "2"},         {"cpus", "0"},
-      {"rx-cache", "7"},        {"max-connections", "2000"},
-      {"busy-poll", "5"},       {"udp-checksum", "off"},
-      {"compat", "linux-6.18"}, {"allow-key-export", "true"}};
+  const std::map<std::string, std::string> fixed = {{"socket", "@other"},
+                                                    {"crypto", "openssl"},
+                                                    {"workers", "2"},
+                                                    {"cpus", "0"},
+                                                    {"rx-cache", "7"},
+                                                    {"max-connections", "2000"},
+                                                    {"busy-poll", "5"},
+                                                    {"udp-checksum", "off"},
+                                                    {"compat", "linux-6.18"},
+                                                    {"allow-key-export", "true"},
+                                                    {"allow-peers", "10.0.0.0/8"},
+                                                    {"require", "true"}};
   const std::set<std::string> other = {"help",   "version",         "dev",       "config",
                                        "enable", "rotate-interval", "log-level", "cleanup"};
   std::set<std::string> known = other;
