@@ -417,10 +417,14 @@ TEST_F(Fault, AStopThatDiesAnywhereIsMendedByTheNext) {
 
 TEST_F(Fault, ASecondDaemonIsRefusedWhileTheFirstIsInTheMiddle) {
   const auto calls = calls_of_start();
-  const auto lock = std::ranges::find_if(calls, [locks = 0](const NotedCall& call) mutable {
-    return (is(call, "fcntl") || is(call, "fcntl64")) &&
-           ++locks == 2;  // that of the epoch, then that of the netdev
-  });
+  // A lock is a map that is made and then looked for among all: that of the epoch, of the netdev.
+  const auto lock =
+      std::ranges::find_if(calls, [locks = 0, made = false](const NotedCall& call) mutable {
+        if (!is(call, "bpf")) return false;
+        if (call.detail == BPF_MAP_CREATE) made = true;
+        if (call.detail != BPF_MAP_GET_NEXT_ID) return false;
+        return std::exchange(made, false) && ++locks == 2;
+      });
   ASSERT_NE(lock, calls.end());
   const auto first = static_cast<std::uint32_t>(lock - calls.begin()) + 2;
   const auto last = static_cast<std::uint32_t>(calls.size());
