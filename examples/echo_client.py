@@ -30,10 +30,12 @@ def main() -> None:
     print(f"echo_client: connected by PSP, {info.version.name}", file=sys.stderr)
     with secured.sock as sock:  # a plain socket from here on
         sock.settimeout(None)
-        threading.Thread(target=send_input, args=(sock,), daemon=True).start()
+        sender = threading.Thread(target=send_input, args=(sock,), daemon=True)
+        sender.start()
         sys.stdout.buffer.write(secured.early)
         with sock.makefile("rb") as answer:
             shutil.copyfileobj(answer, sys.stdout.buffer)
+        sender.join()  # a server may have said all that it has to say before it was asked
 
 
 if __name__ == "__main__":

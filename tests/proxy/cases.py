@@ -320,7 +320,7 @@ class Peers(Case):
     def test_wrong_authority(self):
         self.server_side(credentials=identity("fake-db"))
         client = self.client_side()
-        self.expect_refused(client, "authentication", "its authority is not in the --ca file")
+        self.expect_refused(client, "authentication", "its authority is not one that this end believes")
 
     def test_client_of_another_authority(self):
         server = self.server_side()
