@@ -725,6 +725,7 @@ TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
   EXPECT_TRUE(stands(bystander_).value()) << "in front again";
   // Nobody's program was removed: it can be taken off now.
   filter.prog_fd = 0;
+  filter.prog_id = 0;
   EXPECT_FALSE(tcx && programs_at(lo_.ifindex, {Side::kEgress, rival.name}).value().empty());
   ASSERT_TRUE(tcx ? take_off(lo_.ifindex, {{{Side::kEgress, rival.name}}}, false).has_value()
                   : bpf_tc_detach(&hook, &filter) == 0);
