@@ -342,12 +342,7 @@ struct NetdevPrograms::Impl {
   // there is understood from the first packet on.
   std::array<Door, 4> doors;
 
-  ~Impl() {
-    const std::uint32_t first = 0;
-    if (skeleton != nullptr)
-      (void)bpf_map_delete_elem(bpf_map__fd(skeleton->maps.psp_living), &first);
-    netdev_bpf__destroy(skeleton);
-  }
+  ~Impl() { netdev_bpf__destroy(skeleton); }
 
   [[nodiscard]] bool store() const {
     return put_element(bpf_map__fd(skeleton->maps.psp_config), kConfigKey, config);
@@ -437,10 +432,7 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
                   error);
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   std::memcpy(impl->config.mac, netdev.mac.data(), sizeof impl->config.mac);
-  const std::uint32_t first = 0, to_tap = static_cast<std::uint32_t>(
-                                     bpf_program__fd(impl->skeleton->progs.psp_to_tap));
-  if (!impl->store() ||
-      bpf_map_update_elem(bpf_map__fd(maps.psp_living), &first, &to_tap, BPF_ANY) != 0)
+  if (!impl->store())
     return failed(fmt::format("{}: cannot configure the netdev programs", netdev.name), errno);
   if (auto made = impl->make_doors(netdev.ifindex, tap_ifindex); !made)
     return std::unexpected(made.error());

@@ -37,17 +37,6 @@ struct {
   __type(value, struct psp_device_config);
 } psp_config SEC(".maps");
 
-/*
- * psp_living holds psp_to_tap for as long as pspd lives: the kernel empties it when the last
- * descriptor of it goes. From then on the number of the TAP may be another netdev's.
- */
-struct {
-  __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-  __uint(max_entries, 1);
-  __type(key, __u32);
-  __type(value, __u32);
-} psp_living SEC(".maps");
-
 static __always_inline const struct psp_device_config* psp_device(void) {
   __u32 zero = 0;
   return bpf_map_lookup_elem(&psp_config, &zero);
@@ -72,18 +61,6 @@ static __always_inline bool psp_is_home(struct __sk_buff* skb) {
   return BPF_CORE_READ(packet, dev, nd_net.net, net_cookie) == psp_netns;
 }
 
-SEC("tc")
-int psp_to_tap(struct __sk_buff* skb) {
-  (void)skb;
-  return bpf_redirect(psp_tap_ifindex, 0);
-}
-
-/* psp_send_to_tap does not come back, unless pspd is dead. */
-static __always_inline int psp_send_to_tap(struct __sk_buff* skb) {
-  bpf_tail_call(skb, &psp_living, 0);
-  return psp_drop(PSP_DROP_POLICY_ROUTE);
-}
-
 /* psp_to_daemon tags the frame and sends it to pspd. */
 static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags,
                                          __u32 handle) {
@@ -95,7 +72,7 @@ static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 
   if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
-  return psp_send_to_tap(skb);
+  return bpf_redirect(psp_tap_ifindex, 0);
 }
 
 /*
@@ -689,7 +666,7 @@ int psp_ingress(struct __sk_buff* skb) {
   if (!psp_wants(device->versions_ena, version) || psp_is_forwarded(skb) || !psp_is_home(skb))
     return PSP_NEXT;
   skb->mark = psp_mark;
-  return psp_send_to_tap(skb);
+  return bpf_redirect(psp_tap_ifindex, 0);
 }
 
 SEC("tc")
