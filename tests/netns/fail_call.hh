@@ -20,7 +20,7 @@ struct NotedCall {
 };
 
 struct FaultPlan {
-  static constexpr std::uint32_t kMostCalls = 4096, kMostPrograms = 64;
+  static constexpr std::uint32_t kMostCalls = 16384, kMostPrograms = 64;
   static constexpr std::int32_t kHalt = -1;
 
   // The test's: call `at` (from 1; 0: none) of a phase fails with `error`, or with kHalt the
