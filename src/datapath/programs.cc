@@ -4,6 +4,7 @@
 #include "programs.hh"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <initializer_list>
+#include <sys/socket.h>
 #include <utility>
 
 #include <psp/crypto/aead.hh>
@@ -159,6 +161,7 @@ Secrets Secrets::random() {
 
 struct SocketPrograms::Impl {
   socket_bpf* skeleton = nullptr;
+  UniqueFd alive, other;  // connected to each other; gone when this process is (see psp_living)
   UniqueFd cgroup;
   struct Attached {
     std::string name;
@@ -235,6 +238,11 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
   if (impl->skeleton->rodata == nullptr || impl->skeleton->data == nullptr)
     return failed("the data of the socket programs cannot be mapped", ENOMEM);
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
+  std::array<int, 2> pair{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
+    return failed("cannot make the socket that says that this pspd lives", errno);
+  impl->alive.reset(pair[0]);
+  impl->other.reset(pair[1]);
   return SocketPrograms(std::move(impl));
 }
 
@@ -293,6 +301,7 @@ bool SocketPrograms::inherited() const { return impl_->inherited; }
 int SocketPrograms::assoc_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_assoc); }
 int SocketPrograms::departed_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_departed); }
 int SocketPrograms::tx_spi_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_by_tx_spi); }
+int SocketPrograms::living_socket() const { return impl_->alive.get(); }
 int SocketPrograms::noted_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_noted); }
 
 bool SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id,
@@ -432,7 +441,10 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
                   error);
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   std::memcpy(impl->config.mac, netdev.mac.data(), sizeof impl->config.mac);
-  if (!impl->store())
+  constexpr std::uint32_t kFirst = 0;
+  const int alive = shared.living_socket();
+  if (!impl->store() ||
+      bpf_map_update_elem(bpf_map__fd(maps.psp_living), &kFirst, &alive, BPF_ANY) != 0)
     return failed(fmt::format("{}: cannot configure the netdev programs", netdev.name), errno);
   if (auto made = impl->make_doors(netdev.ifindex, tap_ifindex); !made)
     return std::unexpected(made.error());

@@ -79,6 +79,9 @@ class SocketPrograms {
   int departed_map() const;
   int tx_spi_map() const;
   int noted_map() const;
+  // living_socket goes with this process. One for all netdevs, since a socket keeps the namespace
+  // that it was made in from ending.
+  int living_socket() const;
   // guard says that `program` (its id) is psp_egress of that PSP device on a netdev; else
   // psp_sock_out lets no secured socket send by it. False: there is no room for more.
   [[nodiscard]] bool guard(device::NetdevKey netdev, std::uint16_t dev_id,

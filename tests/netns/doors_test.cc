@@ -170,6 +170,33 @@ INSTANTIATE_TEST_SUITE_P(Ways, AnotherNetdev,
                                   after_name(std::get<After>(one.param));
                          });
 
+// The programs of a dead pspd know its TAP by a number that the next netdev can have.
+TEST(DeadTap, WhoseNumberAnotherNetdevTakesSendsItNothing) {
+  PSP_NEEDS_LAB();
+  Lab lab;
+  Netns& host = lab.ns(From::kA);
+  lab.start(From::kA);
+  auto connection = lab.connect(Kind::kIpv4);
+  const auto rx = lab.client(From::kA).rx_assoc(connection.a.get(), Version::kAesGcm128);
+  ASSERT_TRUE(rx);
+  ASSERT_TRUE(lab.client(From::kA).tx_assoc(connection.a.get(), Version::kAesGcm128, rx->rx));
+  const std::string tap = lab.client(From::kA).daemon_info().value().devices.front().tap;
+  const std::string index =
+      host.sh(fmt::format("cat /sys/class/net/{0}/ifindex 2>/dev/null || "
+                          "ip -o link show {0} | cut -d: -f1",
+                          tap));
+  lab.kill(From::kA);
+  host.sh(
+      fmt::format("ip link add other0 index {} type veth peer name other1 && "
+                  "ip link set other0 up && ip link set other1 up",
+                  std::stoi(index)));
+  const Window window(host, "other1");
+  const Octets data = random_octets(1000);
+  (void)::send(connection.a.get(), data.data(), data.size(), MSG_NOSIGNAL);
+  std::this_thread::sleep_for(500ms);  // retransmissions
+  for (const Seen& seen : window.look()) EXPECT_FALSE(holds_part(seen.octets, data)) << "in clear";
+}
+
 // Rival is a program before pspd's at tcx that lets all packets pass, past all others.
 class Rival {
  public:

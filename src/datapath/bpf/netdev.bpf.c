@@ -37,6 +37,17 @@ struct {
   __type(value, struct psp_device_config);
 } psp_config SEC(".maps");
 
+/*
+ * psp_living holds a socket of pspd, which the kernel takes out when pspd closes it or dies. From
+ * then on the number of the TAP may be another netdev's.
+ */
+struct {
+  __uint(type, BPF_MAP_TYPE_SOCKMAP);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u32);
+} psp_living SEC(".maps");
+
 static __always_inline const struct psp_device_config* psp_device(void) {
   __u32 zero = 0;
   return bpf_map_lookup_elem(&psp_config, &zero);
@@ -61,6 +72,16 @@ static __always_inline bool psp_is_home(struct __sk_buff* skb) {
   return BPF_CORE_READ(packet, dev, nd_net.net, net_cookie) == psp_netns;
 }
 
+/* psp_to_tap sends the packet to the TAP, if pspd is there to read from it. */
+static __always_inline int psp_to_tap(void) {
+  const __u32 zero = 0;
+  struct bpf_sock* alive = bpf_map_lookup_elem(&psp_living, &zero);
+
+  if (!alive) return psp_drop(PSP_DROP_POLICY_ROUTE);
+  bpf_sk_release(alive);
+  return bpf_redirect(psp_tap_ifindex, 0);
+}
+
 /* psp_to_daemon tags the frame and sends it to pspd. */
 static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 flags,
                                          __u32 handle) {
@@ -72,7 +93,7 @@ static __always_inline int psp_to_daemon(struct __sk_buff* skb, __u8 kind, __u8 
   if (bpf_skb_store_bytes(skb, ETH_ALEN, &tag, sizeof tag, 0))
     return psp_drop(PSP_DROP_TX_BAD_PACKET);
   skb->mark = psp_mark;
-  return bpf_redirect(psp_tap_ifindex, 0);
+  return psp_to_tap();
 }
 
 /*
@@ -666,7 +687,7 @@ int psp_ingress(struct __sk_buff* skb) {
   if (!psp_wants(device->versions_ena, version) || psp_is_forwarded(skb) || !psp_is_home(skb))
     return PSP_NEXT;
   skb->mark = psp_mark;
-  return bpf_redirect(psp_tap_ifindex, 0);
+  return psp_to_tap();
 }
 
 SEC("tc")
