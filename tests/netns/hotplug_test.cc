@@ -175,6 +175,21 @@ TEST_F(Waiting, GivesANetdevItsDeviceWhenItComes) {
   EXPECT_EQ(host.sh("tc qdisc show dev late0 clsact"), "");
 }
 
+TEST_F(Waiting, GivesItItsDeviceWhenThePspdThatHasItStops) {
+  const Netns host;
+  Pspd one(host, {"--dev", "late0"}), other(host, {"--dev", "late0", "--socket", "@other"});
+  ASSERT_TRUE(one.wait_ready() && other.wait_ready());
+  host.sh("ip link add late0 type veth peer name peer0 && ip link set late0 up");
+  const auto has = [](Pspd& daemon) { return says(daemon, "late0: PSP device 1 with"); };
+  ASSERT_TRUE(eventually([&] { return has(one) || has(other); }));
+  Pspd &first = has(one) ? one : other, &second = has(one) ? other : one;
+  EXPECT_TRUE(eventually([&] { return says(second, "late0 has no PSP device, and cannot"); }))
+      << second.log();
+  EXPECT_EQ(first.stop(), 0) << first.log();
+  EXPECT_TRUE(eventually([&] { return has(second); }, 60s)) << second.log();
+  EXPECT_EQ(second.stop(), 0) << second.log();
+}
+
 TEST_F(Waiting, IsNotForWhoRequiresTheNetdevNorForANameThatNoneCanHave) {
   const Netns host;
   for (const std::vector<std::string>& arguments :

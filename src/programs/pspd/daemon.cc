@@ -275,18 +275,21 @@ void Daemon::retire(std::uint16_t id) {
 }
 
 // find_wanted gives a netdev of the options that has come, or come back, its PSP device: a new one.
+// Where that cannot be, since another pspd has the netdev or takes something over, it tries again.
 void Daemon::find_wanted() {
   for (Wanted& wanted : wanted_) {
-    if (wanted.device != 0) continue;
-    const std::uint32_t ifindex = ::if_nametoindex(wanted.name.c_str());
-    if (ifindex == 0 || ifindex == wanted.refused) continue;
-    const auto added = add_later(wanted.name);
-    if (added) {
+    const auto look = [&]() -> datapath::Finding {
+      if (wanted.device != 0 || ::if_nametoindex(wanted.name.c_str()) == 0) return std::nullopt;
+      return wanted.name + " has no PSP device";
+    };
+    const auto give = [&]() -> std::expected<void, std::string> {
+      const auto added = add_later(wanted.name);
+      if (!added) return std::unexpected(added.error());
       wanted.device = *added;
-    } else {
-      spdlog::error("{}", added.error());
-      wanted.refused = ifindex;  // said once
-    }
+      return {};
+    };
+    const auto news = wanted.upkeep.turn(steady_clock::now(), look, give);
+    if (news && wanted.device == 0) spdlog::error("{}", *news);
   }
 }
 

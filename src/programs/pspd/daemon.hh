@@ -145,12 +145,11 @@ class Daemon final : private netlink::Inspector, private device::NetdevOps {
   EventLoop::Source rest_;                  // this
   bool keep_programs_ = false;              // at a stop that has to leave sockets blocked
 
-  // Wanted is a netdev of the options, the device it has (0: none, the netdev has gone) and
-  // the ifindex of one of that name that could not have a device.
+  // Wanted is a netdev of the options and the device it has (0: none).
   struct Wanted {
     std::string name;
     std::uint16_t device = 0;
-    std::uint32_t refused = 0;
+    datapath::Upkeep upkeep{};
   };
   std::vector<Wanted> wanted_;
 

@@ -118,7 +118,7 @@ std::expected<void, std::string> Daemon::bring_up() {
   for (Claim& claim : *claims) {
     auto added = add_device(claim.netdev, std::move(claim.lock));
     if (!added) return std::unexpected(added.error());
-    wanted_.push_back({claim.netdev.name, *added, 0});
+    wanted_.push_back({.name = claim.netdev.name, .device = *added});
   }
   if (auto listening = listen_at_home(); !listening) return listening;
   if (options_.allow_key_export)
@@ -159,7 +159,7 @@ std::expected<std::vector<Daemon::Claim>, std::string> Daemon::claim_netdevs() {
   for (const std::string& name : options_.devices) {
     if (!options_.require && is_still_to_come(name)) {
       spdlog::warn("{}: there is no such netdev yet; it gets its PSP device when it comes", name);
-      wanted_.push_back({name, 0, 0});
+      wanted_.push_back({.name = name});
       continue;
     }
     auto netdev = datapath::find_netdev(name);

@@ -70,7 +70,7 @@ void Daemon::apply(const Options& next) {
       spdlog::error("{}: the versions cannot be changed", device->netdev().name);
   for (const std::string& name : names) {
     if (std::ranges::find(wanted_, name, &Wanted::name) != wanted_.end()) continue;
-    wanted_.push_back({name, 0, 0});
+    wanted_.push_back({.name = name});
     if (::if_nametoindex(name.c_str()) == 0)
       spdlog::warn("{}: there is no such network device yet: it gets its PSP device when it comes",
                    name);
