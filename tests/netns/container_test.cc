@@ -6,10 +6,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/bpf.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <psp/device/state_table.h>
 
@@ -120,6 +124,17 @@ TEST_P(Containers, MayBeBehindNetkit) {
     expect_nothing_in_clear(*lab_, connection.flow, mark, data);
     expect_carried(connection);
   }
+}
+
+// The lock of who takes over what a dead pspd left: a map of that name. Here nobody left anything.
+TEST_P(Containers, AreAssociatedWhileAnotherPspdTakesSomethingOver) {
+  bpf_attr lock{};
+  lock.map_type = BPF_MAP_TYPE_QUEUE;
+  lock.value_size = lock.max_entries = 1;
+  std::strcpy(lock.map_name, "psp_AAAAAAAAAAA");
+  const UniqueFd taken(static_cast<int>(::syscall(SYS_bpf, BPF_MAP_CREATE, &lock, sizeof lock)));
+  ASSERT_TRUE(taken);
+  EXPECT_TRUE(box_->associate()) << lab_->pspd(From::kA).log();
 }
 
 TEST_P(Containers, SeeARotationAsTheHostDoes) {

@@ -54,12 +54,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
   if (host == nullptr || netns == nullptr) return fail(ENODEV, "", Field::kIfindex);
   std::expected<datapath::Netdev, std::string> netdev;
   std::expected<UniqueFd, std::string> lock;
-  const auto alone = datapath::lock_takeover(false);
-  if (!alone) {
-    spdlog::error("{}", alone.error());
-    return fail(EBUSY);
-  }
-  std::expected<std::vector<Taken>, std::string> earlier;
+  std::expected<Takeover, std::string> earlier;
   {
     const InNetns inside(*netns);
     char name[IF_NAMESIZE];
@@ -72,7 +67,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     }
     lock = datapath::lock_netdev(key, netdev->name);
     if (!lock) return fail(EBUSY, "Device already associated with a PSP device");
-    earlier = take_over({&*netdev, 1});
+    earlier = take_over_later({&*netdev, 1});
     if (!earlier) {
       spdlog::error("{}", earlier.error());
       return fail(EBUSY);
@@ -83,7 +78,7 @@ Result<void> Daemon::attach(const device::Device& device, NetdevKey key) {
     return fail(EIO);
   }
   try {
-    welcome(*host, *netdev, *earlier);
+    welcome(*host, *netdev, earlier->taken);
   } catch (const std::bad_alloc&) {  // the core forgets it
     if (const auto done = host->disassociate(key); !done) spdlog::error("{}", done.error());
     throw;

@@ -171,6 +171,17 @@ std::expected<std::vector<Taken>, std::string> take_over(std::span<const Netdev>
   return all;
 }
 
+std::expected<Takeover, std::string> take_over_later(std::span<const Netdev> netdevs) {
+  const auto earlier = find_earlier(netdevs);
+  if (!earlier) return std::unexpected(earlier.error());
+  if (earlier->empty()) return Takeover{};
+  auto alone = datapath::lock_takeover(false);
+  if (!alone) return std::unexpected(alone.error());
+  auto taken = take_over(netdevs);
+  if (!taken) return std::unexpected(taken.error());
+  return Takeover{std::move(*alone), std::move(*taken)};
+}
+
 std::expected<void, std::string> let_go(const Taken& taken, std::span<const device::NetdevKey> keep,
                                         bool inherited) {
   if (auto done = remove_from_netdevs(taken.leftover, keep); !done) return done;

@@ -12,6 +12,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include <psp/base/unique_fd.hh>
 #include <psp/device/core.hh>
 
 #include "leftover.hh"
@@ -32,6 +33,18 @@ struct Taken {
 // `netdevs`, which are of it and locked. Their programs stay and block all that is left, so nothing
 // leaves in clear until `let_go`. Errors: a sentence.
 [[nodiscard]] std::expected<std::vector<Taken>, std::string> take_over(
+    std::span<const datapath::Netdev> netdevs);
+
+// Takeover is what was taken over by a pspd that runs already, and the lock that keeps others from
+// it until it is let go.
+struct Takeover {
+  UniqueFd alone;
+  std::vector<Taken> taken;
+};
+
+// take_over_later is take_over() for netdevs that come later. Where nothing was left, another pspd
+// that takes something over is in nobody's way; else it is not waited for. Errors: a sentence.
+[[nodiscard]] std::expected<Takeover, std::string> take_over_later(
     std::span<const datapath::Netdev> netdevs);
 
 // let_go takes an earlier pspd's programs away, once ours are in place. On netdevs in `keep` ours

@@ -129,13 +129,11 @@ std::expected<std::uint16_t, std::string> Daemon::add_later(const std::string& n
   if (!netdev) return std::unexpected(netdev.error());
   auto lock = datapath::lock_netdev(netdev->key(), name);
   if (!lock) return std::unexpected(lock.error());
-  const auto alone = datapath::lock_takeover(false);
-  if (!alone) return std::unexpected(alone.error());
-  const auto earlier = take_over({&*netdev, 1});
+  const auto earlier = take_over_later({&*netdev, 1});
   if (!earlier) return std::unexpected(earlier.error());
   const auto added = add_device(*netdev, std::move(*lock));
   if (!added) return added;
-  for (const Taken& taken : *earlier)
+  for (const Taken& taken : earlier->taken)
     if (const auto gone = let_go(taken, {{netdev->key()}}, false); !gone)
       spdlog::error("what an earlier pspd left on {} stays: {}", name, gone.error());
   return added;
