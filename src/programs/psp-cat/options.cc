@@ -13,6 +13,7 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "between.hh"
 #include "plain_help.hh"
 #include "report.hh"
 
@@ -80,7 +81,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
       ->type_name("ADDR");
   app.add_flag("--allow-tls", options.allow_tls, "Stay on TLS where there is no PSP (both ends)");
   app.add_option("--timeout", raw.timeout_s, "Seconds to connect and to agree on keys (10)")
-      ->check(CLI::Range(0.001, 86400.0))
+      ->check(between(0.001, 86400.0))
       ->type_name("SECONDS");
   auto* recv_only = app.add_flag("--recv-only", options.recv_only, "Send nothing");
   app.add_flag("--send-only", options.send_only, "Write nothing to standard output")

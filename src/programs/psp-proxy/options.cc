@@ -12,6 +12,7 @@
 #include <psp/netlink/client.hh>
 #include <psp/wire/version_text.hh>
 
+#include "between.hh"
 #include "plain_help.hh"
 
 namespace psp::proxy {
@@ -90,15 +91,15 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
       ->needs("--listen-psp");
   app.add_option("--timeout", raw.timeout_s,
                  "Seconds to connect and to agree on keys, all together (10)")
-      ->check(CLI::Range(0.001, 86400.0))
+      ->check(between(0.001, 86400.0))
       ->type_name("SECONDS");
   app.add_option("--retire-idle", raw.retire_idle_s,
                  "After a rotation of the device key, close connections that were idle for so many "
                  "seconds (300); 0: never")
-      ->check(CLI::Range(0.0, 1e7))
+      ->check(between(0.0, 1e7))
       ->type_name("SECONDS");
   app.add_option("--drain", raw.drain_s, "Seconds that SIGTERM leaves to connections (30)")
-      ->check(CLI::Range(0.0, 1e7))
+      ->check(between(0.0, 1e7))
       ->type_name("SECONDS");
   app.add_option("--threads", options.threads, "Threads (default: one a processor, up to 4)")
       ->check(CLI::Range(1U, 64U));
@@ -107,7 +108,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
       ->type_name("PATH");
   app.add_option("--stats-interval", raw.stats_interval_s,
                  "One line of JSON on standard output every so many seconds")
-      ->check(CLI::Range(0.1, 1e7))
+      ->check(between(0.1, 1e7))
       ->type_name("SECONDS");
   app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
       ->type_name("ADDR");

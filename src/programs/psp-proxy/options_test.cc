@@ -56,6 +56,10 @@ TEST(ProxyOptions, AServerWithAnAuthorityDemandsCertificates) {
 
 TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
   expect_refused({"--to", "a:1"}, "give --listen or --listen-psp");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--drain", "1e8"},
+                 "--drain: '1e8' is not a number from 0 to 10000000");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--timeout", "nan"},
+                 "--timeout: 'nan' is not a number from 0.001 to 86400");
   expect_refused({"--listen", ":1", "--listen-psp", ":2", "--to", "a:1"}, "excludes");
   expect_refused({"--listen", "5432", "--to", "a:1"}, "--listen: \"5432\" has no port");
   expect_refused({"--listen", ":1", "--to", "fd77::2:80"}, "ambiguous; write [fd77::2]:80");
