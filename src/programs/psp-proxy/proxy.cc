@@ -152,10 +152,11 @@ void Proxy::on_stop() {
   draining_ = true;
   drain_end_ = Clock::now() + options_.drain;
   sd_notify(0, "STOPPING=1");
-  spdlog::info("stopping: no new connections; {} go on for up to {} s", shared_.active.load(),
-               static_cast<double>(options_.drain.count()) / 1000);
   for (const auto& worker : workers_) worker->drain();
   for (const UniqueFd& fd : shared_.listeners) shutdown(fd.get(), SHUT_RDWR);
+  // Said when it is true: a worker takes what comes until its listener is shut.
+  spdlog::info("stopping: no new connections; {} go on for up to {} s", shared_.active.load(),
+               static_cast<double>(options_.drain.count()) / 1000);
   sources_.push_back(loop_.every(20ms, [this] { end_if_drained(); }));
 }
 
