@@ -4,9 +4,10 @@
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 FUZZ_MINUTES ?= 1
+HOURS ?= 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: all programs deps release demo test bench fuzz format tidy install uninstall clean
+.PHONY: all programs deps release demo test bench fuzz simulate format tidy install uninstall clean
 
 all: programs
 
@@ -43,6 +44,10 @@ bench: release
 # fuzz: every fuzz target for FUZZ_MINUTES minutes.
 fuzz: deps
 	@FUZZ_MINUTES=$(FUZZ_MINUTES) scripts/fuzz
+
+# simulate: the simulator (docs/simulation.md) for HOURS hours, from another seed each time.
+simulate: release
+	@build/release/bin/psp-sim --hours $(HOURS) --seed $$(date +%s)000000 --coverage --shrink
 
 format:
 	@scripts/check-format --fix

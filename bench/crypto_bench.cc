@@ -16,8 +16,8 @@
 #include <openssl/evp.h>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/wire/checksum.hh>
+#include "crypto/seal.hh"
+#include "wire/checksum.hh"
 
 #ifdef PSP_HAVE_IPSEC_MB
 #include <intel-ipsec-mb.h>

@@ -11,12 +11,11 @@
 #include <stdexcept>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/device/software_driver.hh>
-#include <psp/wire/checksum.hh>
-
-#include "rx_path.hh"
-#include "tx_path.hh"
+#include "crypto/seal.hh"
+#include "datapath/rx_path.hh"
+#include "datapath/tx_path.hh"
+#include "device/software_driver.hh"
+#include "wire/checksum.hh"
 
 namespace {
 

@@ -13,9 +13,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/device/core.hh>
-#include <psp/device/software_device.hh>
+#include "crypto/seal.hh"
+#include "device/core.hh"
+#include "device/software_device.hh"
 
 namespace {
 
@@ -85,6 +85,7 @@ void open_packets(benchmark::State& state, const crypto::Backend* backend) {
   Bed bed(*backend, static_cast<std::size_t>(state.range(0)));
   const auto size = static_cast<std::size_t>(state.range(2));
   std::vector<std::vector<std::uint8_t>> datagrams;
+  datagrams.reserve(static_cast<std::size_t>(state.range(1)));
   for (std::int64_t i = 0; i < state.range(1); ++i)
     datagrams.push_back(bed.seal(bed.driver.rx_spi_alloc(Version::kAesGcm128).value(), size));
   std::vector<std::uint8_t> out(size);
@@ -101,6 +102,7 @@ void tx_begin(benchmark::State& state, const crypto::Backend* backend) {
   Bed bed(*backend);
   const std::array<std::uint8_t, 16> key{};
   std::vector<std::uint32_t> handles;
+  handles.reserve(static_cast<std::size_t>(state.range(0)));
   for (std::int64_t i = 0; i < state.range(0); ++i)
     handles.push_back(bed.driver.tx_key_add(Version::kAesGcm128, Spi{1}, key).value());
   std::size_t next = 0;

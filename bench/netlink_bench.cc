@@ -13,9 +13,9 @@
 #include <memory>
 #include <vector>
 
-#include <psp/crypto/aead.hh>
-#include <psp/device/software_device.hh>
-#include <psp/netlink/server.hh>
+#include "crypto/aead.hh"
+#include "device/software_device.hh"
+#include "netlink/server.hh"
 #include <psp/netlink/uapi.h>
 
 namespace {
@@ -67,7 +67,7 @@ Octets message(std::uint16_t family, std::uint8_t cmd, const Octets& attributes)
 // Bed is a server with one device, and requests to it.
 struct Bed {
   Bed() {
-    core.set_listener(&server);
+    core.set_notifier(&server);
     driver.join(0);
     (void)core.add_device({0, 1}, "bench0", VersionSet::all(), driver);
     const std::uint8_t name[] = PSPNL_FAMILY_NAME;

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sealing and opening of corpus cases, and the file that they stand in.
+// Sealing and opening of corpus cases, and the file that they stand in. A case may have any octets
+// between PSP header and inner packet, which no sender of the library writes: so seal() takes IP
+// and UDP from the library and writes the PSP header itself. receive() is the library's receiver as
+// it is.
+//
+// read_json trusts its file but for the format's name: it reads the committed corpus, or one that
+// was just made, and throws where a field is missing.
 #include "corpus.hh"
 
 #include <algorithm>
@@ -8,8 +14,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/tunnel.hh>
+#include "wire/bytes.hh"
+#include "wire/tunnel.hh"
 
 namespace psp::conformance {
 namespace {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The conformance corpus as values: cases, made from a seed or read back from corpus.json.
+// README.md describes the file for those who have nothing else of softpsp. Made by psp-conformance,
+// read by corpus_test.cc; the runners for others (runner.c, runner.py) share no code with this.
+//
+// A name never changes its meaning, and the same seed gives the same octets on every machine. A
+// test in CI makes the corpus again and compares.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
+#include "crypto/seal.hh"
 
 namespace psp::conformance {
 

@@ -11,10 +11,9 @@
 #include <iterator>
 #include <map>
 
-#include <psp/device/software_driver.hh>
-#include <psp/wire/tunnel.hh>
-
 #include "../src/programs/psp-pcap/explain.hh"
+#include "device/software_driver.hh"
+#include "wire/tunnel.hh"
 
 namespace psp::conformance {
 namespace {
@@ -121,7 +120,7 @@ bool is_segment(const pcap_tool::Frame& frame, const Octets& clear) {
 // the stack what its classifier does not take for PSP.
 TEST_P(Corpus, IsExplainedAsTheDeviceJudgesIt) {
   using Verdict = pcap_tool::Explanation::Verdict;
-  pcap_tool::KeyRing ring(*GetParam());
+  pcap_tool::CaptureKeys ring(*GetParam());
   for (std::uint8_t index = 0; index < 2; ++index) {
     pcap::KeyEntry entry{.kind = pcap::KeyEntry::Kind::kDevice, .index = index};
     entry.key.assign(from_hex(kDeviceKeyHex[index]));

@@ -2,13 +2,20 @@
 //
 // psp-conformance DIRECTORY [SEED]: writes the corpus: corpus.json, and the same packets over
 // Ethernet as clear.pcap, sealed.pcap (line by line the same packets) and received.pcap.
+//
+// The octets must not depend on the machine, since the check in CI compares them with the committed
+// files: so pcap is written here octet by octet, little-endian, the time of a packet is its number,
+// and OpenSSL seals, whatever else the processor could do.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "corpus.hh"
+#include "tool.hh"
 
 namespace psp::conformance {
 namespace {
@@ -75,13 +82,21 @@ void run(const std::filesystem::path& directory, std::uint64_t seed) {
 }  // namespace psp::conformance
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) {
-    std::fprintf(stderr, "usage: psp-conformance DIRECTORY [SEED]\n");
-    return 2;
+  std::string directory;
+  std::uint64_t seed = psp::conformance::kDefaultSeed;
+  CLI::App app(
+      "Writes the conformance corpus: corpus.json, clear.pcap, sealed.pcap, received.pcap.\n"
+      "Usage: psp-conformance DIRECTORY [SEED]");
+  psp::name_tool(app, "psp-conformance");
+  app.add_option("directory", directory)->required();
+  app.add_option("seed", seed);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   }
   try {
-    psp::conformance::run(
-        argv[1], argc == 3 ? std::strtoull(argv[2], nullptr, 0) : psp::conformance::kDefaultSeed);
+    psp::conformance::run(directory, seed);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "psp-conformance: %s\n", error.what());
     return 1;

@@ -1,45 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The cases. Each add_* function is one paragraph of README.md. What a negative case must give is
-// what the library says when the corpus is made; two runners that share no code with it
+// The cases that are sealed and come back, and what all are made with. What a negative case must
+// give is what the library says when the corpus is made; two runners that share no code with it
 // (runner.c, runner.py) must come to the same, so that a mistake would have to be made three times.
 #include <algorithm>
 #include <fmt/format.h>
 #include <set>
 #include <stdexcept>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/tunnel.hh>
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
+#include "wire/tunnel.hh"
 
-#include "corpus.hh"
+#include "maker.hh"
 
 namespace psp::conformance {
-namespace {
-
-constexpr std::uint8_t kTcp = 6, kUdp = 17, kSctp = 132, kIcmp = 1, kDestinationOptions = 60;
-constexpr std::uint32_t kPhase0 = 0x1a345678, kPhase1 = 0x9a345678;
-
-// Random is SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
-    state_ += 0x9e37'79b9'7f4a'7c15u;
-    std::uint64_t z = state_;
-    z = (z ^ z >> 30) * 0xbf58'476d'1ce4'e5b9u;
-    z = (z ^ z >> 27) * 0x94d0'49bb'1331'11ebu;
-    return z ^ z >> 31;
-  }
-  Octets octets(std::size_t size) {
-    Octets made(size);
-    for (auto& octet : made) octet = static_cast<std::uint8_t>(next() >> 32);
-    return made;
-  }
-
- private:
-  std::uint64_t state_;
-};
 
 void put_ip_checksum(Octets& packet) {
   if (packet.size() < 20 || packet[0] >> 4 != 4) return;
@@ -48,65 +23,6 @@ void put_ip_checksum(Octets& packet) {
   wire::store_be(packet.data() + 10, static_cast<std::uint16_t>(~wire::checksum_fold(
                                          wire::checksum_add(0, std::span(packet).first(size)))));
 }
-
-// Shape is what an inner packet looks like.
-struct Shape {
-  std::uint8_t family = 4;
-  std::uint8_t protocol = kTcp;
-  std::size_t payload = 24;  // behind the L4 header
-  std::size_t options = 0;   // octets of IPv4 options
-};
-
-class Maker {
- public:
-  Maker(Keys& keys, std::uint64_t seed) : keys_(keys), random_(seed) {}
-
-  std::vector<Case> run() {
-    add_combinations();
-    add_mixed();
-    add_sizes();
-    add_edges();
-    add_shapes();
-    add_receive_only();
-    for (unsigned version = 0; version < kVersions; ++version) add_flipped(*to_version(version));
-    add_outer_flipped();
-    add_truncated();
-    add_lengths();
-    add_headers();
-    add_not_psp();
-    add_inner();
-    check_names();
-    return std::move(cases_);
-  }
-
- private:
-  Octets l4_header(const Shape& shape);
-  Octets clear_packet(const Shape& shape);
-  Case sender(std::string name, bool tunnel, const Shape& shape, Version version, Spi spi);
-  void add_sealed(Case one);
-  void add_received(std::string name, Octets packet, bool open_question = false);
-  Case base(Version version, std::uint8_t family, std::size_t extension = 0);
-
-  void add_combinations();
-  void add_mixed();
-  void add_sizes();
-  void add_edges();
-  void add_shapes();
-  void add_receive_only();
-  void add_flipped(Version version);
-  void add_outer_flipped();
-  void add_truncated();
-  void add_lengths();
-  void add_headers();
-  void add_not_psp();
-  void add_inner();
-  void check_names() const;
-
-  Keys& keys_;
-  Random random_;
-  std::uint64_t next_iv_ = 1;
-  std::vector<Case> cases_;
-};
 
 Octets Maker::l4_header(const Shape& shape) {
   Octets header;
@@ -209,9 +125,11 @@ Case Maker::base(Version version, std::uint8_t family, std::size_t extension) {
   return one;
 }
 
+namespace {
 constexpr const char* protocol_name(std::uint8_t protocol) {
   return protocol == kTcp ? "tcp" : protocol == kUdp ? "udp" : protocol == kSctp ? "sctp" : "icmp";
 }
+}  // namespace
 
 // All versions, families and modes; what is inside; crypt offsets of each class; extensions.
 void Maker::add_combinations() {
@@ -332,254 +250,11 @@ void Maker::add_shapes() {
   add_sealed(std::move(largest));
 }
 
-// reseal writes the ICV again for what now stands in a packet without crypt offset.
-void reseal(Keys& keys, Octets& packet, const Case& one, std::size_t psp) {
-  const std::size_t ip_header = psp - kUdpHeader;
-  Octets inner(one.clear.begin() + static_cast<std::ptrdiff_t>(ip_header), one.clear.end());
-  std::ranges::copy(one.extension,
-                    packet.begin() + static_cast<std::ptrdiff_t>(psp + kPspBaseHeader));
-  crypto::seal_datagram(keys.aead(one.version, one.spi), one.version,
-                        std::span(packet).subspan(psp), kPspBaseHeader + one.extension.size(),
-                        inner);
-}
-
-// What a receiver must open although no sender should make it.
-void Maker::add_receive_only() {
-  for (unsigned version = 0; version < kVersions; ++version) {
-    for (const std::uint8_t family : {4, 6}) {
-      const std::size_t psp = (family == 4 ? kIpv4Header : kIpv6Header) + kUdpHeader;
-      const Case one = base(*to_version(version), family);
-      const auto changed = [&](const char* what, auto change) {
-        Octets packet = one.packet;
-        change(packet);
-        reseal(keys_, packet, one, psp);
-        add_received(fmt::format("v{} ip{} {}", version, family, what), packet);
-      };
-      changed("reserved bits set by the sender", [&](Octets& p) { p[psp + 2] |= 0xc0; });
-      changed("sample bit", [&](Octets& p) { p[psp + 3] |= 0x80; });
-      changed("drop bit", [&](Octets& p) { p[psp + 3] |= 0x40; });
-      if (!encrypts(*to_version(version)))
-        changed("gmac with a crypt offset", [&](Octets& p) { p[psp + 2] |= 0x3f; });
-      Octets packet = one.packet;
-      wire::store_be(packet.data() + psp - 2, std::uint16_t{0x1234});
-      add_received(fmt::format("v{} ip{} udp checksum that is wrong", version, family), packet,
-                   true);
-      packet = one.packet;
-      packet.insert(packet.end(), 7, 0x00);
-      add_received(fmt::format("v{} ip{} padding behind the packet", version, family), packet);
-    }
-  }
-  for (unsigned outer = 0; outer < 4; ++outer)
-    for (unsigned inner = 0; inner < 4; ++inner)
-      for (const std::uint8_t family : {4, 6}) {
-        Case one =
-            sender("", true, {.family = family, .protocol = kUdp}, Version::kAesGcm128, {kPhase0});
-        const auto put = [&](Octets& packet, unsigned ecn) {
-          if (family == 4)
-            packet[1] = static_cast<std::uint8_t>((packet[1] & 0xfc) | ecn);
-          else
-            packet[1] = static_cast<std::uint8_t>((packet[1] & 0xcf) | ecn << 4);
-          put_ip_checksum(packet);
-        };
-        put(one.clear, inner);
-        Octets packet = seal(keys_, one);
-        put(packet, outer);
-        add_received(fmt::format("ip{} tunnel, ecn inside {} outside {}", family, inner, outer),
-                     packet);
-      }
-}
-
-// Each single bit from the PSP header to the ICV.
-void Maker::add_flipped(Version version) {
-  for (const std::size_t extension : {0u, 8u}) {
-    const Case one = base(version, 4, extension);
-    constexpr std::size_t psp = kIpv4Header + kUdpHeader;
-    const std::size_t end = extension == 0 ? one.packet.size() : psp + kPspBaseHeader + extension;
-    for (std::size_t at = psp; at < end; ++at)
-      for (unsigned bit = 0; bit < 8; ++bit) {
-        Octets packet = one.packet;
-        packet[at] ^= static_cast<std::uint8_t>(1u << bit);
-        add_received(fmt::format("v{} {}bit {} of octet {} flipped", static_cast<unsigned>(version),
-                                 extension ? "vc " : "", bit, at - psp),
-                     packet);
-      }
-  }
-}
-
-// Each single bit of IP and UDP: not authenticated, but lengths and checksums have a word.
-void Maker::add_outer_flipped() {
-  for (const std::uint8_t family : {4, 6}) {
-    const Case one = base(Version::kAesGcm128, family);
-    const std::size_t psp = (family == 4 ? kIpv4Header : kIpv6Header) + kUdpHeader;
-    for (std::size_t at = 0; at < psp; ++at) {
-      if (family == 6 && at > 8 && at < 39) continue;  // one octet of an address is as the next
-      for (unsigned bit = 0; bit < 8; ++bit) {
-        Octets packet = one.packet;
-        packet[at] ^= static_cast<std::uint8_t>(1u << bit);
-        add_received(
-            fmt::format("ip{} bit {} of octet {} in front of PSP flipped", family, bit, at), packet,
-            at + 2 >= psp);
-      }
-    }
-  }
-}
-
-// Cut at every length: once as it is, once with lengths that say so.
-void Maker::add_truncated() {
-  for (const std::uint8_t family : {4, 6}) {
-    const std::size_t ip_header = family == 4 ? kIpv4Header : kIpv6Header;
-    for (const std::size_t extension : {0u, 8u}) {
-      const Case one =
-          base(extension ? Version::kAesGmac128 : Version::kAesGcm128, family, extension);
-      for (std::size_t size = 0; size <= 64; ++size) {
-        Octets packet = one.packet;
-        if (extension == 0) {
-          packet.resize(size);
-          add_received(fmt::format("ip{} cut to {} octets", family, size), packet);
-          packet = one.packet;
-        }
-        packet.resize(ip_header + size);
-        wire::set_ip_payload(
-            packet, {.family = family, .header_length = static_cast<std::uint16_t>(ip_header)},
-            size, kUdp);
-        if (size >= 6)
-          wire::store_be(packet.data() + ip_header + 4, static_cast<std::uint16_t>(size));
-        add_received(
-            fmt::format("ip{} {}IP payload of {} octets", family, extension ? "vc " : "", size),
-            packet);
-      }
-    }
-  }
-}
-
-// Lengths that do not agree.
-void Maker::add_lengths() {
-  for (const std::uint8_t family : {4, 6}) {
-    const Case one = base(Version::kAesGcm256, family);
-    const std::size_t ip_header = family == 4 ? kIpv4Header : kIpv6Header;
-    const auto right = static_cast<std::uint16_t>(one.packet.size() - ip_header);
-    for (const int lie : {-65000, -1000, -64, -8, -1, 1, 8, 16, 64, 60000}) {
-      const auto length = static_cast<std::uint16_t>(std::clamp(right + lie, 0, 65535));
-      Octets packet = one.packet;
-      wire::store_be(packet.data() + ip_header + 4, length);
-      add_received(fmt::format("ip{} UDP length {:+}", family, lie), packet);
-      packet = one.packet;
-      packet.resize(packet.size() + 20);
-      const auto total =
-          static_cast<std::uint16_t>(std::clamp(right + lie + (family == 4 ? 20 : 0), 0, 65535));
-      wire::store_be(packet.data() + (family == 4 ? 2 : 4), total);
-      put_ip_checksum(packet);
-      add_received(fmt::format("ip{} IP length {:+}", family, lie), packet);
-      wire::store_be(packet.data() + ip_header + 4, length);
-      add_received(fmt::format("ip{} IP and UDP length {:+}", family, lie), packet);
-    }
-  }
-}
-
-// PSP headers that cannot be, sealed as if they could: it is not the ICV that gives them away.
-void Maker::add_headers() {
-  constexpr std::size_t psp = kIpv4Header + kUdpHeader;
-  const auto resealed = [&](const std::string& name, const Case& one, auto change,
-                            bool question = false) {
-    Octets packet = one.packet;
-    change(packet);
-    reseal(keys_, packet, one, psp);
-    add_received(name, packet, question);
-  };
-  const Case plain = base(Version::kAesGcm128, 4);
-  for (unsigned number = 4; number < 16; ++number)
-    resealed(fmt::format("reserved version {}", number), plain,
-             [&](Octets& p) { p[psp + 3] = static_cast<std::uint8_t>(1 | number << 2); });
-  for (const std::uint8_t length : {0, 2, 3, 4, 5, 6, 7, 255})
-    resealed(fmt::format("header length {} in a bare packet", int{length}), plain,
-             [&](Octets& p) { p[psp + 1] = length; });
-  resealed(
-      "cookie bit without room", plain, [&](Octets& p) { p[psp + 3] |= 0x02; }, true);
-  resealed("fixed bit 0", plain, [&](Octets& p) { p[psp + 3] &= 0xfe; });
-  for (const std::uint32_t spi : {0u, 0x8000'0000u}) {
-    Case one = sender("", false, {}, Version::kAesGcm128, {spi});
-    add_received(fmt::format("reserved SPI {:08x}", spi), seal(keys_, one));
-  }
-  for (std::uint8_t units = 7; units < 64; ++units) {
-    Octets packet = plain.packet;  // 32 octets behind the IV: 8 units are the end
-    packet[psp + 2] = units;
-    add_received(fmt::format("crypt offset {} of 8", units), packet, units > 8);
-  }
-  Octets other = plain.packet;
-  other[psp + 3] = 0x05;
-  add_received("sealed as version 0, says 1", other);
-  Case under = plain;
-  under.spi = {kPhase1};
-  other = plain.packet;
-  reseal(keys_, other, under, psp);
-  add_received("sealed under the other device key", other);
-}
-
-// What is not PSP at all.
-void Maker::add_not_psp() {
-  for (const std::uint8_t family : {4, 6}) {
-    const Case one = base(Version::kAesGcm128, family);
-    const std::size_t ip_header = family == 4 ? kIpv4Header : kIpv6Header;
-    for (const std::uint16_t port : {0, 999, 1001, 59395}) {
-      Octets packet = one.packet;
-      wire::store_be(packet.data() + ip_header + 2, port);
-      wire::store_be(packet.data() + ip_header, std::uint16_t{1000});
-      add_received(fmt::format("ip{} to port {}", family, port), packet);
-    }
-    Octets packet = one.packet;
-    packet[family == 4 ? 9 : 6] = kTcp;
-    put_ip_checksum(packet);
-    add_received(fmt::format("ip{} not UDP", family), packet);
-    packet = one.packet;
-    packet[0] = static_cast<std::uint8_t>((packet[0] & 0x0f) | 0x50);
-    add_received(fmt::format("ip{} of version 5", family), packet);
-  }
-  const Case one = base(Version::kAesGcm128, 4);
-  for (const std::uint16_t control : {0x2000, 0x0001, 0x2001, 0x1fff}) {
-    Octets packet = one.packet;
-    wire::store_be(packet.data() + 6, control);
-    put_ip_checksum(packet);
-    add_received(fmt::format("ipv4 fragment {:04x}", control), packet);
-  }
-  Octets six = base(Version::kAesGcm128, 6).packet;
-  six[6] = 44;
-  add_received("ipv6 fragment header", six);
-  six[6] = 0;
-  add_received("ipv6 hop-by-hop header", six);
-}
-
-// Well sealed, but what is inside does not fit a tunnel.
-void Maker::add_inner() {
-  for (const std::uint8_t family : {4, 6}) {
-    const auto add = [&](const char* what, auto change) {
-      Case one = sender(fmt::format("ip{} tunnel with {}", family, what), true,
-                        {.family = family, .protocol = kUdp}, Version::kAesGcm256, {kPhase1});
-      Octets packet = seal(keys_, one);
-      const std::size_t ip_header = family == 4 ? kIpv4Header : kIpv6Header;
-      const std::size_t psp = ip_header + kUdpHeader;
-      Octets inner = one.clear;
-      change(inner, packet[psp]);
-      crypto::seal_datagram(keys_.aead(one.version, one.spi), one.version,
-                            std::span(packet).subspan(psp), kPspBaseHeader, inner);
-      add_received(one.name, packet);
-    };
-    add("the other family in next header",
-        [&](Octets&, std::uint8_t& next) { next = family == 4 ? 41 : 4; });
-    add("no IP inside", [&](Octets& inner, std::uint8_t&) { inner[0] = 0x00; });
-    add("inner length too long",
-        [&](Octets& inner, std::uint8_t&) { ++inner[family == 4 ? 3 : 5]; });
-    add("inner length too short",
-        [&](Octets& inner, std::uint8_t&) { --inner[family == 4 ? 3 : 5]; });
-  }
-}
-
 void Maker::check_names() const {
   std::set<std::string> names;
   for (const Case& one : cases_)
     if (!names.insert(one.name).second) throw std::runtime_error("two cases: " + one.name);
 }
-
-}  // namespace
 
 std::vector<Case> make_cases(Keys& keys, std::uint64_t seed) { return Maker(keys, seed).run(); }
 

@@ -100,7 +100,10 @@ static void secure(struct connection* c) {
 
 static void accept_one(int listener) {
   const int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd < 0) return;
+  if (fd < 0) { /* out of descriptors, it would be asked again at once, and again */
+    if (errno == EMFILE || errno == ENFILE) usleep(10000);
+    return;
+  }
   struct connection* c = calloc(1, sizeof *c);
   if (!c || !(c->ssl = SSL_new(tls))) abort(); /* out of memory */
   c->fd = fd, c->begun = now(), c->go_on = secure;

@@ -2,6 +2,10 @@
 //
 // Sockets and TLS of the C++ examples. Nothing in it is about PSP, except that the upgrade needs
 // TLS 1.3, and that handshake() says what it wants in the same words.
+//
+// A client believes only the authorities that it is given, and a certificate only for the name that
+// it asked for: keys that are exchanged with anybody protect from nobody. The handshake is for
+// sockets that do not block. What fails throws, to keep to the matter.
 #pragma once
 
 #include <fcntl.h>

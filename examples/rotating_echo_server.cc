@@ -109,7 +109,10 @@ void serve(const psp::tls::Fd& listener, SSL_CTX* context, Rotation& watch) {
     need(watch.fd() >= 0, "pspd went away");
     connections.remove_if([](Connection& each) { return !each.go_on() || !each.warn(); });
     const int fd = accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) connections.emplace_back(fd, context, watch);
+    if (fd >= 0)
+      connections.emplace_back(fd, context, watch);
+    else if (errno == EMFILE || errno == ENFILE)
+      poll(nullptr, 0, 10);  // or it would be asked again at once, and again
   }
 }
 

@@ -17,10 +17,9 @@
 #include <utility>
 #include <vector>
 
-#include <psp/netlink/spec.hh>
-
 #include "../src/netlink/names.hh"
 #include "../src/netlink/test_support.hh"
+#include "netlink/spec.hh"
 
 // Only libFuzzer has this; the replay program never calls the mutator.
 extern "C" __attribute__((weak)) std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size,
@@ -190,7 +189,7 @@ class Play {
         for (const Datagram& answer : out_) check_answer(answer);
       }
     std::size_t attached = 0;
-    for (const device::Device* device : world_.core.devices()) {
+    for (const device::Device* device : world_.core.devices().all()) {
       attached += device->associated.size();
       if (!admin_)
         check(device->config.versions_ena.bits == 0 && device->key_rotations == 0 &&

@@ -8,12 +8,11 @@
 #include <cstdlib>
 #include <vector>
 
-#include <psp/crypto/aead.hh>
-#include <psp/device/software_driver.hh>
-
-#include "frame.hh"
-#include "rx_path.hh"
-#include "tx_path.hh"
+#include "crypto/aead.hh"
+#include "datapath/frame.hh"
+#include "datapath/rx_path.hh"
+#include "datapath/tx_path.hh"
+#include "device/software_driver.hh"
 
 namespace {
 

@@ -2,11 +2,16 @@
 //
 // Files with keys as a user might give them: the reference's configuration, a key log, one key.
 // What was read keeps to its limits, and a key log that is written again reads as before.
+//
+// What is refused must come with a reason for the user: a sentence, or for a key log the line. Each
+// input is shown to all three readers; sanitizers see to the rest.
+//
+// Input: the text of the file.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
-#include <psp/pcap/keys.hh>
+#include "pcap/keys.hh"
 
 namespace psp::pcap {
 namespace {

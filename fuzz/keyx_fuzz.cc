@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include <psp/keyx/message.hh>
+#include "keyx/message.hh"
 
 namespace psp::keyx {
 namespace {

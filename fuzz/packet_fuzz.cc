@@ -12,9 +12,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
+#include "crypto/seal.hh"
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
 
 namespace psp {
 namespace {

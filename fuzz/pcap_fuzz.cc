@@ -15,11 +15,10 @@
 #include <unistd.h>
 #include <vector>
 
-#include <psp/pcap/file.hh>
-#include <psp/pcap/joined.hh>
-
 #include "../src/programs/psp-pcap/explain.hh"
 #include "../src/programs/psp-pcap/frames.hh"
+#include "pcap/file.hh"
+#include "pcap/joined.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -107,7 +106,7 @@ void check_rewritten(std::span<const std::uint8_t> file, const Found& found, boo
 
 // Bench is keys and everything that works with them.
 struct Bench {
-  KeyRing keys{crypto::openssl_backend()};
+  CaptureKeys keys{crypto::openssl_backend()};
   std::vector<Sealer> sealers;
   Opener opener{keys, crypto::EcnAtExit::kIgnore};
   Explainer explainer{opener, VersionSet::all()};

@@ -4,6 +4,8 @@
 -- It shows every field, checks the ICV and opens the payload with the keys of a PSP key log
 -- (docs/key-log.md; preference psp.keylog or environment variable PSP_KEYLOG). The protocol is
 -- docs/protocol.md. In four parts: AES-GCM and key derivation, the key log, the fields, the dissector.
+-- One long file all the same: it is copied by hand, and of a plugin directory Wireshark runs every .lua
+-- by itself, in any order; parts would run as plugins, get lost, and be of different versions.
 --
 -- Wireshark 4.0 gives Lua no ciphers, so AES-GCM is done here, with tables: made for looking at
 -- captures, neither fast nor in constant time.

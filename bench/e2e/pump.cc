@@ -33,7 +33,9 @@
 #include <unistd.h>
 #include <vector>
 
-#include <psp/netlink/client.hh>
+#include "netlink/client.hh"
+
+#include "tool.hh"
 
 namespace {
 
@@ -350,6 +352,7 @@ int run_cat(const Settings& settings) {
 int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Both ends of softpsp's end-to-end benchmark");
+  psp::name_tool(app, "psp-bench-pump");
   app.add_flag("-l,--listen", settings.listening, "wait for the other end");
   app.add_option("--host", settings.host, "connect there");
   app.add_option("--port", settings.port, "TCP port")->capture_default_str();

@@ -4,7 +4,8 @@
 // clients at a time. bench/netlink/run starts it.
 //
 //   psp-bench-netlink --listen                  accepts and holds connections
-//   psp-bench-netlink --host H --pairs N --clients C [--port P] [--pid PSPD]
+//   psp-bench-netlink --flood CONNECTIONS       as nobody, asks on each for all associations,
+//   always psp-bench-netlink --host H --pairs N --clients C [--port P] [--pid PSPD]
 //
 // Prints one line of JSON: requests per second and latencies in microseconds, seen by the clients,
 // and what pspd's control thread needed of its processor, if its process id is given.
@@ -16,15 +17,19 @@
 #include <chrono>
 #include <fmt/format.h>
 #include <fstream>
+#include <grp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/client.hh>
+#include "base/unique_fd.hh"
+#include "netlink/client.hh"
+
+#include "tool.hh"
 
 namespace {
 
@@ -131,6 +136,7 @@ int load(const std::string& host, std::uint16_t port, std::size_t pairs, std::si
     start = now;
   });
   std::vector<std::thread> threads;
+  threads.reserve(clients);
   for (std::size_t i = 0; i < clients; ++i)
     threads.emplace_back([&, i] {
       auto client = Client::connect_daemon();
@@ -179,16 +185,40 @@ int load(const std::string& host, std::uint16_t port, std::size_t pairs, std::si
   return 0;
 }
 
+// flood is what an unprivileged user can do to the others: it asks for the longest answer there is,
+// without end.
+int flood(std::size_t connections) {
+  constexpr uid_t kNobody = 65534;
+  if (::setgroups(0, nullptr) != 0 || ::setresgid(kNobody, kNobody, kNobody) != 0 ||
+      ::setresuid(kNobody, kNobody, kNobody) != 0)
+    die("cannot be nobody");
+  std::vector<std::thread> threads;
+  threads.reserve(connections);
+  for (std::size_t i = 0; i < connections; ++i)
+    threads.emplace_back([] {
+      for (;;) {
+        auto client = Client::connect_daemon();
+        while (client && client->associations()) {
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"Requests to a running pspd"};
+  psp::name_tool(app, "psp-bench-netlink");
   bool listen = false;
   std::string host = "10.77.0.2";
   std::uint16_t port = 7200;
-  std::size_t pairs = 10'000, clients = 1;
+  std::size_t pairs = 10'000, clients = 1, flooding = 0;
   int pid = 0;
   app.add_flag("--listen", listen, "accept and hold connections");
+  app.add_option("--flood", flooding, "connections that ask for all associations without end");
   app.add_option("--host", host, "where to connect to");
   app.add_option("--port", port, "TCP port");
   app.add_option("--pairs", pairs, "connections to secure")->check(CLI::PositiveNumber);
@@ -196,5 +226,6 @@ int main(int argc, char** argv) {
   app.add_option("--clients", clients, "how many ask at a time")->check(CLI::Range(1, 64));
   CLI11_PARSE(app, argc, argv);
   raise_descriptors();
+  if (flooding != 0) return flood(flooding);
   return listen ? hold_connections(port) : load(host, port, pairs, clients, pid);
 }

@@ -21,9 +21,12 @@
 #include <sys/socket.h>
 #include <thread>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
+#include "base/unique_fd.hh"
+#include "keyx/client_ops.hh"
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
+
+#include "tool.hh"
 
 namespace {
 
@@ -130,7 +133,8 @@ Result take_part(const Options& options, int listener, std::atomic<int>& left) {
 
 Options parse(int argc, char** argv) {
   Options options;
-  CLI::App app("psp-bench-handshake: TLS alone, and TLS with the PSP upgrade behind it");
+  CLI::App app("TLS alone, and TLS with the PSP upgrade behind it");
+  psp::name_tool(app, "psp-bench-handshake");
   auto* host = app.add_option("--host", options.host, "Connect there");
   app.add_flag("--listen", options.tls.server, "Answer")->excludes(host);
   app.add_option("--port", options.port, "Port (7200)");

@@ -5,6 +5,7 @@
 //
 // Threading: one thread; a write that has to wait makes all connections wait, so two relays can
 // wait for each other if both directions are full. The benchmark's protocols never fill both.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <arpa/inet.h>
 #include <array>
@@ -12,22 +13,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <netinet/tcp.h>
+#include <string>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <utility>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
+
+#include "tool.hh"
 
 namespace {
 
 using psp::UniqueFd;
 
-sockaddr_in to_address(const char* address, const char* port) {
+sockaddr_in to_address(const std::string& address, const std::string& port) {
   sockaddr_in out{};
   out.sin_family = AF_INET;
-  out.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port)));
-  if (inet_pton(AF_INET, address, &out.sin_addr) != 1) std::exit(2);
+  out.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port.c_str())));
+  if (inet_pton(AF_INET, address.c_str(), &out.sin_addr) != 1) std::exit(2);
   return out;
 }
 
@@ -129,6 +133,12 @@ class Relay {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 2;
-  Relay(to_address(argv[1], argv[2]), to_address(argv[3], argv[4])).run();
+  CLI::App app(
+      "A relay that does nothing else.\nUsage: psp-bench-relay LISTEN-ADDRESS PORT TO-ADDRESS "
+      "PORT");
+  psp::name_tool(app, "psp-bench-relay");
+  std::vector<std::string> words;
+  app.add_option("words", words)->expected(4)->required();
+  CLI11_PARSE(app, argc, argv);
+  Relay(to_address(words[0], words[1]), to_address(words[2], words[3])).run();
 }

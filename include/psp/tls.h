@@ -166,8 +166,8 @@ struct psp_rotation;
 struct psp_ticket;
 
 /*
- * psp_rotation_new watches the device keys of this host, at the kernel or at `pspd` (NULL: the
- * default). NULL: it could not subscribe; `err` says why.
+ * psp_rotation_new watches the device keys of this host, at the kernel and at `pspd` (NULL: the
+ * default), if both are there. NULL: it could not subscribe; `err` says why.
  */
 struct psp_rotation* psp_rotation_new(const char* pspd, struct psp_error* err);
 /* psp_rotation_fd is readable when psp_rotation_process has something to do; -1: pspd went away. */

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The choice of a backend by name.
-#include <psp/crypto/aead.hh>
+// The choice of a backend by name, as the programs' options have it. "auto" is the fast one where
+// it is built in and the processor can run it. A name that is not there is nullptr and nothing else
+// is taken in its place: the program says so and ends. Whoever takes one has to run its self_test
+// before the first packet.
+#include "crypto/aead.hh"
 
 namespace psp::crypto {
 

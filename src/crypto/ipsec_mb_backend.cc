@@ -12,8 +12,8 @@
 #include <intel-ipsec-mb.h>
 #include <memory>
 
-#include <psp/crypto/aead.hh>
-#include <psp/wire/bytes.hh>
+#include "crypto/aead.hh"
+#include "wire/bytes.hh"
 
 #include "require.hh"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The key derivation of PSP: SP 800-108 in counter mode. One block of input for 128 bits of key:
+// The key derivation of PSP (docs/protocol.md, section 5): SP 800-108 in counter mode. One block of
+// input for 128 bits of key:
 //
 //   0..3 counter, from 1   4..7 label "Pv0\0".."Pv3\0"   8..11 SPI   12..15 key length in bits
 //
@@ -8,8 +9,8 @@
 // into the third octet); "Pv2" and "Pv3" follow that.
 #include <array>
 
-#include <psp/crypto/aead.hh>
-#include <psp/wire/bytes.hh>
+#include "crypto/aead.hh"
+#include "wire/bytes.hh"
 
 namespace psp::crypto {
 

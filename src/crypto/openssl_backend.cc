@@ -15,7 +15,7 @@
 #include <openssl/evp.h>
 #include <thread>
 
-#include <psp/crypto/aead.hh>
+#include "crypto/aead.hh"
 
 #include "require.hh"
 

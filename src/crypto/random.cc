@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Random octets from the kernel. There is no second source: a program whose keys might be guessable
-// must not run.
+// must not run. With flags 0 getrandom waits until the kernel's generator is seeded, once, early
+// after boot. Device keys come from here, and all that others must not guess: tokens, epochs, the
+// key of source ports.
+//
+// Threading: any.
 #include <cerrno>
 #include <sys/random.h>
 
-#include <psp/crypto/aead.hh>
+#include "crypto/aead.hh"
 
 #include "require.hh"
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // require: for what only a programming error or a broken library can break. Going on would mean
-// sealing with the wrong key or not at all, so the program ends.
+// sealing with the wrong key or not at all, so the program ends. Never for what a peer, a file or a
+// user can cause: those are results. The sentence goes to stderr and names no key. Kept in release
+// builds, unlike assert.
 #pragma once
 
 #include <cstdio>

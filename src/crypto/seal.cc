@@ -6,9 +6,9 @@
 //
 // `tail` below is all between the PSP base header and the ICV: cookie and extension, then the inner
 // packet. The crypt offset counts from its start.
-#include <cstring>
+#include "crypto/seal.hh"
 
-#include <psp/crypto/seal.hh>
+#include <cstring>
 
 #include "require.hh"
 

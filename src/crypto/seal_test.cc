@@ -3,12 +3,13 @@
 // Whole packets: sealed and opened again for every version, family, crypt offset and cookie, in
 // place and out of place; every flipped bit refused; the parts that the crypt offset leaves in
 // clear seen to be in clear.
+#include "crypto/seal.hh"
+
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-#include <psp/crypto/seal.hh>
-#include <psp/wire/bytes.hh>
+#include "wire/bytes.hh"
 
 #include "test_support.hh"
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Comparison in constant time, by the function that OpenSSL maintains for it.
-#include <openssl/crypto.h>
+// Comparison in constant time, by the function that OpenSSL maintains for it: a comparison that
+// ends at the first difference tells whoever measures it how far he was right. Lengths are public,
+// and compared first. ICVs are not compared here: each backend does that as part of opening a
+// packet.
+#include "crypto/secret.hh"
 
-#include <psp/crypto/secret.hh>
+#include <openssl/crypto.h>
 
 namespace psp::crypto {
 

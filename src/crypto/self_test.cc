@@ -9,7 +9,7 @@
 #include <array>
 #include <vector>
 
-#include <psp/crypto/aead.hh>
+#include "crypto/aead.hh"
 
 namespace psp::crypto {
 namespace {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the tests of this layer share: the backends that there are, hex, and clear packets.
+// What the tests of this layer share: the backends that there are, hex, and clear packets. Every
+// test of a backend runs for both, so that one is checked against the other. A machine without
+// ipsec-mb tests OpenSSL alone, and no test fails for that. Contents are a pattern in which no
+// octet equals its neighbour, so that a shift by one shows.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
-#include <psp/crypto/aead.hh>
-#include <psp/wire/packet.hh>
+#include "crypto/aead.hh"
+#include "wire/packet.hh"
 
 namespace psp::crypto::test {
 

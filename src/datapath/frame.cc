@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Parsing of frames on the TAP. Everything is bounds-checked: the kernel is trusted to have sent
-// the frame, not to have sent what the tag says.
+// the frame, not to have sent what the tag says. Whether the handle in a tag is anybody's, the Tx
+// table knows. What this parser cannot read to its TCP header is not sent. It also takes off the IP
+// options by which pspd lowers the MSS (docs/architecture.md, "MSS").
 #include "frame.hh"
 
 #include <algorithm>
 
+#include "wire/ip_octets.hh"
+
 namespace psp::datapath {
 namespace {
 
-constexpr std::size_t kIpv4ProtocolAt = 9;
-constexpr std::size_t kIpv6NextHeaderAt = 6;
-constexpr std::uint8_t kIpv6Fragment = 44;
 constexpr std::uint8_t kOptionNop = 1;
 
 bool is_tx_tag(std::uint8_t kind) {
@@ -20,7 +21,7 @@ bool is_tx_tag(std::uint8_t kind) {
 
 bool is_psp_port(std::span<const std::uint8_t> frame, std::size_t udp_at) {
   return frame.size() >= udp_at + kUdpHeader &&
-         wire::load_be<std::uint16_t>(frame.data() + udp_at + 2) == kUdpPort;
+         wire::load_be<std::uint16_t>(frame.data() + udp_at + wire::kUdpDestinationAt) == kUdpPort;
 }
 
 FrameKind classify_udp(std::span<const std::uint8_t> frame, std::size_t udp_at) {
@@ -51,18 +52,18 @@ FrameKind classify(std::span<const std::uint8_t> frame) {
   const bool tagged = is_tx_tag(frame[kTagAt]);
   switch (wire::load_be<std::uint16_t>(frame.data() + kEthertypeAt)) {
     case kEthertypeIpv4: {
-      const std::uint8_t protocol = ip[kIpv4ProtocolAt];
+      const std::uint8_t protocol = ip[wire::kIpv4ProtocolAt];
       if (protocol == wire::kProtocolTcp) return tagged ? FrameKind::kTx : FrameKind::kOther;
       if (protocol != wire::kProtocolUdp) return FrameKind::kOther;
-      const bool later_fragment = wire::load_be<std::uint16_t>(ip + 6) & 0x1fff;
+      const bool later_fragment = wire::load_be<std::uint16_t>(ip + wire::kIpv4FragmentAt) & 0x1fff;
       if (later_fragment) return FrameKind::kRx;
       return classify_udp(frame, kIpAt + std::size_t{ip[0] & 0x0fu} * 4);
     }
     case kEthertypeIpv6: {
       if (frame.size() < kIpAt + kIpv6Header) return FrameKind::kOther;
-      const std::uint8_t next = ip[kIpv6NextHeaderAt];
+      const std::uint8_t next = ip[wire::kIpv6NextHeaderAt];
       if (next == wire::kProtocolUdp) return classify_udp(frame, kIpAt + kIpv6Header);
-      if (next == kIpv6Fragment) return FrameKind::kRx;
+      if (next == wire::kIpv6FragmentHeader) return FrameKind::kRx;
       return tagged && next == wire::kProtocolTcp ? FrameKind::kTx : FrameKind::kOther;
     }
     default:
@@ -87,11 +88,12 @@ std::expected<TcpFrame, Drop> parse_tcp_frame(std::span<const std::uint8_t> fram
   tcp.cut = flags & PSP_FRAME_F_CUT;
   tcp.again = flags & PSP_FRAME_F_AGAIN;
   strip_reservation(packet, tcp);
-  if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at + kMinTcpHeader) return bad;
+  if (tcp.ip.protocol != wire::kProtocolTcp || end < tcp.tcp_at ||
+      !wire::is_tcp_segment(frame.subspan(tcp.tcp_at, end - tcp.tcp_at)))
+    return bad;
   const std::uint8_t* header = frame.data() + tcp.tcp_at;
-  tcp.tcp_length = std::size_t{header[kTcpOffsetAt]} / 16 * 4;
+  tcp.tcp_length = wire::tcp_header_length(header);
   tcp.payload_at = tcp.tcp_at + tcp.tcp_length;
-  if (tcp.tcp_length < kMinTcpHeader || tcp.payload_at > end) return bad;
   tcp.flags = header[kTcpFlagsAt];
   tcp.sequence = wire::load_be<std::uint32_t>(header + kTcpSeqAt);
   tcp.payload_length = end - tcp.payload_at;

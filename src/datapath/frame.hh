@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Frames on the TAP: virtio-net header, Ethernet header (six octets of it are a tag, see
-// bpf/abi.h), IP packet. What both directions need of them: tags, the parser of clear TCP frames,
+// frame_tag.h), IP packet. What both directions need of them: tags, the parser of clear TCP frames,
 // the buffer that holds a frame and the way out.
 #pragma once
 
@@ -10,15 +10,17 @@
 #include <cstdlib>
 #include <expected>
 #include <memory>
+#include <new>
 #include <span>
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/drop.hh>
-#include <psp/wire/packet.hh>
+#include "wire/bytes.hh"
+#include "wire/drop.hh"
+#include "wire/packet.hh"
+#include "wire/tcp.hh"
 
-#include "bpf/abi.h"
+#include "frame_tag.h"
 #include "virtio.hh"
 
 namespace psp::datapath {
@@ -33,28 +35,8 @@ inline constexpr std::uint16_t kEthertypeIpv6 = 0x86dd;
 
 inline constexpr std::size_t kMaxIpLength = 65535;  // what the length fields of IP and UDP can say
 inline constexpr std::size_t kMaxIpHeader = 60;
-inline constexpr std::size_t kMinTcpHeader = 20;
-inline constexpr std::size_t kMaxTcpHeader = 60;
 // kMaxFrame: an IPv6 length does not count the header itself.
 inline constexpr std::size_t kMaxFrame = kIpAt + kIpv6Header + kMaxIpLength;
-
-// Offsets in a TCP header (RFC 9293) and its flags.
-inline constexpr std::size_t kTcpSeqAt = 4;
-inline constexpr std::size_t kTcpAckAt = 8;
-inline constexpr std::size_t kTcpOffsetAt = 12;
-inline constexpr std::size_t kTcpFlagsAt = 13;
-inline constexpr std::size_t kTcpWindowAt = 14;
-inline constexpr std::size_t kTcpChecksumAt = 16;
-inline constexpr std::size_t kTcpUrgentAt = 18;
-inline constexpr std::uint8_t kTcpFin = 0x01;
-inline constexpr std::uint8_t kTcpSyn = 0x02;
-inline constexpr std::uint8_t kTcpRst = 0x04;
-inline constexpr std::uint8_t kTcpPsh = 0x08;
-inline constexpr std::uint8_t kTcpAck = 0x10;
-inline constexpr std::uint8_t kTcpUrg = 0x20;
-inline constexpr std::uint8_t kTcpCwr = 0x80;
-
-inline constexpr std::size_t kUdpChecksumAt = 6;
 
 // kMssReservation: the octets of IP options that pspd sets on a socket so that TCP leaves room for
 // the PSP overhead. They never reach the wire.
@@ -70,12 +52,13 @@ class Sink {
 };
 
 // PacketBuffer is memory for frames: allocated once, kept out of core dumps, wiped when dropped.
+// Throws std::bad_alloc if there is none.
 class PacketBuffer {
  public:
   explicit PacketBuffer(std::size_t size)
       : size_((size + kPage - 1) / kPage * kPage),
         octets_(static_cast<std::uint8_t*>(std::aligned_alloc(kPage, size_))) {
-    if (!octets_) std::abort();
+    if (!octets_) throw std::bad_alloc();
     std::memset(octets_.get(), 0, size_);
     madvise(octets_.get(), size_, MADV_DONTDUMP);
   }
@@ -124,7 +107,8 @@ enum class FrameKind : std::uint8_t {
   kTx,     // a tagged TCP segment: for TxPath
 };
 
-// classify looks at ethertype, protocol and tag. Fragments count as kRx: there they are counted.
+// classify looks at ethertype, protocol and tag. Fragments count as kRx: psp_ingress takes none,
+// but RxPath is for other hosts' hooks, too, and counts them.
 FrameKind classify(std::span<const std::uint8_t> frame);
 
 // TcpFrame says where the parts of a clear TCP frame lie. Offsets count from the virtio-net header.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a frame is taken for, the parser of clear TCP frames, and the hash behind source ports.
+// Frames that are cut short or damaged anywhere must be refused, never read beyond their end. They
+// are built by hand (path_test_support.hh); SipHash is compared with the values of its paper.
+// Frames of a real TAP: kernel/tap_test.cc and tests/netns; arbitrary octets: fuzz/frame_fuzz.cc.
 #include "frame.hh"
 
 #include "path_test_support.hh"
@@ -89,6 +92,11 @@ TEST(ParseTcpFrame, RefusesWhatCannotBeSealed) {
   EXPECT_TRUE(refused([](Octets& f) { f[kIpAt + 20 + 12] = 0x40; })) << "TCP header of 16";
   EXPECT_TRUE(refused([](Octets& f) { f[1] = kGsoTcp6; })) << "GSO type of the other family";
   EXPECT_TRUE(refused([](Octets& f) { f[1] = kGsoTcp4; })) << "GSO without size";
+}
+
+TEST(PacketBuffer, ThatThereIsNoMemoryForEndsNothingElse) {
+  const volatile std::size_t too_much = SIZE_MAX / 2;
+  EXPECT_THROW(PacketBuffer{too_much}, std::bad_alloc);
 }
 
 TEST(SipHash, MatchesItsPaper) {

@@ -12,10 +12,10 @@
 #include <stdexcept>
 #include <vector>
 
-#include <psp/crypto/aead.hh>
-#include <psp/device/software_driver.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
+#include "crypto/aead.hh"
+#include "device/software_driver.hh"
+#include "wire/checksum.hh"
+#include "wire/packet.hh"
 
 #include "frame.hh"
 #include "rx_path.hh"

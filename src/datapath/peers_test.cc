@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Whose PSP packets are taken, and how networks are written. An administrator's list must mean what
+// a firewall's would: a prefix with bits set behind its length is refused, not rounded. Addresses
+// are tried at both edges of each network; a list for one family lets in nobody of the other. That
+// the packet path asks, and counts: probe_answer_test.cc.
 #include "peers.hh"
 
 #include <arpa/inet.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Answers to the probes of pspctl doctor (see docs/probe.md). A stranger may send them, so: an
-// answer is never longer than its question, goes where the question came from, touches no key and
+// answer is never longer than its request, goes where the request came from, touches no key and
 // keeps nothing of who asked; and there is a limit for each asker and for all of them.
 //
 // Threading: one ProbeAnswerer belongs to one worker thread.
@@ -11,15 +11,15 @@
 #include <cstdint>
 #include <span>
 
-#include <psp/wire/probe.hh>
+#include "wire/probe.hh"
 
 #include "frame.hh"
 #include "siphash.hh"
 
 namespace psp::datapath {
 
-// ProbeQuestion is a packet from the wire whose UDP payload claims to be a probe.
-struct ProbeQuestion {
+// ProbeRequest is a packet from the wire whose UDP payload claims to be a probe.
+struct ProbeRequest {
   const std::uint8_t* ethernet = nullptr;
   const std::uint8_t* ip_octets = nullptr;
   wire::IpHeader ip;
@@ -42,7 +42,7 @@ class ProbeAnswerer {
     Drop reason;                          // what to count
     std::span<const std::uint8_t> frame;  // to the wire, valid until the next call; empty: none
   };
-  Answer answer(const ProbeQuestion& question);
+  Answer answer(const ProbeRequest& request);
 
  private:
   // Bucket is a limit: a count of answers that can be had at once.
@@ -54,8 +54,8 @@ class ProbeAnswerer {
   };
   static constexpr std::size_t kBuckets = 64;  // askers that fall together share one
 
-  bool may_answer(const ProbeQuestion& question);
-  std::span<const std::uint8_t> write(const ProbeQuestion& question, const wire::Probe& probe,
+  bool may_answer(const ProbeRequest& request);
+  std::span<const std::uint8_t> write(const ProbeRequest& request, const wire::Probe& probe,
                                       std::size_t size);
 
   Clock now_ms_;

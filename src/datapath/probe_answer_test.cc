@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a stranger gets who sends probes: an answer that is never longer than the question, and not
-// too many.
-#include <psp/wire/probe.hh>
+// What a stranger gets who sends probes: an answer that is never longer than the request, and not
+// too many. Probes go through RxPath, as they would come from the wire; the answer is taken apart
+// with the parsers of wire. The limits are shown by a clock that the test moves. That two hosts
+// cannot be made to answer each other, nor to answer everybody, is shown frame by frame. From the
+// asker's side: the tests of pspctl doctor.
+#include "wire/probe.hh"
 
 #include "path_test_support.hh"
 
@@ -12,8 +15,8 @@ namespace {
 std::uint64_t now_ms = 1;
 std::uint64_t clock_ms() { return now_ms; }
 
-// Question is what makes a probe on the wire.
-struct Question {
+// Request is what makes a probe on the wire.
+struct Request {
   unsigned family = 4;
   std::size_t size = wire::kProbeSize;  // UDP payload
   std::uint16_t wanted = wire::kProbeSize;
@@ -21,38 +24,38 @@ struct Question {
   std::uint8_t asker = 7;  // last octet of the address; IPv6: of the /64
 };
 
-Octets frame_of(const Question& question) {
-  const std::size_t header = question.family == 4 ? kIpv4Header : kIpv6Header;
-  Octets frame(kIpAt + header + kUdpHeader + question.size);
+Octets frame_of(const Request& request) {
+  const std::size_t header = request.family == 4 ? kIpv4Header : kIpv6Header;
+  Octets frame(kIpAt + header + kUdpHeader + request.size);
   for (std::uint8_t i = 0; i < 12; ++i) frame[kEthAt + i] = static_cast<std::uint8_t>(0x20 + 2 * i);
   wire::store_be(frame.data() + kEthertypeAt,
-                 question.family == 4 ? kEthertypeIpv4 : kEthertypeIpv6);
+                 request.family == 4 ? kEthertypeIpv4 : kEthertypeIpv6);
   std::uint8_t* ip = frame.data() + kIpAt;
-  ip[0] = question.family == 4 ? 0x45 : 0x60;
-  if (question.family == 4) {
-    const std::array<std::uint8_t, 8> addresses{10, 1, 2, question.asker, 10, 1, 2, 4};
+  ip[0] = request.family == 4 ? 0x45 : 0x60;
+  if (request.family == 4) {
+    const std::array<std::uint8_t, 8> addresses{10, 1, 2, request.asker, 10, 1, 2, 4};
     std::ranges::copy(addresses, ip + 12);
   } else {
     ip[8] = ip[24] = 0xfd;
-    ip[15] = question.asker;
+    ip[15] = request.asker;
     ip[23] = 1;
     ip[39] = 2;
   }
   wire::set_ip_payload({ip, header},
-                       {.family = static_cast<std::uint8_t>(question.family),
+                       {.family = static_cast<std::uint8_t>(request.family),
                         .header_length = static_cast<std::uint16_t>(header)},
-                       kUdpHeader + question.size, wire::kProtocolUdp);
+                       kUdpHeader + request.size, wire::kProtocolUdp);
   std::uint8_t* udp = ip + header;
   wire::store_be<std::uint16_t>(udp, 40123);
   wire::store_be<std::uint16_t>(udp + 2, kUdpPort);
-  wire::store_be(udp + 4, static_cast<std::uint16_t>(kUdpHeader + question.size));
-  wire::write_probe({udp + kUdpHeader, question.size},
-                    {.answer = question.answer, .wanted = question.wanted, .nonce = {1, 2, 3}});
+  wire::store_be(udp + 4, static_cast<std::uint16_t>(kUdpHeader + request.size));
+  wire::write_probe({udp + kUdpHeader, request.size},
+                    {.answer = request.answer, .wanted = request.wanted, .nonce = {1, 2, 3}});
   return frame;
 }
 
 struct ProbeRig : Rig {
-  void ask(const Question& question) { rx.process(frame_of(question)); }
+  void ask(const Request& request) { rx.process(frame_of(request)); }
   std::uint64_t refused() const { return receiver.drops(Drop::PROBE_REFUSED); }
 };
 
@@ -98,7 +101,7 @@ TEST(ProbeAnswer, GoesBackWithWhatArrived) {
   }
 }
 
-TEST(ProbeAnswer, IsNeverLongerThanTheQuestionOrTheMtu) {
+TEST(ProbeAnswer, IsNeverLongerThanTheRequestOrTheMtu) {
   for (const auto& [size, wanted, mtu, answer] :
        {std::tuple(std::size_t{200}, 1472, 1500u, std::size_t{200}),
         {1472, 0, 1500u, 128},
@@ -160,9 +163,9 @@ TEST(ProbeAnswer, HasALimitForEachAskerAndForAll) {
                          1500})
                 .frame.empty();
   };
-  const auto answers = [&](std::uint8_t asker, unsigned questions) {
+  const auto answers = [&](std::uint8_t asker, unsigned requests) {
     unsigned count = 0;
-    for (unsigned i = 0; i < questions; ++i) count += asked(asker);
+    for (unsigned i = 0; i < requests; ++i) count += asked(asker);
     return count;
   };
   EXPECT_EQ(answers(1, 1000), ProbeAnswerer::kAskerBurst);

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Opening and coalescing. Nothing that was not authenticated reaches the sink: a failed open leaves
-// only octets behind the end of the batch, and the ones it overwrote before are put back.
+// only octets behind the end of the batch, and the ones it overwrote before are put back. Segments
+// are joined by the rules of the kernel's GRO, and only under the same SPI, version and generation,
+// since one tag speaks for all of them. The TCP checksum is left to the stack as unfinished: the
+// ICV has covered what it would. A packet that is not taken is one counter, and may be kept for
+// `pspctl capture --failed`.
+//
+// Threading: see rx_path.hh.
 #include "rx_path.hh"
 
 #include <algorithm>
 
-#include <psp/wire/checksum.hh>
+#include "wire/checksum.hh"
 
 namespace psp::datapath {
 namespace {
@@ -31,15 +37,9 @@ constexpr std::uint8_t kBareExtLength = 1;  // PSP header without cookie and ext
 constexpr std::uint8_t kEndFlags = kTcpUrg | kTcpPsh | kTcpRst | kTcpSyn | kTcpFin;
 constexpr std::uint8_t kFreeFlags = kTcpCwr | kTcpPsh | kTcpFin;
 
-std::size_t tcp_header_length(const std::uint8_t* segment) {
-  return std::size_t{segment[kTcpOffsetAt]} / 16 * 4;
-}
-
 // is_segment: `size` octets of authenticated content are a TCP segment with a whole header.
 bool is_segment(const device::RxMeta& meta, const std::uint8_t* segment, std::size_t size) {
-  if (meta.header.next_header != wire::kProtocolTcp || size < kMinTcpHeader) return false;
-  const std::size_t length = tcp_header_length(segment);
-  return length >= kMinTcpHeader && length <= size;
+  return meta.header.next_header == wire::kProtocolTcp && wire::is_tcp_segment({segment, size});
 }
 
 }  // namespace
@@ -55,7 +55,7 @@ void RxPath::process(std::span<const std::uint8_t> frame) {
   if (!payload) {
     engine_.count_drop(payload.error());
     const auto packet = frame.subspan(std::min<std::size_t>(kIpAt, frame.size()));
-    return engine_.keep(device::PacketPath::kReceive, payload.error(), packet.size(), packet);
+    return engine_.log_packet(device::PacketPath::kReceive, payload.error(), packet.size(), packet);
   }
   if (batch_.open && !same_flow()) finish();
 
@@ -135,19 +135,20 @@ void RxPath::open_datagram(std::span<const std::uint8_t> datagram) {
   open_alone(datagram);
 }
 
-// stays does what the bits S and D of an authentic packet ask for: to sample it, to drop it then.
-bool RxPath::stays(const device::RxMeta& meta, std::span<const std::uint8_t> datagram) {
+// may_deliver does what the bits S and D of an authentic packet ask for: to sample it, to drop it
+// then.
+bool RxPath::may_deliver(const device::RxMeta& meta, std::span<const std::uint8_t> datagram) {
   if (meta.header.sample) [[unlikely]]
-    keep(std::nullopt, datagram);
+    log_packet(std::nullopt, datagram);
   if (!meta.header.drop_after_sampling) [[likely]]
     return true;
   engine_.count_drop(Drop::SAMPLED);
   return false;
 }
 
-// keep gives a datagram to the device's log, as a packet of its own. Its UDP checksum is left out:
-// packets that came joined share one.
-void RxPath::keep(std::optional<Drop> reason, std::span<const std::uint8_t> datagram) {
+// log_packet gives a datagram to the device's log, as a packet of its own. Its UDP checksum is left
+// out: packets that came joined share one.
+void RxPath::log_packet(std::optional<Drop> reason, std::span<const std::uint8_t> datagram) {
   std::array<std::uint8_t, kMaxIpHeader + kUdpHeader> head;
   const std::size_t ip_length = outer_.ip.header_length;
   const std::size_t udp_length = kUdpHeader + datagram.size();
@@ -155,8 +156,8 @@ void RxPath::keep(std::optional<Drop> reason, std::span<const std::uint8_t> data
   wire::set_ip_payload(std::span(head).first(ip_length), outer_.ip, udp_length, wire::kProtocolUdp);
   wire::store_be(head.data() + ip_length + 4, static_cast<std::uint16_t>(udp_length));
   wire::store_be(head.data() + ip_length + kUdpChecksumAt, std::uint16_t{0});
-  engine_.keep(device::PacketPath::kReceive, reason, ip_length + udp_length,
-               std::span(head).first(ip_length + kUdpHeader), datagram);
+  engine_.log_packet(device::PacketPath::kReceive, reason, ip_length + udp_length,
+                     std::span(head).first(ip_length + kUdpHeader), datagram);
 }
 
 // open_behind opens a datagram that probably continues the batch to where it then belongs. The last
@@ -170,12 +171,12 @@ void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
   const auto meta = engine_.open(datagram, end - batch_.header_length);
   std::memcpy(opened.data(), end - kSaved, kSaved);
   std::memcpy(end - kSaved, saved.data(), kSaved);
-  if (!meta) return keep(meta.error(), datagram);
-  if (!stays(*meta, datagram)) return;
+  if (!meta) return log_packet(meta.error(), datagram);
+  if (!may_deliver(*meta, datagram)) return;
   const std::uint8_t* header = opened.data() + kSaved - batch_.header_length;
   if (!is_segment(*meta, header, size)) {
     engine_.count_drop(Drop::BAD_INNER);
-    return keep(Drop::BAD_INNER, datagram);
+    return log_packet(Drop::BAD_INNER, datagram);
   }
   if (continues(header, size, *meta)) return extend(header, size);
   // Not a continuation after all: finish the batch, then start a new one with this segment.
@@ -190,13 +191,13 @@ void RxPath::open_behind(std::span<const std::uint8_t> datagram) {
 void RxPath::open_alone(std::span<const std::uint8_t> datagram) {
   std::uint8_t* front = output() + kTcpAt;
   const auto meta = engine_.open(datagram, front);
-  if (!meta) return keep(meta.error(), datagram);
-  if (!stays(*meta, datagram)) return;
+  if (!meta) return log_packet(meta.error(), datagram);
+  if (!may_deliver(*meta, datagram)) return;
   const std::uint8_t* segment = front + meta->inner_offset;
   const bool fits = meta->inner_size + outer_.ip.header_length <= kMaxIpLength;
   if (!fits || !is_segment(*meta, segment, meta->inner_size)) {
     engine_.count_drop(Drop::BAD_INNER);
-    return keep(Drop::BAD_INNER, datagram);
+    return log_packet(Drop::BAD_INNER, datagram);
   }
   if (meta->inner_offset != 0) std::memmove(front, segment, meta->inner_size);
   start(meta->inner_size, *meta);
@@ -246,7 +247,7 @@ void RxPath::start(std::size_t size, const device::RxMeta& meta) {
   batch_.open = true;
   batch_.ip = outer_.ip;
   batch_.segments = 1;
-  batch_.header_length = tcp_header_length(tcp);
+  batch_.header_length = wire::tcp_header_length(tcp);
   batch_.segment_size = size - batch_.header_length;
   batch_.end = kTcpAt + size;
   batch_.next_sequence = wire::load_be<std::uint32_t>(tcp + kTcpSeqAt) +

@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <vector>
 
-#include <psp/device/software_driver.hh>
+#include "device/engine.hh"
 
 #include "frame.hh"
 #include "peers.hh"
@@ -88,8 +88,8 @@ class RxPath {
   bool same_flow() const;
   void open_datagram(std::span<const std::uint8_t> datagram);
   void answer_probe(std::span<const std::uint8_t> datagram);
-  bool stays(const device::RxMeta& meta, std::span<const std::uint8_t> datagram);
-  void keep(std::optional<Drop> reason, std::span<const std::uint8_t> datagram);
+  bool may_deliver(const device::RxMeta& meta, std::span<const std::uint8_t> datagram);
+  void log_packet(std::optional<Drop> reason, std::span<const std::uint8_t> datagram);
   void open_behind(std::span<const std::uint8_t> datagram);
   void open_alone(std::span<const std::uint8_t> datagram);
   bool continues(const std::uint8_t* header, std::size_t size, const device::RxMeta& meta) const;

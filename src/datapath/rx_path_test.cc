@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opening and coalescing, frame by frame.
+// Opening and coalescing, frame by frame: what is written to the TAP for what comes from the wire,
+// in which order, and what each packet that is not written is counted as. Frames are sealed by a
+// second device; what comes out is read as the kernel's TSO would use it. For each rule of GRO two
+// segments differ in that one thing. Content that TxPath would never make is sealed by hand. Not
+// here: the kernel's own opinion of these frames (tests/netns).
 #include "rx_path.hh"
 
-#include <psp/crypto/seal.hh>
+#include "crypto/seal.hh"
 
 #include "path_test_support.hh"
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // SipHash-2-4 (Aumasson and Bernstein, 2012): the keyed hash that picks the UDP source port of a
-// connection. Keyed, so that the port on the wire tells nothing about the TCP ports inside.
+// connection, and the place of an asker in the limits for probes. Keyed, so that the port on the
+// wire tells nothing about the TCP ports inside, and nobody can choose addresses that share a
+// place. Each user of it has a random key of its own. Checked against the paper's vectors in
+// frame_test.cc.
 #pragma once
 
 #include <array>

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Segmentation and sealing. What must hold whatever comes in: a frame tagged SEAL leaves sealed or
-// not at all; of a SPAN only the octets before the clear boundary leave in clear.
+// not at all; of a SPAN only the octets before the clear boundary leave in clear. Payload stays
+// where the kernel put it and passes once, through the cipher: each TCP header is written over
+// octets that are sealed already. A superframe keeps to three limits at once: 64 datagrams, 65,535
+// octets, equal size but for the last. What is logged of a refused frame is its headers, for the
+// rest is in clear.
+//
+// Threading: see tx_path.hh.
 #include "tx_path.hh"
 
 #include <algorithm>
 
-#include <psp/crypto/seal.hh>
-#include <psp/wire/checksum.hh>
+#include "crypto/seal.hh"
+#include "wire/checksum.hh"
 
 namespace psp::datapath {
 namespace {
@@ -121,7 +127,7 @@ void TxPath::process(std::span<std::uint8_t> frame) {
     return;
   }
   const auto session = engine_.tx_begin(tag.value);
-  if (!session) return keep(session.error(), frame);  // counted there
+  if (!session) return log_packet(session.error(), frame);  // counted there
   if (tag.kind == PSP_FRAME_SPAN) return span(frame, *tcp, *session);
   seal(frame, *tcp, *session);
 }
@@ -132,18 +138,18 @@ void TxPath::drop(Drop reason, std::size_t packets) {
 
 void TxPath::refuse(Drop reason, std::span<const std::uint8_t> frame) {
   drop(reason, 1);
-  keep(reason, frame);
+  log_packet(reason, frame);
 }
 
-// keep gives the headers of a packet to the device's log: what is behind them is in clear.
-void TxPath::keep(Drop reason, std::span<const std::uint8_t> frame) {
+// log_packet gives the headers of a packet to the device's log: what is behind them is in clear.
+void TxPath::log_packet(Drop reason, std::span<const std::uint8_t> frame) {
   const auto packet = frame.subspan(std::min<std::size_t>(kIpAt, frame.size()));
   const auto ip = wire::parse_ip(packet);
   std::size_t headers = ip ? ip->header_length : 0;
   if (ip && ip->protocol == wire::kProtocolTcp && packet.size() > headers + kTcpOffsetAt)
-    headers += std::size_t{packet[headers + kTcpOffsetAt]} / 16 * 4;
-  engine_.keep(device::PacketPath::kTransmit, reason, packet.size(),
-               packet.first(std::min(headers, packet.size())));
+    headers += wire::tcp_header_length(packet.data() + headers);
+  engine_.log_packet(device::PacketPath::kTransmit, reason, packet.size(),
+                     packet.first(std::min(headers, packet.size())));
 }
 
 // span sends what lies before the clear boundary in clear and seals the rest, the FIN included. Of
@@ -310,8 +316,8 @@ void TxPath::flush() {
   engine_.count_tx(open_.count - failed, inner - failed_inner);
   drop(Drop::TX_WRITE, failed);
   if (failed != 0)
-    engine_.keep(device::PacketPath::kTransmit, Drop::TX_WRITE, open_.octets,
-                 std::span(open_.ip).first(open_.ip_info.header_length));
+    engine_.log_packet(device::PacketPath::kTransmit, Drop::TX_WRITE, open_.octets,
+                       std::span(open_.ip).first(open_.ip_info.header_length));
   open_.count = open_.limit = open_.octets = open_.datagram = 0;
   open_.complete = false;
 }

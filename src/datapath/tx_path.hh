@@ -20,7 +20,7 @@
 #include <cstdint>
 #include <span>
 
-#include <psp/device/software_driver.hh>
+#include "device/engine.hh"
 
 #include "frame.hh"
 #include "siphash.hh"
@@ -80,7 +80,7 @@ class TxPath {
   std::uint16_t source_port(std::span<const std::uint8_t> frame, const TcpFrame& tcp) const;
   void drop(Drop reason, std::size_t packets);
   void refuse(Drop reason, std::span<const std::uint8_t> frame);
-  void keep(Drop reason, std::span<const std::uint8_t> frame);
+  void log_packet(Drop reason, std::span<const std::uint8_t> frame);
 
   device::Engine& engine_;
   Sink& sink_;

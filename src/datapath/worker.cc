@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The loop of a worker: read until the queue is empty, then write what is held back, then spin or
-// sleep. One read or write per superframe is all that it asks of the kernel.
+// The loop of a worker: read up to kBudget frames, or until the queue is empty, then write what is
+// held back; with the queue empty spin or sleep, else go on. One read or write per superframe is
+// all that it asks of the kernel.
 //
 // Threading: see worker.hh. Counters are written by the worker's thread with relaxed stores (no
 // read-modify-write is needed with one writer) and read from anywhere.
@@ -18,6 +19,8 @@
 #include <system_error>
 #include <time.h>
 
+#include "base/unique_fd.hh"
+
 #include "rx_path.hh"
 
 namespace psp::datapath {
@@ -28,6 +31,15 @@ constexpr unsigned kBudget = 16;
 
 // kRefreshMs: how long a worker without packets sleeps before it looks for keys to wipe.
 constexpr int kRefreshMs = 1000;
+
+// kFirstPauseMs: the pause after a read that failed; it doubles with each failure, to kRefreshMs.
+constexpr int kFirstPauseMs = 1;
+
+// is_gone tells the errors of a descriptor whose interface was deleted, or that was detached from
+// it: it reports so for ever. Others, ENOMEM for one, pass.
+bool is_gone(int sys_errno) {
+  return sys_errno == EBADFD || sys_errno == EBADF || sys_errno == EIO;
+}
 
 // Counter has one writer.
 class Counter {
@@ -93,8 +105,13 @@ class Worker::Loop {
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
   bool can_wake() const { return static_cast<bool>(wake_); }
   WorkerStats stats() const {
-    return {tx_frames_.get(), rx_frames_.get(),   sink_.written(),
-            ignored_.get(),   read_errors_.get(), sink_.errors()};
+    return {tx_frames_.get(),
+            rx_frames_.get(),
+            sink_.written(),
+            ignored_.get(),
+            read_errors_.get(),
+            sink_.errors(),
+            last_read_error_.load(std::memory_order_relaxed)};
   }
 
  private:
@@ -114,11 +131,13 @@ class Worker::Loop {
   std::atomic<std::uint32_t> busy_poll_us_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> failed_{false};
+  int pause_ms_ = 0;  // after reads that failed
   time_t refreshed_s_ = 0;
   Counter tx_frames_;
   Counter rx_frames_;
   Counter ignored_;
   Counter read_errors_;
+  std::atomic<int> last_read_error_{0};
   const UniqueFd wake_;
 };
 
@@ -151,9 +170,13 @@ bool Worker::Loop::drain() {
   for (unsigned i = 0; i < kBudget; ++i) {
     const ssize_t size = ::read(fd_, frame, kMaxFrame);
     if (size > 0) {
+      pause_ms_ = 0;
       dispatch({frame, static_cast<std::size_t>(size)});
     } else {
-      if (size == 0 || errno != EAGAIN) read_failed(size == 0 ? EIO : errno);
+      if (size == 0 || errno != EAGAIN)
+        read_failed(size == 0 ? EIO : errno);
+      else
+        pause_ms_ = 0;
       return false;
     }
   }
@@ -175,35 +198,41 @@ void Worker::Loop::dispatch(std::span<std::uint8_t> frame) {
 
 void Worker::Loop::read_failed(int sys_errno) {
   if (sys_errno == EINTR) return;
+  last_read_error_.store(sys_errno, std::memory_order_relaxed);
   read_errors_.add();
-  // The interface is gone or was detached; its descriptor would report so for ever.
-  failed_.store(true, std::memory_order_relaxed);
+  if (is_gone(sys_errno)) failed_.store(true, std::memory_order_relaxed);
+  pause_ms_ = std::min(pause_ms_ == 0 ? kFirstPauseMs : 2 * pause_ms_, kRefreshMs);
 }
 
 // spin waits for a frame without sleeping; true when it served one or is to stop.
 bool Worker::Loop::spin() {
   const std::chrono::microseconds limit(busy_poll_us_.load(std::memory_order_relaxed));
-  if (limit.count() == 0) return false;
+  if (limit.count() == 0 || pause_ms_ != 0) return false;
   const auto end = std::chrono::steady_clock::now() + limit;
   std::uint8_t* frame = input_.data();
   do {
-    if (failed()) return false;
     if (stopping_.load(std::memory_order_relaxed)) return true;
     const ssize_t size = ::read(fd_, frame, kMaxFrame);
     if (size > 0) {
       dispatch({frame, static_cast<std::size_t>(size)});
       return true;
     }
-    if (size == 0 || errno != EAGAIN) read_failed(size == 0 ? EIO : errno);
+    if (size == 0 || errno != EAGAIN) {
+      read_failed(size == 0 ? EIO : errno);
+      return false;
+    }
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }
 
 // sleep waits for a frame or for the control thread. By poll, not epoll: a frame that arrives while
-// the worker is awake then costs its sender no callback.
+// the worker is awake then costs its sender no callback. A queue whose read failed still has
+// frames: it is left alone for the pause.
 void Worker::Loop::sleep() {
-  pollfd sources[] = {{wake_.get(), POLLIN, 0}, {failed() ? -1 : fd_, POLLIN, 0}};
-  if (::poll(sources, 2, kRefreshMs) <= 0 || sources[0].revents == 0) return;
+  const bool leave_queue = failed() || pause_ms_ != 0;
+  pollfd sources[] = {{wake_.get(), POLLIN, 0}, {leave_queue ? -1 : fd_, POLLIN, 0}};
+  const int timeout = failed() || pause_ms_ == 0 ? kRefreshMs : pause_ms_;
+  if (::poll(sources, 2, timeout) <= 0 || sources[0].revents == 0) return;
   eventfd_t value;
   ::eventfd_read(wake_.get(), &value);
 }

@@ -15,10 +15,9 @@
 #include <string>
 #include <thread>
 
-#include <psp/device/software_driver.hh>
+#include "device/engine.hh"
 
 #include "peers.hh"
-#include "tap.hh"
 #include "tx_path.hh"
 
 namespace psp::datapath {
@@ -39,7 +38,8 @@ struct WorkerStats {
   std::uint64_t written = 0;
   std::uint64_t ignored = 0;  // read, nothing of ours
   std::uint64_t read_errors = 0;
-  std::uint64_t write_errors = 0;
+  std::uint64_t write_errors = 0;  // each a drop of its packets too
+  int last_read_error = 0;         // errno
 };
 
 class Worker {
@@ -63,8 +63,8 @@ class Worker {
   // name is the thread's, as ps and top show it: "psp-<device>/<number>", cut to 15 characters.
   std::string name();
 
-  // failed: the queue is gone (its interface was deleted) and the thread has stopped reading.
-  // Thread: any.
+  // failed: the queue is gone (its interface was deleted) and the thread has stopped reading. Any
+  // other error of a read passes: the thread reads again after a pause. Thread: any.
   bool failed() const;
 
  private:

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// For tests of the core: a driver that fails on demand and keeps a log, sockets that are a few
-// fields, a listener that writes down what it hears.
+// For tests of the core and of what runs it (control, host, pspctl's fake pspd): a driver that
+// fails on demand and keeps a log, sockets that are a few fields, netdevs in namespaces by number,
+// a listener that writes down what it hears. Each counts what a real one could not forgive, such as
+// a key deleted twice or a netdev attached twice. None has a key that is secret, or a thread.
 #pragma once
 
 #include <cerrno>
@@ -12,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/device/core.hh>
+#include "device/core.hh"
 
 namespace psp::device {
 
@@ -131,7 +133,12 @@ class FakeNetdevs final : public NetdevOps {
     if (!attached.emplace(netdev, device.id).second) ++mistakes;
     return {};
   }
-  void detach(const Device& device, NetdevKey netdev) override {
+  Result<void> detach(const Device& device, NetdevKey netdev) override {
+    if (refuse_detach) return std::unexpected(*refuse_detach);
+    abandon(device, netdev);
+    return {};
+  }
+  void abandon(const Device& device, NetdevKey netdev) override {
     const auto it = attached.find(netdev);
     if (it == attached.end() || it->second != device.id) ++mistakes;
     attached.erase(netdev);
@@ -139,14 +146,14 @@ class FakeNetdevs final : public NetdevOps {
 
   std::map<NetdevKey, std::uint16_t> attached;
   std::set<NetdevKey> absent;
-  std::optional<Error> refuse_attach;
+  std::optional<Error> refuse_attach, refuse_detach;
   bool out_of_memory = false;
   std::vector<std::uint64_t> asked_in;
   int mistakes = 0;  // attached twice, or detached without having been attached
 };
 
-// LogListener writes one line for each notification.
-class LogListener final : public Listener {
+// LogNotifier writes one line for each notification.
+class LogNotifier final : public Notifier {
  public:
   void device_added(const Device& d) override { note("add", d); }
   void device_removed(const Device& d) override { note("del", d); }
@@ -159,9 +166,6 @@ class LogListener final : public Listener {
     lines.push_back("left " + std::to_string(d.id) + " in " + std::to_string(netns));
   }
   void key_rotated(const Device& d) override { note("rotate", d); }
-  void association_stale(const Association& a) override {
-    lines.push_back("stale " + std::to_string(a.cookie));
-  }
   std::vector<std::string> take() { return std::exchange(lines, {}); }
 
   std::vector<std::string> lines;

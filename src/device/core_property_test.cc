@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The core against a model small enough to be read at a glance: random operations on one device and
-// a handful of sockets, everything visible compared after each step.
+// a handful of sockets, everything visible compared after each step. It finds what nobody thought
+// of in the order of rx-assoc, tx-assoc, close and rotation: a key that is left behind, a stale
+// connection counted twice. Drivers that fail, other namespaces and the words of refusals are in
+// the other tests of the core.
 #include <gtest/gtest.h>  // before rapidcheck's, which does not include it
 #include <map>
 #include <rapidcheck.h>
@@ -47,21 +50,21 @@ struct System {
 };
 
 void compare(const Model& model, const System& system) {
-  RC_ASSERT(system.core.association_count() == model.associations.size());
+  RC_ASSERT(system.core.associations().size() == model.associations.size());
   std::size_t tx_keys = 0;
   for (int fd = 0; fd < kSockets; ++fd) {
-    const Association* association = system.core.find_association(system.cookie(fd));
+    const Association* association = system.core.associations().find(system.cookie(fd));
     const auto it = model.associations.find(fd);
     RC_ASSERT((association != nullptr) == (it != model.associations.end()));
     if (association == nullptr) continue;
     RC_ASSERT(association->stale == (it->second.age >= 2));
     RC_ASSERT(association->tx_spi.has_value() == it->second.tx);
-    RC_ASSERT(association->generation == ((model.rotations - it->second.age) & 0x7f));
+    RC_ASSERT(association->rx.generation == ((model.rotations - it->second.age) & 0x7f));
     tx_keys += it->second.tx;
   }
   RC_ASSERT(system.driver.tx_keys.size() == tx_keys);
   RC_ASSERT(system.driver.bad_deletes == 0);
-  const Device& device = *system.core.devices().at(0);
+  const Device& device = *system.core.devices().all().at(0);
   RC_ASSERT(device.key_rotations == model.rotations);
   RC_ASSERT(device.stale_events == model.stale_events);
 }

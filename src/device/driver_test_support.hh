@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For tests of the software driver: a sender that is not the driver itself, and a backend that
-// counts what is asked of it.
+// counts what is asked of it. The sender has its key from rx_spi_alloc alone, as a peer does, so
+// that driver and test cannot agree on something wrong but in crypto/seal, which has its own
+// vectors. The count tells whether a cache saves a derivation, and whether device keys go when they
+// must.
 #pragma once
 
 #include <atomic>
@@ -9,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/device/software_driver.hh>
+#include "crypto/seal.hh"
+#include "device/software_driver.hh"
 
 namespace psp::device::test {
 

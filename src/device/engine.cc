@@ -1,37 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One worker's half of the software device: opens and prepares to seal packets. Two direct-mapped
-// caches of keyed AEAD objects, both allocated at construction:
+// A worker's keyed AEAD objects, all allocated at construction: those for reception in an
+// RxSaCache, empty at every rotation; those for sending in a direct-mapped cache by handle, whose
+// entries are valid while the sequence number of their slot in the TxTable stands.
 //
-//   rx: by (SPI, version); empty at every rotation. Filled by authenticated packets only, so that
-//       a flood of invented SPIs cannot push out the keys in use.
-//   tx: by handle; an entry is valid while the sequence number of its slot stands.
-//
-// Threading: an Engine belongs to one worker; what it shares is described in driver_state.hh.
+// Threading: an Engine belongs to one worker; what it shares is described in engine.hh.
+#include "device/engine.hh"
+
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/wire/bytes.hh>
+#include "device/sa/rx_sa.hh"
+#include "wire/bytes.hh"
 
 #include "driver_state.hh"
 
 namespace psp::device {
 namespace {
-
-// wipe_aead writes over the key schedules of both key sizes.
-void wipe_aead(crypto::Aead& aead) {
-  constexpr std::array<std::uint8_t, 32> kZero{};
-  aead.rekey(Version::kAesGcm256, std::span(kZero));
-  aead.rekey(Version::kAesGcm128, std::span(kZero).first(16));
-}
-
-struct RxCacheEntry {
-  Spi spi;  // reserved value 0: empty
-  Version version = Version::kAesGcm128;
-  std::unique_ptr<crypto::Aead> aead;
-};
 
 struct TxCacheEntry {
   std::uint32_t handle = 0;  // 0: empty
@@ -56,8 +43,6 @@ std::expected<RxMeta, Drop> describe(const wire::PspHeader& header, Version vers
   return meta;
 }
 
-std::size_t cache_size(std::size_t entries) { return entries == 0 ? 0 : std::bit_ceil(entries); }
-
 }  // namespace
 
 struct Engine::State {
@@ -65,19 +50,14 @@ struct Engine::State {
   ~State();
 
   void pick_up_keys();
-  RxCacheEntry* rx_slot(Spi spi, Version version);
-  bool authenticate(Version version, const wire::PspHeader& header,
-                    std::span<const std::uint8_t> datagram, std::uint8_t* out);
 
-  std::size_t rx_octets() const { return sizeof(State) + rx_cache.size() * sizeof(RxCacheEntry); }
+  std::size_t rx_octets() const { return sizeof(State) + rx.octets(); }
 
   SoftwareDriver::State& shared;
   std::shared_ptr<StatsBlock> stats;
   std::shared_ptr<const RxSnapshot> snapshot;
   std::uint64_t epoch = 0;  // of the snapshot
-  std::unique_ptr<crypto::Aead> scratch;
-  crypto::SaKey derived;
-  std::vector<RxCacheEntry> rx_cache;
+  RxSaCache rx;
   std::vector<TxCacheEntry> tx_cache;
   TxEntry tx_entry;
 };
@@ -85,10 +65,8 @@ struct Engine::State {
 Engine::State::State(SoftwareDriver::State& shared_state)
     : shared(shared_state),
       stats(shared.stats.open()),
-      scratch(shared.options.backend->make_aead()),
-      rx_cache(cache_size(shared.options.rx_cache_entries)),
-      tx_cache(cache_size(std::max<std::size_t>(shared.options.tx_cache_entries, 1))) {
-  for (auto& entry : rx_cache) entry.aead = shared.options.backend->make_aead();
+      rx(*shared.options.backend, shared.options.rx_cache_entries),
+      tx_cache(std::bit_ceil(std::max<std::size_t>(shared.options.tx_cache_entries, 1))) {
   for (auto& entry : tx_cache) entry.aead = shared.options.backend->make_aead();
   shared.engine_octets.fetch_add(rx_octets(), std::memory_order_relaxed);
 }
@@ -96,47 +74,14 @@ Engine::State::State(SoftwareDriver::State& shared_state)
 Engine::State::~State() {
   shared.engine_octets.fetch_sub(rx_octets(), std::memory_order_relaxed);
   shared.stats.close(stats);
-  for (auto& entry : rx_cache)
-    if (entry.spi.valid()) wipe_aead(*entry.aead);
   for (auto& entry : tx_cache)
     if (entry.handle != 0) wipe_aead(*entry.aead);
-  wipe_aead(*scratch);
 }
 
 void Engine::State::pick_up_keys() {
   snapshot = shared.keys.snapshot();
   epoch = snapshot->epoch;
-  for (auto& entry : rx_cache) {
-    if (!entry.spi.valid()) continue;
-    wipe_aead(*entry.aead);
-    entry.spi = {};
-  }
-  wipe_aead(*scratch);
-}
-
-RxCacheEntry* Engine::State::rx_slot(Spi spi, Version version) {
-  if (rx_cache.empty()) return nullptr;
-  const std::uint64_t id = std::uint64_t{spi.value} << 2 | static_cast<std::uint64_t>(version);
-  const std::uint64_t hash = id * 0x9e37'79b9'7f4a'7c15u;  // Fibonacci hashing
-  return &rx_cache[hash >> 32 & (rx_cache.size() - 1)];
-}
-
-bool Engine::State::authenticate(Version version, const wire::PspHeader& header,
-                                 std::span<const std::uint8_t> datagram, std::uint8_t* out) {
-  RxCacheEntry* entry = rx_slot(header.spi, version);
-  if (entry != nullptr && entry->spi == header.spi && entry->version == version)
-    return crypto::open_datagram(*entry->aead, version, header, datagram, out);
-
-  snapshot->slots[header.spi.phase()].kdf->derive(version, header.spi, derived);
-  scratch->rekey(version, derived.span());
-  derived.wipe();
-  if (!crypto::open_datagram(*scratch, version, header, datagram, out)) return false;
-  if (entry != nullptr) {
-    entry->aead.swap(scratch);
-    entry->spi = header.spi;
-    entry->version = version;
-  }
-  return true;
+  rx.forget();
 }
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -161,7 +106,8 @@ std::expected<RxMeta, Drop> Engine::open(std::span<const std::uint8_t> datagram,
   const DeviceKeySlot& key = s.snapshot->slots[header->spi.phase()];
   if (!key.live) return drop(Drop::UNKNOWN_KEY);
   if (!KeyRing::enabled_of(control).has(*version)) return drop(Drop::VERSION_DISABLED);
-  if (!s.authenticate(*version, *header, datagram, out)) return drop(key.spis->judge(header->spi));
+  if (!s.rx.open(*key.kdf, *version, *header, datagram, out))
+    return drop(key.spis->judge(header->spi));
 
   StatsBlock::add(s.stats->rx_packets, 1);
   StatsBlock::add(s.stats->rx_bytes, datagram.size() - kPspBaseHeader - kIcv);
@@ -217,8 +163,8 @@ void Engine::count_drop(Drop reason) {
   StatsBlock::add(state_->stats->drops[static_cast<std::size_t>(reason)], 1);
 }
 
-void Engine::keep(PacketPath path, std::optional<Drop> reason, std::size_t length,
-                  std::span<const std::uint8_t> head, std::span<const std::uint8_t> rest) {
+void Engine::log_packet(PacketPath path, std::optional<Drop> reason, std::size_t length,
+                        std::span<const std::uint8_t> head, std::span<const std::uint8_t> rest) {
   SoftwareDriver::State& shared = state_->shared;
   shared.packets.offer(shared.options.now_ns(), path, reason, length, head, rest);
 }

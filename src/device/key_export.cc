@@ -6,8 +6,8 @@
 // Threading: the control thread. Device keys are read from their snapshot, Tx keys from their slot.
 #include <vector>
 
-#include <psp/crypto/seal.hh>
-#include <psp/device/software_driver.hh>
+#include "crypto/seal.hh"
+#include "device/software_driver.hh"
 
 #include "driver_state.hh"
 

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// A ring of the newest packets behind a mutex that nobody waits for: a worker that finds it taken
+// leaves its packet out, as it does when the second is full.
+//
+// Threading: see packet_log.hh.
+#include "device/packet_log.hh"
+
 #include <algorithm>
 #include <utility>
-
-#include <psp/device/packet_log.hh>
 
 namespace psp::device {
 

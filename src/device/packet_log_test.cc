@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
+//
+// What is kept of a packet, how many are kept, and how many are taken in a second. The time is
+// given: no test waits for it. A flood must cost no more than its first packets, and a new second
+// must be open to what comes then. Workers that offer at the same time are not tried here. What of
+// a packet is offered: datapath/rx_path_test.cc and tx_path_test.cc.
+#include "device/packet_log.hh"
 
-#include <psp/device/packet_log.hh>
+#include <gtest/gtest.h>
 
 namespace psp::device {
 namespace {

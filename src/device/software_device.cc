@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A driver for each network namespace, and what is said and done of all together.
+// A driver for each network namespace, and what is said and done of all together. Phase, generation
+// and enabled versions are the device's and are kept in the options of the next driver, so that one
+// that joins later is in step. What a driver has counted outlives it, since counters of a device
+// never fall. For a namespace without driver no key is made: it has no part in the device.
+//
 // Threading: see software_device.hh.
+#include "device/software_device.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
 #include <utility>
-
-#include <psp/device/software_device.hh>
 
 namespace psp::device {
 namespace {
@@ -26,6 +30,37 @@ std::unexpected<Error> no_part() {
 
 SoftwareDevice::SoftwareDevice(SoftwareDriverOptions options) : options_(std::move(options)) {
   options_.packet_numbers = std::make_shared<std::atomic<std::uint64_t>>(0);
+}
+
+SoftwareDevice::SoftwareDevice(SoftwareDriverOptions options, const DeviceState& state)
+    : options_(std::move(options)), stats_before_(state.device.stats_before) {
+  options_.packet_numbers =
+      std::make_shared<std::atomic<std::uint64_t>>(state.device.packet_numbers);
+  options_.phase = state.device.phase;
+  options_.generation = state.device.generation;
+  options_.enabled = {state.device.enabled};
+  std::copy_n(state.device.drops_before.begin(), drops_before_.size(), drops_before_.begin());
+  std::span<const SavedSlot> slots = state.slots;
+  std::span<const std::uint32_t> free = state.free;
+  for (const SavedDriver& driver : state.drivers) {
+    drivers_.try_emplace(driver.netns, options_,
+                         SavedPart{driver, slots.first(driver.slots), free.first(driver.free)});
+    slots = slots.subspan(driver.slots);
+    free = free.subspan(driver.free);
+  }
+}
+
+std::optional<DeviceState> SoftwareDevice::save() const {
+  DeviceState state;
+  state.device.packet_numbers = *options_.packet_numbers;
+  state.device.stats_before = stats_before_;
+  std::ranges::copy(drops_before_, state.device.drops_before.begin());
+  state.device.phase = options_.phase;
+  state.device.enabled = options_.enabled.bits;
+  state.device.generation = options_.generation;
+  for (const auto& [netns, driver] : drivers_)
+    if (!driver.save(netns, state)) return std::nullopt;
+  return state;
 }
 
 SoftwareDriver& SoftwareDevice::join(std::uint64_t netns) {

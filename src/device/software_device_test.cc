@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One device, several network namespaces: whose keys are whose.
-#include <gtest/gtest.h>
+// One device, several network namespaces: whose keys are whose. What is sealed for one does not
+// open in another, a rotation is one for all, and what a namespace has counted still counts when it
+// has gone.
+#include "device/software_device.hh"
 
-#include <psp/device/software_device.hh>
+#include <gtest/gtest.h>
 
 #include "driver_test_support.hh"
 
@@ -166,7 +168,7 @@ TEST_F(SoftwareDeviceTest, OneNamespaceCannotUseUpTheSpisOfAnother) {
 TEST_F(SoftwareDeviceTest, NumbersThePacketsInAllLogsInOrder) {
   const Octets packet(40, 1);
   for (const std::uint64_t netns : {kPod, kHost, kPod})
-    device.join(netns).make_engine()->keep(PacketPath::kReceive, Drop::AUTH_FAIL, 40, packet);
+    device.join(netns).make_engine()->log_packet(PacketPath::kReceive, Drop::AUTH_FAIL, 40, packet);
   const auto packets = device.packets();
   ASSERT_EQ(packets.size(), 3u);
   for (std::size_t i = 0; i < packets.size(); i++) EXPECT_EQ(packets[i].number, i + 1);
@@ -175,8 +177,8 @@ TEST_F(SoftwareDeviceTest, NumbersThePacketsInAllLogsInOrder) {
 TEST_F(SoftwareDeviceTest, NoNamespaceFillsTheLogOfAnother) {
   const Octets packet(40, 1);
   for (std::size_t i = 0; i < 2 * PacketLog::kPackets; i++)
-    device.join(kPod).make_engine()->keep(PacketPath::kReceive, Drop::AUTH_FAIL, 40, packet);
-  device.join(kHost).make_engine()->keep(PacketPath::kReceive, Drop::BAD_SPI, 40, packet);
+    device.join(kPod).make_engine()->log_packet(PacketPath::kReceive, Drop::AUTH_FAIL, 40, packet);
+  device.join(kHost).make_engine()->log_packet(PacketPath::kReceive, Drop::BAD_SPI, 40, packet);
   EXPECT_EQ(device.packets().back().reason, Drop::BAD_SPI);
 }
 

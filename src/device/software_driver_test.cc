@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The control half of the software driver: device keys, SPIs, rotation, memory.
+// The control half of the software driver: device keys, SPIs, rotation, and memory, which must not
+// grow with the number of connections. The packets of the tests are sealed by a peer that is not
+// the driver.
+#include "device/software_driver.hh"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -8,8 +12,6 @@
 #include <malloc.h>
 #include <set>
 #include <vector>
-
-#include <psp/device/software_driver.hh>
 
 #include "driver_test_support.hh"
 
@@ -157,7 +159,7 @@ TEST_P(SoftwareDriverTest, RefusesTxKeysOfTheWrongLength) {
     }
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef PSP_SANITIZED
 constexpr bool kHeapIsMeasurable = false;
 #else
 constexpr bool kHeapIsMeasurable = true;

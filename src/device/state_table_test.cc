@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The state table against the tables of the Linux documentation and of the kernel's acceptance
-// test, written out here a second time, in the words of those sources and cell by cell.
+// The state table against the tables of the Linux documentation (Documentation/networking/psp.rst)
+// and of the kernel's acceptance test, written out here a second time, in the words of those
+// sources and cell by cell. Two ways to the same table: one copies what the documentation says, the
+// other what the kernel does. What a socket remembers and latches beside it: socket_state_test.cc;
+// real sockets, cell by cell: docs/semantics.md names the scripts.
+#include "device/state_table.h"
+
 #include <gtest/gtest.h>
 #include <string_view>
-
-#include <psp/device/state_table.h>
 
 namespace {
 

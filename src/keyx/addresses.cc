@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The addresses of a connected socket, for its route and for what START proves.
+// The addresses of a connected socket, for its route and for what START proves: both ends must come
+// to the same octets, whichever family their sockets have. So an IPv4 peer of an IPv6 socket is
+// IPv4 for the route, and ::ffff:a.b.c.d in START, on both ends (docs/protocol.md, section 7). Ends
+// of different families, or none, are no connection that could be secured.
 #include "addresses.hh"
 
 #include <algorithm>
@@ -9,8 +12,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <psp/keyx/ops.hh>
-#include <psp/wire/bytes.hh>
+#include "base/v4_mapped.hh"
+#include "keyx/ops.hh"
+#include "wire/bytes.hh"
 
 namespace psp::keyx {
 namespace {
@@ -23,9 +27,9 @@ Address to_address(const sockaddr_storage& from) {
     std::memcpy(out.octets, &in.sin_addr, 4);
   } else if (from.ss_family == AF_INET6) {
     const auto& in = reinterpret_cast<const sockaddr_in6&>(from);
-    if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
+    if (const auto* v4 = v4_of(&in.sin6_addr)) {
       out = {.family = AF_INET, .size = 4, .port = ntohs(in.sin6_port)};
-      std::memcpy(out.octets, in.sin6_addr.s6_addr + 12, 4);
+      std::memcpy(out.octets, v4, 4);
     } else {
       out = {
           .family = AF_INET6, .size = 16, .scope = in.sin6_scope_id, .port = ntohs(in.sin6_port)};
@@ -38,8 +42,7 @@ Address to_address(const sockaddr_storage& from) {
 // IPv4 is written as IPv6 writes it, ::ffff:a.b.c.d, whatever the family of the socket.
 End to_end(const Address& from) {
   End out{};
-  if (from.family == AF_INET) out[10] = out[11] = 0xff;
-  std::copy_n(from.octets, from.size, out.begin() + static_cast<std::ptrdiff_t>(16 - from.size));
+  std::ranges::copy(to_address16({from.octets, from.size}), out.begin());
   wire::store_be(out.data() + 16, from.port);
   return out;
 }
@@ -57,11 +60,10 @@ std::optional<Addresses> addresses_of(int fd) {
   return out;
 }
 
-std::expected<Ends, OpsError> PspOps::ends(int fd) {
+ClientResult<Ends> PspOps::ends(int fd) {
   const auto addresses = addresses_of(fd);
   if (!addresses)
-    return std::unexpected(
-        OpsError{ENOTCONN, "the socket is not, or no more, a connected IP socket"});
+    return client_error(ENOTCONN, "the socket is not, or no more, a connected IP socket");
   return Ends{to_end(addresses->local), to_end(addresses->remote)};
 }
 

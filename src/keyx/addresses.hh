@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The addresses of a connected socket as they are on the wire.
+// The addresses of a connected socket as they are on the wire: IPv4 is IPv4 there, also where the
+// socket is an IPv6 one. Asked of the kernel each time and never kept: a socket can be connected
+// anew. For the route (route.cc) and for what START proves (PspOps::ends).
+//
+// Threading: any.
 #pragma once
 
 #include <cstddef>

@@ -12,8 +12,8 @@
 #include <memory>
 #include <new>
 
-#include <psp/keyx/message.hh>
-#include <psp/keyx/upgrade.hh>
+#include "keyx/message.hh"
+#include "keyx/upgrade.hh"
 
 namespace psp::keyx {
 namespace {

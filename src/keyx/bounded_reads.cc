@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // BoundedReads hangs a callback on the BIO of the socket, the one place through which every loop of
-// OpenSSL goes. A callback that the application has hung there is called as before.
-#include <psp/keyx/tls.hh>
+// OpenSSL goes. A callback that the application has hung there is called as before. Without it a
+// peer that sends KeyUpdates without end would keep one call, and with it all connections of an
+// event loop, for as long as it likes. OpenSSL then believes that the socket has nothing; used_up()
+// tells who called what really was.
+//
+// Threading: one user at a time, as with the SSL itself.
+#include "keyx/tls.hh"
 
 namespace psp::keyx {
 

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp/tls.h over Upgrade and RotationWatch. No exception leaves: want of memory is a failure like
-// another.
+// another. A caller's struct may be shorter or longer than ours (base/sized.hh). The run function
+// is the only one here that waits; it has the socket non-blocking meanwhile, so that its time-out
+// holds, and leaves it as it was. libpsp-tls for C++ (psp/tls.hh) and Python are made of these
+// calls.
+//
+// Threading: one user at a time for each object.
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -10,10 +15,10 @@
 #include <new>
 #include <poll.h>
 
-#include <psp/base/sized.hh>
-#include <psp/keyx/ops.hh>
-#include <psp/keyx/rotation.hh>
-#include <psp/keyx/upgrade.hh>
+#include "base/sized.hh"
+#include "keyx/client_ops.hh"
+#include "keyx/rotation.hh"
+#include "keyx/upgrade.hh"
 #include <psp/tls.h>
 
 using psp::keyx::Error;

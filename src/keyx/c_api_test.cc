@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libpsp-tls.so from outside, with TLS of the test's own: statuses, time-outs, options, messages.
-// There is no pspd here; tests/tls has one.
+// There is no pspd here; tests/tls has one. So every upgrade here stays on TLS or fails, as it must
+// on a host without PSP. Every allocation of the library fails once, and no exception may leave
+// (little_memory.hh). Structs of other sizes stand for callers of other releases; a C caller is in
+// c_tls_header_test.c.
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* psp/tls.h compiles as C, and a C caller links with libpsp-tls. Called by c_api_test.cc. */
+/*
+ * psp/tls.h compiles as C, and a C caller links with libpsp-tls. Called by c_api_test.cc. It is the
+ * shortest whole use of the interface, and has no file of C++ before it that could lend it a
+ * header. What it says is looked at there: on a host without pspd, why the connection stays on TLS.
+ */
 #include <string.h>
 
 #include <psp/tls.h>

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // PspOps by way of psp::Client, and what a user must do where there is no PSP: every reason names
-// the netdev and the command that helps.
+// the netdev and the command that helps. Whether a connection can be received is asked before an
+// OFFER promises it: which device has the netdev of its route, and which versions are enabled
+// there. What is remembered saves that for the next connection; if it has become wrong, rx_assoc
+// fails and the reason is looked up then.
+#include "keyx/client_ops.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
 #include <net/if.h>
 #include <utility>
-
-#include <psp/keyx/ops.hh>
 
 namespace psp::keyx {
 namespace {
@@ -30,18 +33,16 @@ bool serves(const DeviceInfo& device, unsigned ifindex) {
       [&](const AssociatedNetdev& netdev) { return netdev.nsid < 0 && netdev.ifindex == ifindex; });
 }
 
-OpsError to_ops_error(const ClientError& error) { return {error.sys_errno, error.message}; }
-
 // ConnectedOps is ClientOps that owns its client.
 class ConnectedOps final : public PspOps {
  public:
   ConnectedOps(Client client, std::chrono::milliseconds remember)
       : client_(std::move(client)), ops_(client_, remember) {}
   Availability available(int fd) override { return ops_.available(fd); }
-  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version version) override {
+  ClientResult<RxAssocInfo> rx_assoc(int fd, Version version) override {
     return ops_.rx_assoc(fd, version);
   }
-  std::expected<void, OpsError> tx_assoc(int fd, Version version, const KeyInfo& tx) override {
+  ClientResult<void> tx_assoc(int fd, Version version, const KeyInfo& tx) override {
     return ops_.tx_assoc(fd, version, tx);
   }
 
@@ -106,20 +107,17 @@ Availability ClientOps::look(int fd, const std::vector<DeviceInfo>& devices) {
   return {.versions = both};
 }
 
-std::expected<RxAssocInfo, OpsError> ClientOps::rx_assoc(int fd, Version version) {
+ClientResult<RxAssocInfo> ClientOps::rx_assoc(int fd, Version version) {
   auto info = client_.rx_assoc(fd, version);
-  if (info) return std::move(*info);
-  OpsError error = to_ops_error(info.error());
   // What was remembered may not be so, or not for this connection: what would a look have said?
-  if (std::exchange(asked_, std::nullopt))
-    if (const Availability now = available(fd); now.versions.bits == 0) error.message = now.reason;
-  return std::unexpected(std::move(error));
+  if (!info && std::exchange(asked_, std::nullopt))
+    if (const Availability now = available(fd); now.versions.bits == 0)
+      info.error().message = now.reason;
+  return info;
 }
 
-std::expected<void, OpsError> ClientOps::tx_assoc(int fd, Version version, const KeyInfo& tx) {
-  if (auto done = client_.tx_assoc(fd, version, tx); !done)
-    return std::unexpected(to_ops_error(done.error()));
-  return {};
+ClientResult<void> ClientOps::tx_assoc(int fd, Version version, const KeyInfo& tx) {
+  return client_.tx_assoc(fd, version, tx);
 }
 
 ClientResult<std::unique_ptr<PspOps>> connect_ops(const std::optional<std::string>& socket,
@@ -140,12 +138,12 @@ std::unique_ptr<PspOps> connect_or_absent(const std::optional<std::string>& sock
 
 Availability AbsentOps::available(int) { return absent(absence_, reason_); }
 
-std::expected<RxAssocInfo, OpsError> AbsentOps::rx_assoc(int, Version) {
-  return std::unexpected(OpsError{EOPNOTSUPP, reason_});
+ClientResult<RxAssocInfo> AbsentOps::rx_assoc(int, Version) {
+  return client_error(EOPNOTSUPP, reason_);
 }
 
-std::expected<void, OpsError> AbsentOps::tx_assoc(int, Version, const KeyInfo&) {
-  return std::unexpected(OpsError{EOPNOTSUPP, reason_});
+ClientResult<void> AbsentOps::tx_assoc(int, Version, const KeyInfo&) {
+  return client_error(EOPNOTSUPP, reason_);
 }
 
 }  // namespace psp::keyx

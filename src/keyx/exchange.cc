@@ -6,6 +6,8 @@
 // What keeps a connection from hanging for ever: once a side has its Tx key, clear data that still
 // arrives is dropped and never acknowledged. So KEY is the last thing that goes through TLS, and
 // nothing of TLS may follow it: no ticket, no KeyUpdate, no close_notify, no ERROR.
+#include "keyx/exchange.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -13,8 +15,7 @@
 #include <sys/socket.h>
 #include <utility>
 
-#include <psp/keyx/exchange.hh>
-#include <psp/wire/bytes.hh>
+#include "wire/bytes.hh"
 
 #include "tls_stream.hh"
 
@@ -26,30 +27,7 @@ constexpr char kStartLabel[] = "EXPORTER-softpsp-start";
 constexpr std::uint8_t kStartMagic[4] = {'P', 'S', 'P', 'S'};
 constexpr std::size_t kStartHeader = 8;  // magic, role, three octets of zero
 
-std::string names(VersionSet set) {
-  std::string out;
-  for (unsigned i = 0; i < kVersions; ++i) {
-    const auto version = static_cast<Version>(i);
-    if (set.has(version)) out += (out.empty() ? "" : ", ") + std::string(name(version));
-  }
-  return out.empty() ? "none" : out;
-}
-
-// side_says is a side's part of the sentence why there is no PSP.
-std::string side_says(const char* who, const Offer& offer) {
-  if (offer.versions.bits != 0) return fmt::format("{} can receive {}", who, names(offer.versions));
-  return fmt::format("{} cannot receive PSP{}{}", who, offer.reason.empty() ? "" : ": ",
-                     offer.reason);
-}
-
 }  // namespace
-
-std::optional<Version> choose_version(VersionSet a, VersionSet b) {
-  for (Version version :
-       {Version::kAesGcm256, Version::kAesGcm128, Version::kAesGmac256, Version::kAesGmac128})
-    if (a.has(version) && b.has(version)) return version;
-  return std::nullopt;
-}
 
 Exchange::Exchange(SSL* ssl, PspOps& ops, const Policy& policy)
     : tls_(std::make_unique<TlsStream>(ssl)), ops_(ops), policy_(policy) {}
@@ -101,12 +79,12 @@ Step Exchange::run_stages() {
 }
 
 Step Exchange::run_stage() {
-  struct Row {
+  struct Transition {
     Step (Exchange::*run)();
     Stage stage;
     Stage next;
   };
-  static constexpr Row kRows[] = {
+  static constexpr Transition kTransitions[] = {
       {&Exchange::begin, Stage::kBegin, Stage::kSendOffer},
       {&Exchange::send_offer, Stage::kSendOffer, Stage::kReadOffer},
       {&Exchange::read_offer, Stage::kReadOffer, Stage::kDecide},
@@ -121,11 +99,11 @@ Step Exchange::run_stage() {
       {&Exchange::read_tls_refusal, Stage::kReadTlsRefusal, Stage::kDone},
       {&Exchange::hand_back, Stage::kHandBack, Stage::kDone},
   };
-  for (const Row& row : kRows) {
-    if (row.stage != stage_) continue;
-    const Step step = (this->*row.run)();
+  for (const Transition& transition : kTransitions) {
+    if (transition.stage != stage_) continue;
+    const Step step = (this->*transition.run)();
     // A stage that sets stage_ itself (a refusal, staying on TLS, a failure) wins over `next`.
-    if (step == Step::kDone && stage_ == row.stage) stage_ = row.next;
+    if (step == Step::kDone && stage_ == transition.stage) stage_ = transition.next;
     return step;
   }
   return Step::kFailed;
@@ -180,7 +158,7 @@ Step Exchange::decide() {
   ends_ = ends.value_or(Ends{});
   auto assoc = ends ? ops_.rx_assoc(tls_->fd(), version_) : std::unexpected(ends.error());
   if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
-    assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
+    assoc = client_error(EPROTO, "the PSP device gave an unusable key");
   if (!assoc) {
     const std::string text = assoc.error().message;
     if (own_.tls_allowed && peer_.tls_allowed) {
@@ -276,7 +254,7 @@ Step Exchange::install_tx() {
   return Step::kDone;
 }
 
-// One question to the exporter for both sides: each costs as much as sealing 60 packets.
+// One request to the exporter for both sides: each costs as much as sealing 60 packets.
 bool Exchange::make_marks() {
   crypto::Secret<2 * kMarkSize> both;
   both.resize(2 * kMarkSize);

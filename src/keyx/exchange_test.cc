@@ -1,56 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The key exchange over real TCP and TLS: the good way, and every exit of the state machine.
+// The key exchange over real TCP and TLS: the good way, and every exit of the state machine. PSP is
+// a model (test_peer.hh) with faults to order, so octets behind tx-assoc travel in clear and can be
+// counted. Shown is what each end says, to its user and to the other end, and that no failure
+// leaves a key installed or a word behind KEY. Attacks: exchange_attack_test.cc; records between:
+// exchange_records_test.cc; pspd: tests/tls.
 #include <gmock/gmock.h>
-#include <openssl/err.h>
 
-#include "test_peer.hh"
+#include "keyx/client_ops.hh"
+
+#include "test_ends.hh"
 
 namespace psp::keyx {
 namespace {
 
 using test::Bytes;
 using test::drive;
+using test::kBothDone;
+using test::kBothFailed;
+using test::kClientSpi;
+using test::kServerSpi;
 using test::ModelOps;
-using test::Relay;
+using test::Pair;
+using test::refused;
 using test::run;
 using test::ScriptedPeer;
 using test::Side;
 using test::unread;
 using ::testing::HasSubstr;
-
-constexpr Spi kClientSpi{0x8000'0101};  // ModelOps' first
-constexpr Spi kServerSpi{0x0000'0202};
-
-// Pair is two ends that have shaken hands, with a model of PSP each.
-struct Pair {
-  explicit Pair(bool with_relay = false) {
-    auto [near, far] = test::tcp_pair();
-    if (with_relay) {
-      auto [near2, far2] = test::tcp_pair();
-      relay.emplace(std::move(far), std::move(near2));
-      far = std::move(far2);
-      test::see_a_wire(client_ops, server_ops);
-    }
-    client = Side(test::first_use_context(false), std::move(near));
-    server = Side(test::first_use_context(true), std::move(far));
-    auto [ra, rb] = test::shake(client, server, relay ? &*relay : nullptr);
-    EXPECT_TRUE(ra && rb);
-    server_ops.next_spi = kServerSpi;
-  }
-  std::pair<Step, Step> exchange(Policy client_policy = {}, Policy server_policy = {}) {
-    a.emplace(client.ssl.get(), client_ops, client_policy);
-    b.emplace(server.ssl.get(), server_ops, server_policy);
-    return drive(*a, client, *b, server, relay ? &*relay : nullptr);
-  }
-  std::optional<Relay> relay;
-  Side client, server;
-  ModelOps client_ops, server_ops;
-  std::optional<Exchange> a, b;
-};
-
-constexpr std::pair<Step, Step> kBothDone{Step::kDone, Step::kDone};
-constexpr std::pair<Step, Step> kBothFailed{Step::kFailed, Step::kFailed};
 
 TEST(Exchange, BothEndsInstallEachOthersKeyUnderTheSameVersion) {
   Pair pair;
@@ -169,7 +146,7 @@ TEST(Exchange, RxAssocFailsAndThePeerLearnsWhy) {
   for (const auto& [client_tls, server_tls] :
        {std::pair(false, false), std::pair(true, false), std::pair(false, true)}) {
     Pair pair;
-    pair.server_ops.rx_fault = OpsError{ENOSPC, "rx-assoc: SPI space exhausted"};
+    pair.server_ops.rx_fault = refused(ENOSPC, "rx-assoc: SPI space exhausted");
     ASSERT_EQ(pair.exchange({.allow_tls = client_tls}, {.allow_tls = server_tls}), kBothFailed);
     EXPECT_EQ(pair.b->error().code, ErrorCode::kRxAssoc);
     EXPECT_EQ(pair.b->error().sys_errno, ENOSPC);
@@ -182,7 +159,7 @@ TEST(Exchange, RxAssocFailsAndThePeerLearnsWhy) {
 TEST(Exchange, RxAssocFailsAndBothStayOnTlsIfBothAllowIt) {
   for (const bool on_both : {false, true}) {
     Pair pair;
-    pair.server_ops.rx_fault = OpsError{ENOSPC, "SPI space exhausted"};
+    pair.server_ops.rx_fault = refused(ENOSPC, "SPI space exhausted");
     if (on_both) pair.client_ops.rx_fault = pair.server_ops.rx_fault;
     ASSERT_EQ(pair.exchange({.allow_tls = true}, {.allow_tls = true}), kBothDone);
     for (const Exchange* end : {&*pair.a, &*pair.b}) {
@@ -371,14 +348,14 @@ TEST(Exchange, ABadKeyIsNeverInstalledAndNothingFollowsOurOwn) {
 
 TEST(Exchange, TxAssocIsTriedAgainWhileClearDataDrains) {
   Pair pair;
-  pair.client_ops.tx_faults = {{EBUSY, "busy"}, {EBUSY, "busy"}};
+  pair.client_ops.tx_faults = {refused(EBUSY, "busy"), refused(EBUSY, "busy")};
   ASSERT_EQ(pair.exchange(), kBothDone);
   EXPECT_EQ(pair.client_ops.tx_calls, 3u);
 }
 
 TEST(Exchange, TxAssocThatStaysBusyMeansClearDataAfterTheKey) {
   Pair pair;
-  pair.client_ops.tx_faults.assign(100, {EBUSY, "incompatible segments"});
+  pair.client_ops.tx_faults.assign(100, refused(EBUSY, "incompatible segments"));
   ASSERT_EQ(pair.exchange(), kBothFailed);
   EXPECT_EQ(pair.a->error().code, ErrorCode::kClearData);
   EXPECT_THAT(pair.a->error().message, HasSubstr("sent clear data after its key"));
@@ -388,7 +365,7 @@ TEST(Exchange, TxAssocThatStaysBusyMeansClearDataAfterTheKey) {
 
 TEST(Exchange, TxAssocFailsForAnotherReason) {
   Pair pair;
-  pair.client_ops.tx_faults = {{ENODEV, "tx-assoc: the device has gone"}};
+  pair.client_ops.tx_faults = {refused(ENODEV, "tx-assoc: the device has gone")};
   ASSERT_EQ(pair.exchange(), kBothFailed);
   EXPECT_EQ(pair.a->error().code, ErrorCode::kTxAssoc);
   EXPECT_EQ(pair.a->error().sys_errno, ENODEV);
@@ -397,7 +374,7 @@ TEST(Exchange, TxAssocFailsForAnotherReason) {
 }
 
 TEST(Exchange, ADeviceThatVanishesFailsInEachStep) {
-  const OpsError gone{ENODEV, "the device has gone"};
+  const ClientError gone = refused(ENODEV, "the device has gone");
   {
     Pair pair;
     pair.client_ops.availability = {
@@ -443,403 +420,6 @@ TEST(Exchange, IfThePeersKeysDieInTheMiddleNobodyIsDone) {
   EXPECT_EQ(server, Step::kWantRead);
   EXPECT_THAT(pair.b->waiting_for(), HasSubstr("start of PSP"));
   EXPECT_EQ(pair.server_ops.tx_calls, 1u);
-}
-
-TEST(Exchange, MoreInTheRecordOfTheKeyIsRefused) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say(Offer{.versions = VersionSet::all()});
-  const auto key =
-      serialize(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  Bytes octets(key.span().begin(), key.span().end());
-  octets.push_back('x');
-  peer.say_message(octets);
-  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
-  EXPECT_EQ(exchange.error().code, ErrorCode::kClearData);
-  EXPECT_EQ(ops.tx_calls, 0u);
-}
-
-// Behind is what a peer's TLS says behind its key, while it still can be read.
-struct Behind {
-  const char* what;
-  std::function<void(ScriptedPeer&)> say;
-  bool harmless;
-};
-
-TEST(Exchange, WhatComesBehindTheKeyIsDrainedIfItIsNotData) {
-  const Behind table[] = {
-      {"nothing", [](ScriptedPeer&) {}, true},
-      {"a close_notify", [](ScriptedPeer& p) { SSL_shutdown(p.own.ssl.get()); }, true},
-      {"a ticket",
-       [](ScriptedPeer& p) {
-         SSL_new_session_ticket(p.own.ssl.get());
-         SSL_do_handshake(p.own.ssl.get());
-       },
-       true},
-      {"a KeyUpdate that asks for ours",
-       [](ScriptedPeer& p) {
-         SSL_key_update(p.own.ssl.get(), SSL_KEY_UPDATE_REQUESTED);
-         SSL_do_handshake(p.own.ssl.get());
-       },
-       true},
-      {"application data", [](ScriptedPeer& p) { p.say_raw(Bytes{'x'}); }, false},
-      {"data behind a close_notify",
-       [](ScriptedPeer& p) {
-         SSL_shutdown(p.own.ssl.get());
-         p.say_plain(Bytes{23, 3, 3, 0, 1, 'x'});
-       },
-       false},
-      {"half a record",
-       [](ScriptedPeer& p) {
-         p.say_plain(Bytes{23, 3, 3, 0, 99, 'x'});
-       },
-       false},
-      {"a record that does not authenticate",
-       [](ScriptedPeer& p) {
-         Bytes record(5 + 30, 'x');
-         record[0] = 21, record[1] = record[2] = 3, record[3] = 0, record[4] = 30;
-         p.say_plain(record);
-       },
-       false},
-      {"something else", [](ScriptedPeer& p) { p.say_plain(Bytes(40, 'x')); }, false},
-  };
-  for (const Behind& row : table) {
-    ScriptedPeer peer;
-    SSL_clear_options(peer.own.ssl.get(), SSL_OP_NO_TICKET);
-    ModelOps ops;
-    ops.busy_while_unread = true;
-    Exchange exchange(peer.client.ssl.get(), ops, {});
-    peer.say(Offer{.versions = VersionSet::all()});
-    ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-    peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-    row.say(peer);
-    const Step step = run(exchange, peer.client);
-    ASSERT_TRUE(peer.hear());  // offer
-    ASSERT_TRUE(peer.hear());  // key
-    if (row.harmless) {
-      ASSERT_EQ(step, Step::kWantRead) << row.what << ": " << exchange.error().message;
-      EXPECT_EQ(ops.tx_spi, kServerSpi) << row.what;
-      peer.say_plain(peer.start(kClientSpi, kServerSpi));
-      EXPECT_EQ(run(exchange, peer.client), Step::kDone) << row.what;
-      EXPECT_EQ(unread(peer.own.fd.get()), static_cast<int>(kStartSize))
-          << row.what << ": an answer went out in clear";
-    } else {
-      EXPECT_EQ(step, Step::kFailed) << row.what;
-      EXPECT_FALSE(ops.tx_spi) << row.what;
-      EXPECT_NE(exchange.error().code, ErrorCode::kIo) << row.what;
-      EXPECT_EQ(unread(peer.own.fd.get()), 0) << row.what;
-    }
-  }
-}
-
-TEST(Exchange, ADrainedRecordIsFollowedByAnotherTryAtOnce) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  ops.busy_while_unread = true;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say(Offer{.versions = VersionSet::all()});
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  SSL_shutdown(peer.own.ssl.get());
-  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
-  usleep(2000);
-  EXPECT_EQ(exchange.step(), Step::kWantRead);
-  EXPECT_EQ(ops.tx_calls, 2u);
-}
-
-TEST(Exchange, KeyUpdatesDuringTheExchangeDoNoHarm) {
-  for (const int kind : {SSL_KEY_UPDATE_REQUESTED, SSL_KEY_UPDATE_NOT_REQUESTED})
-    for (const bool before_offer : {true, false}) {
-      ScriptedPeer peer;
-      ModelOps ops;
-      Exchange exchange(peer.client.ssl.get(), ops, {});
-      if (before_offer) SSL_key_update(peer.own.ssl.get(), kind);
-      peer.say(Offer{.versions = VersionSet::all()});
-      ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-      if (!before_offer) SSL_key_update(peer.own.ssl.get(), kind);
-      peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-      ASSERT_EQ(run(exchange, peer.client), Step::kWantRead) << exchange.error().message;
-      peer.say_plain(peer.start(kClientSpi, kServerSpi));
-      ASSERT_EQ(run(exchange, peer.client), Step::kDone);
-      ASSERT_TRUE(peer.hear());
-      ASSERT_TRUE(peer.hear());
-      EXPECT_EQ(unread(peer.own.fd.get()), static_cast<int>(kStartSize));
-    }
-}
-
-TEST(Exchange, KeyUpdatesWithoutEndEndNoStepLate) {
-  // OpenSSL by itself would go round in SSL_read for as long as they come.
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
-  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
-  ASSERT_EQ(exchange.step(), Step::kWantRetry);
-  EXPECT_STREQ(exchange.waiting_for(), "the peer's offer");
-  const int left = unread(peer.client.fd.get());
-  EXPECT_GT(left, 0);
-  exchange.step();
-  EXPECT_LT(unread(peer.client.fd.get()), left);
-  // If they do end, nothing is lost.
-  peer.say(Offer{.versions = VersionSet::all()});
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  peer.say_plain(peer.start(kClientSpi, kServerSpi));
-  EXPECT_EQ(run(exchange, peer.client), Step::kDone) << exchange.error().message;
-}
-
-TEST(Exchange, OnABlockingSocketAStepGoesOnThroughThem) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
-  peer.say(Offer{.versions = VersionSet::all()});
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  peer.say_plain(peer.start(kClientSpi, kServerSpi));
-  fcntl(peer.client.fd.get(), F_SETFL, 0);
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  EXPECT_EQ(exchange.step(), Step::kDone) << exchange.error().message;
-}
-
-TEST(Exchange, ManySmallRecordsOfTheApplicationEndNoStepLate) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  for (unsigned i = 0; i < 1000; ++i) peer.say_raw(Bytes{'x'});
-  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
-  ASSERT_EQ(exchange.step(), Step::kWantRetry);
-  EXPECT_GT(unread(peer.client.fd.get()), 0);
-  peer.say(Offer{.versions = VersionSet::all()});
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  EXPECT_STREQ(exchange.waiting_for(), "the peer's key");
-  EXPECT_EQ(exchange.pending(), 1000u);
-}
-
-TEST(Exchange, AnswersToKeyUpdatesBehindOurKeyAreKeptNowhere) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {.allow_tls = true});
-  peer.say(Offer{.versions = VersionSet::all(), .tls_allowed = true});
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000, SSL_KEY_UPDATE_REQUESTED));
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  EXPECT_EQ(unread(peer.client.fd.get()), 0);
-  EXPECT_EQ(BIO_pending(SSL_get_wbio(peer.client.ssl.get())), 0);
-  // That something was to be said is known: this SSL cannot go on.
-  peer.say(ErrorMessage{Refusal::kRxAssoc, "no SPI"});
-  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
-  EXPECT_THAT(exchange.error().message, HasSubstr("KeyUpdate"));
-}
-
-TEST(Exchange, KeyUpdatesBehindThePeersKeyEndNoStepLate) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  ops.busy_while_unread = true;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say(Offer{.versions = VersionSet::all()});
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  ASSERT_TRUE(test::key_updates(peer.own.ssl.get(), 1000));
-  ASSERT_TRUE(test::wait_readable(peer.client.fd.get()));
-  ASSERT_EQ(exchange.step(), Step::kWantRetry);
-  EXPECT_GT(unread(peer.client.fd.get()), 0);
-  EXPECT_STREQ(exchange.waiting_for(), "clear data to leave the receive queue");
-  EXPECT_LT(ops.tx_calls, 16u);
-}
-
-TEST(Exchange, ACallbackOfTheApplicationOnItsBioIsCalledAndStays) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  unsigned calls = 0;
-  const BIO_callback_fn_ex count = [](BIO* bio, int, const char*, std::size_t, int, long,
-                                      int result, std::size_t*) -> long {
-    ++*reinterpret_cast<unsigned*>(BIO_get_callback_arg(bio));
-    return result;
-  };
-  BIO* const bio = SSL_get_rbio(peer.client.ssl.get());
-  BIO_set_callback_ex(bio, count);
-  BIO_set_callback_arg(bio, reinterpret_cast<char*>(&calls));
-  const auto modes = SSL_get_mode(peer.client.ssl.get());
-  {
-    Exchange exchange(peer.client.ssl.get(), ops, {});
-    ASSERT_EQ(exchange.step(), Step::kWantRead);
-    EXPECT_GT(calls, 0u);
-    EXPECT_EQ(BIO_get_callback_ex(bio), count);
-    EXPECT_EQ(BIO_get_callback_arg(bio), reinterpret_cast<char*>(&calls));
-  }
-  EXPECT_EQ(SSL_get_mode(peer.client.ssl.get()), modes);
-}
-
-TEST(Exchange, SessionTicketsInFrontOfTheOfferDoNoHarm) {
-  auto [a, b] = test::tcp_pair();
-  Side client(test::first_use_context(false), std::move(a));
-  Side server(test::first_use_context(true), std::move(b));
-  SSL_clear_options(server.ssl.get(), SSL_OP_NO_TICKET);
-  SSL_set_num_tickets(server.ssl.get(), 2);
-  auto [ra, rb] = test::shake(client, server);
-  ASSERT_TRUE(ra && rb);
-  ModelOps client_ops, server_ops;
-  Exchange x(client.ssl.get(), client_ops, {}), y(server.ssl.get(), server_ops, {});
-  EXPECT_EQ(drive(x, client, y, server), kBothDone);
-}
-
-TEST(Exchange, AStartThatDoesNotFitIsAnAttack) {
-  struct Row {
-    const char* what;
-    std::function<Bytes(ScriptedPeer&)> start;
-  };
-  const Row table[] = {
-      {"other SPI", [](ScriptedPeer& p) { return p.start(kClientSpi, Spi{1}); }},
-      {"SPIs the other way round", [](ScriptedPeer& p) { return p.start(kServerSpi, kClientSpi); }},
-      {"our own, reflected", [](ScriptedPeer& p) { return p.start(kClientSpi, kServerSpi, 0); }},
-      {"of another TLS session",
-       [](ScriptedPeer&) { return ScriptedPeer().start(kClientSpi, kServerSpi); }},
-      {"with its beginning cut off",
-       [](ScriptedPeer& p) {
-         Bytes octets = p.start(kClientSpi, kServerSpi);
-         octets.erase(octets.begin());
-         octets.push_back('x');
-         return octets;
-       }},
-  };
-  for (const Row& row : table) {
-    ScriptedPeer peer;
-    ModelOps ops;
-    Exchange exchange(peer.client.ssl.get(), ops, {});
-    peer.say(Offer{.versions = VersionSet::all()});
-    peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-    peer.say_plain(row.start(peer));
-    ASSERT_EQ(run(exchange, peer.client), Step::kFailed) << row.what;
-    EXPECT_EQ(exchange.error().code, ErrorCode::kAuthentication) << row.what;
-  }
-}
-
-Ends ends(std::uint8_t local, std::uint8_t local_port, std::uint8_t remote,
-          std::uint8_t remote_port) {
-  Ends out;
-  out.local[15] = local;
-  out.local[17] = local_port;
-  out.remote[15] = remote;
-  out.remote[17] = remote_port;
-  return out;
-}
-
-TEST(Exchange, WhoseOwnPacketsComeBackHasNoPeer) {
-  // A (1) connects from port 8 to port 9 of B (2). Somebody on the way exchanges the addresses of
-  // A's packets and sends them back to A, which listens at port 9 and has the same secret for both.
-  Pair pair;
-  pair.client_ops.ends_seen = ends(1, 8, 2, 9);
-  pair.server_ops.ends_seen = ends(1, 9, 2, 8);
-  ASSERT_EQ(pair.exchange(), kBothFailed);
-  for (const Exchange* exchange : {&*pair.a, &*pair.b}) {
-    EXPECT_EQ(exchange->error().code, ErrorCode::kAuthentication);
-    EXPECT_THAT(exchange->error().message, HasSubstr("a reflection"));
-  }
-}
-
-TEST(Exchange, EveryOctetOfBothEndsIsProven) {
-  const Ends client = ends(1, 8, 2, 9), server = ends(2, 9, 1, 8);
-  for (std::size_t i = 0; i < 2 * sizeof(End); ++i) {
-    Pair pair;
-    pair.client_ops.ends_seen = client;
-    pair.server_ops.ends_seen = server;
-    End& end =
-        i < sizeof(End) ? pair.server_ops.ends_seen->local : pair.server_ops.ends_seen->remote;
-    end[i % sizeof(End)] ^= 0x80;
-    EXPECT_EQ(pair.exchange(), kBothFailed) << i;
-    EXPECT_EQ(pair.a->error().code, ErrorCode::kAuthentication) << i;
-  }
-}
-
-TEST(Exchange, WhoseAddressesAreTranslatedOnTheWayIsToldSo) {
-  // The relay ends one connection and begins another, as NAT does to those who look.
-  Pair pair(true);
-  pair.client_ops.ends_seen.reset();
-  pair.server_ops.ends_seen.reset();
-  ASSERT_EQ(pair.exchange(), kBothFailed);
-  EXPECT_EQ(pair.a->error().code, ErrorCode::kAuthentication);
-  EXPECT_THAT(pair.a->error().message, HasSubstr("NAT"));
-}
-
-TEST(Exchange, ASocketOfEitherFamilyProvesTheSameAddresses) {
-  struct Row {
-    int client, server;
-    const char* address;
-  };
-  for (const Row& row :
-       {Row{AF_INET, AF_INET, "127.0.0.1"}, Row{AF_INET, AF_INET6, "127.0.0.1"},
-        Row{AF_INET6, AF_INET, "::ffff:127.0.0.1"}, Row{AF_INET6, AF_INET6, "::ffff:127.0.0.1"},
-        Row{AF_INET6, AF_INET6, "::1"}}) {
-    auto [near, far] = test::tcp_pair(row.client, row.server, row.address);
-    Side client(test::first_use_context(false), std::move(near));
-    Side server(test::first_use_context(true), std::move(far));
-    const auto [ra, rb] = test::shake(client, server);
-    ASSERT_TRUE(ra && rb);
-    ModelOps client_ops, server_ops;
-    Exchange a(client.ssl.get(), client_ops, {}), b(server.ssl.get(), server_ops, {});
-    EXPECT_EQ(drive(a, client, b, server), kBothDone) << row.address << a.error().message;
-  }
-}
-
-TEST(Exchange, ASocketWithoutAddressesStaysOnTlsOrFails) {
-  for (const bool allow_tls : {true, false}) {
-    int fds[2];
-    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-    Side client(test::first_use_context(false), test::Fd(fds[0]));
-    Side server(test::first_use_context(true), test::Fd(fds[1]));
-    const auto [ra, rb] = test::shake(client, server);
-    ASSERT_TRUE(ra && rb);
-    ModelOps client_ops, server_ops;
-    const Policy policy{.allow_tls = allow_tls};
-    Exchange a(client.ssl.get(), client_ops, policy), b(server.ssl.get(), server_ops, policy);
-    EXPECT_EQ(drive(a, client, b, server), allow_tls ? kBothDone : kBothFailed);
-    EXPECT_THAT(allow_tls ? a.outcome().why_tls : a.error().message, HasSubstr("IP socket"));
-    EXPECT_EQ(client_ops.rx_calls + server_ops.rx_calls, 0u);
-  }
-}
-
-TEST(Exchange, AResetInPlaceOfStartFails) {
-  ScriptedPeer peer;
-  ModelOps ops;
-  Exchange exchange(peer.client.ssl.get(), ops, {});
-  peer.say(Offer{.versions = VersionSet::all()});
-  peer.say(KeyMessage{Version::kAesGcm256, kServerSpi, crypto::SaKey(Bytes(32, 7))});
-  ASSERT_EQ(run(exchange, peer.client), Step::kWantRead);
-  peer.own.fd.reset_connection();
-  ASSERT_EQ(run(exchange, peer.client), Step::kFailed);
-  EXPECT_EQ(exchange.error().code, ErrorCode::kPeerClosed);
-  EXPECT_EQ(exchange.error().sys_errno, ECONNRESET);
-}
-
-TEST(Exchange, AManInTheMiddleCannotChangeAnOffer) {
-  for (const bool from_client : {true, false}) {
-    Pair pair(true);
-    bool changed = false;
-    pair.relay->tamper = [&](bool client_sent, Bytes& piece) {
-      if (client_sent != from_client || changed) return;
-      piece[piece.size() / 2] ^= 1;
-      changed = true;
-    };
-    EXPECT_EQ(pair.exchange({.allow_tls = true}, {.allow_tls = true}), kBothFailed);
-    EXPECT_TRUE(changed);
-    const Exchange& victim = from_client ? *pair.b : *pair.a;
-    EXPECT_EQ(victim.error().code, ErrorCode::kAuthentication) << victim.error().message;
-    EXPECT_EQ(pair.client_ops.tx_calls + pair.server_ops.tx_calls, 0u);
-  }
-}
-
-TEST(Exchange, AManInTheMiddleCannotDropAnOffer) {
-  Pair pair(true);
-  bool dropped = false;
-  pair.relay->tamper = [&](bool client_sent, Bytes& piece) {
-    if (!client_sent || dropped) return;
-    dropped = true;
-    piece.clear();
-  };
-  pair.a.emplace(pair.client.ssl.get(), pair.client_ops, Policy{.allow_tls = true});
-  pair.b.emplace(pair.server.ssl.get(), pair.server_ops, Policy{.allow_tls = true});
-  const auto [client, server] = drive(*pair.a, pair.client, *pair.b, pair.server, &*pair.relay);
-  EXPECT_TRUE(dropped);
-  EXPECT_EQ(server, Step::kFailed);
-  EXPECT_EQ(pair.b->error().code, ErrorCode::kAuthentication);
 }
 
 TEST(Exchange, OneOctetAtATimeIsEnough) {

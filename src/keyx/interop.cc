@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The interoperability modes. Their state machine is the same; their octets are below it.
+// The interoperability modes. Their state machine is the same; their octets are below it, each as
+// the program that it is there for reads and writes them. What they lack is the protocol's and not
+// mended here: no START, so the beginning of the PSP stream can be cut off; kernel-selftest says
+// its keys in clear (docs/protocol.md, "Exchanges of other programs"). So each must be asked for by
+// name, with one version. The last clear octet is our key here as well.
 #include "interop.hh"
 
 #include <bit>
@@ -9,7 +13,7 @@
 #include <fmt/format.h>
 #include <sys/socket.h>
 
-#include <psp/wire/bytes.hh>
+#include "wire/bytes.hh"
 
 namespace psp::keyx {
 namespace {
@@ -101,7 +105,7 @@ Step Swap::begin() {
   if (auto error = keep_urgent_inline(fd())) return fail(std::move(*error));
   auto assoc = ops_.rx_assoc(fd(), version_);
   if (assoc && (assoc->rx.key.size() != key_size(version_) || !assoc->rx.spi.valid()))
-    assoc = std::unexpected(OpsError{EPROTO, "the PSP device gave an unusable key"});
+    assoc = client_error(EPROTO, "the PSP device gave an unusable key");
   if (!assoc) {
     error_ = {ErrorCode::kRxAssoc, assoc.error().sys_errno,
               fmt::format("cannot get an Rx key: {}", assoc.error().message)};

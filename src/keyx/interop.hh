@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Exchanges of other programs, spoken exactly as they speak them and for their sake only: no
-// agreement on a version, no staying on TLS, no proof of where the PSP stream begins.
+// agreement on a version, no staying on TLS, no proof of where the PSP stream begins. fizz-v0 is
+// for programs with fizz's PSP upgrade, kernel-selftest for test labs with Linux's psp_responder.
+// Nobody gets one by default: Policy::protocol names it. Made by make_upgrade.cc alone.
 #pragma once
 
-#include <psp/keyx/message.hh>
-#include <psp/keyx/upgrade.hh>
+#include "keyx/message.hh"
+#include "keyx/upgrade.hh"
 
 #include "tls_stream.hh"
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The interoperability modes: octet for octet, against an independent peer in Python, and every
-// exit of their state machine.
+// exit of their state machine. interop_peer.py was written after the protocols and not after this
+// code; both ends then talk on, to show that they are at the same octet. Messages are also written
+// out by hand. PSP is a model. fizz itself and Linux's psp_responder are not run here.
 #include <cstdlib>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -14,6 +16,7 @@ namespace {
 
 using test::Bytes;
 using test::ModelOps;
+using test::refused;
 using test::run;
 using test::ScriptedPeer;
 using test::Side;
@@ -193,7 +196,7 @@ TEST(FizzV0, AFailedRxAssocIsToldInItsWords) {
   Side side(test::first_use_context(false), std::move(meeting.fd));
   ASSERT_EQ(SSL_do_handshake(side.ssl.get()), 1);
   ModelOps ops;
-  ops.rx_fault = OpsError{ENODEV, "the device has gone"};
+  ops.rx_fault = refused(ENODEV, "the device has gone");
   const auto upgrade = make_upgrade(side.ssl.get(), ops, policy(Protocol::kFizzV0));
   ASSERT_EQ(upgrade->step(), Step::kFailed);
   EXPECT_EQ(upgrade->error().code, ErrorCode::kRxAssoc);
@@ -309,12 +312,12 @@ TEST(FizzV0, TxAssocIsTriedAgainWhileBusyAndFailsOtherwise) {
   for (const auto& [faults, want] :
        {std::pair(2u, Step::kDone), std::pair(kTxAssocTries, Step::kFailed)}) {
     Fizz fizz;
-    fizz.ops.tx_faults.assign(faults, {EBUSY, "busy"});
+    fizz.ops.tx_faults.assign(faults, refused(EBUSY, "busy"));
     fizz.peer.say_raw(sa(7, 0, Bytes(16, 9)));
     EXPECT_EQ(fizz.run(), want);
   }
   Fizz fizz;
-  fizz.ops.tx_faults = {{ENODEV, "the device has gone"}};
+  fizz.ops.tx_faults = {refused(ENODEV, "the device has gone")};
   fizz.peer.say_raw(sa(7, 0, Bytes(16, 9)));
   ASSERT_EQ(fizz.run(), Step::kFailed);
   EXPECT_EQ(fizz.upgrade->error().code, ErrorCode::kTxAssoc);
@@ -443,9 +446,9 @@ TEST(KernelSelftest, EveryExitIsAFailureThatSaysWhy) {
     return upgrade->error().code;
   };
   ModelOps good, no_rx, no_tx, busy;
-  no_rx.rx_fault = OpsError{ENOSPC, "no SPI"};
-  no_tx.tx_faults = {{ENODEV, "gone"}};
-  busy.tx_faults.assign(kTxAssocTries, {EBUSY, "busy"});
+  no_rx.rx_fault = refused(ENOSPC, "no SPI");
+  no_tx.tx_faults = {refused(ENODEV, "gone")};
+  busy.tx_faults.assign(kTxAssocTries, refused(EBUSY, "busy"));
   EXPECT_EQ(fail(0, 1, good, false), ErrorCode::kPeerClosed);
   EXPECT_EQ(fail(19, 1, good, false), ErrorCode::kPeerClosed);
   EXPECT_EQ(fail(0, 1, good, true), ErrorCode::kPeerClosed);

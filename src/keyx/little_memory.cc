@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // operator new of the whole test program, out of sight of the compiler, which would find fault with
-// the pairing of what it has inlined.
+// the pairing of what it has inlined. It counts down for the thread that asked for it and throws at
+// zero; malloc() itself, and so OpenSSL, goes on. Replacing operator new is allowed once in a
+// program ([replacement.functions]), and a shared library's calls come here, too.
 #include "little_memory.hh"
 
 #include <cstdlib>

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Parser and writer of the exchange's messages, side by side. See message.hh for the layout.
+// Parser and writer of the exchange's messages, side by side; see message.hh for the layout. What
+// is parsed comes from the peer: it is checked whole before anything of it is used. A field that is
+// not known is passed over unless its top bit forbids it, which is how a later version can add one.
+// Texts of the peer are cut and made printable, for they get onto terminals. Keys go from octets
+// that are wiped into Secrets that are.
+#include "keyx/message.hh"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
 
-#include <psp/keyx/message.hh>
-#include <psp/wire/bytes.hh>
+#include "wire/bytes.hh"
 
 namespace psp::keyx {
 namespace {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The messages of the exchange: writer and parser are inverses, and nothing malformed gets through.
+// Malformed ones are written out by hand: cut at every length, lengths that lie, fields twice,
+// missing or too long, SPIs and keys that cannot be. fizz's message is compared octet by octet.
+// Arbitrary octets: fuzz/keyx_fuzz.cc. What an end does about a message that is refused:
+// exchange_test.cc.
+#include "keyx/message.hh"
+
 #include <gtest/gtest.h>
 #include <vector>
-
-#include <psp/keyx/message.hh>
 
 namespace psp::keyx {
 namespace {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counting rotations per connection.
+// Counting rotations per connection: a ticket notes how often its device had rotated, and compares
+// with what notifications have told since. It begins before the upgrade and is bound to a device
+// behind it, so that a rotation in the middle is not missed; until then it counts for all. What was
+// lost (ENOBUFS, a pspd that went) is no good news: unknown, never fresh. Tickets are held weakly:
+// who drops his connection need not say so.
+#include "keyx/rotation.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
-
-#include <psp/keyx/rotation.hh>
 
 namespace psp::keyx {
 namespace {
@@ -54,6 +58,7 @@ struct RotationWatch::Ticket::Counts {
 struct RotationWatch::Impl {
   std::unique_ptr<NotificationSource> source;
   std::vector<std::weak_ptr<Ticket::Counts>> tickets;
+  unsigned untold = 0;  // changes of which process() has not told yet
 
   template <typename Change>
   unsigned for_each(Change&& change) {
@@ -86,7 +91,8 @@ RotationWatch::~RotationWatch() {
 int RotationWatch::fd() const { return impl_->source ? impl_->source->fd() : -1; }
 
 unsigned RotationWatch::process() {
-  unsigned changed = 0;
+  // What begin found is told to who asks next.
+  unsigned changed = std::exchange(impl_->untold, 0);
   // What we have missed nobody can tell.
   const auto lose = [&] {
     changed +=
@@ -113,7 +119,7 @@ unsigned RotationWatch::process() {
 
 RotationWatch::Ticket RotationWatch::begin() {
   // What waits unread happened before: it is not this connection's.
-  process();
+  impl_->untold = process();
   Ticket ticket;
   ticket.counts_ = std::make_shared<Ticket::Counts>();
   ticket.counts_->lost = impl_->source == nullptr;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When a connection must be renewed. That no message is lost when it is: tests/tls.
+// When a connection must be renewed. Notifications come from a list of the test's own, in any
+// order, lost and out of memory too; the answer of each ticket is compared at each step. The case
+// that counts is the rotation in the middle of an upgrade. That no message is lost when a
+// connection is renewed, with a real pspd: tests/tls.
+#include "keyx/rotation.hh"
+
 #include <cerrno>
 #include <deque>
 #include <gtest/gtest.h>
 #include <new>
 #include <utility>
-
-#include <psp/keyx/rotation.hh>
 
 namespace psp::keyx {
 namespace {
@@ -67,6 +70,16 @@ TEST_F(Rotation, TheFirstAsksForANewConnectionTheSecondIsTheEnd) {
   EXPECT_EQ(watch_.process(), 2u);
   EXPECT_EQ(ticket.state(), Freshness::kStale);
   EXPECT_EQ(later.state(), Freshness::kRenew);
+}
+
+TEST_F(Rotation, WhatANewTicketMakesKnownOfTheOthersIsToldByTheNextCall) {
+  auto ticket = watch_.begin();
+  ticket.bind(1);
+  list_.rotate(1);
+  auto later = watch_.begin();  // reads it, since it is not its own
+  EXPECT_EQ(watch_.process(), 1u);
+  EXPECT_EQ(ticket.state(), Freshness::kRenew);
+  EXPECT_EQ(watch_.process(), 0u);
 }
 
 TEST_F(Rotation, OtherDevicesDoNotMatterOnceBound) {

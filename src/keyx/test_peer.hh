@@ -21,8 +21,8 @@
 #include <utility>
 #include <vector>
 
-#include <psp/keyx/exchange.hh>
-#include <psp/keyx/tls.hh>
+#include "keyx/exchange.hh"
+#include "keyx/tls.hh"
 
 namespace psp::keyx::test {
 
@@ -115,15 +115,20 @@ inline std::string read_all(int fd, std::size_t size) {
   return out;
 }
 
+// refused is an error of a provider of PSP.
+inline ClientError refused(int sys_errno, std::string text) {
+  return client_error(sys_errno, std::move(text)).error();
+}
+
 // ModelOps is PSP with faults to order.
 class ModelOps final : public PspOps {
  public:
   static constexpr std::uint32_t kDevId = 7;
   Availability availability{.versions = VersionSet::all()};
-  std::optional<OpsError> rx_fault;
-  std::deque<OpsError> tx_faults;  // one per call, then success
-  bool busy_while_unread = false;  // EBUSY as long as the receive queue holds anything
-  std::optional<KeyInfo> rx_key;   // what rx_assoc gives; else one of the right length
+  std::optional<ClientError> rx_fault;
+  std::deque<ClientError> tx_faults;  // one per call, then success
+  bool busy_while_unread = false;     // EBUSY as long as the receive queue holds anything
+  std::optional<KeyInfo> rx_key;      // what rx_assoc gives; else one of the right length
   std::function<void(int)> on_rx_assoc;
   unsigned rx_calls = 0, tx_calls = 0;
   Spi next_spi{0x8000'0101};
@@ -133,13 +138,13 @@ class ModelOps final : public PspOps {
 
   std::optional<Ends> ends_seen;  // else those of the socket
 
-  std::expected<Ends, OpsError> ends(int fd) override {
+  ClientResult<Ends> ends(int fd) override {
     if (ends_seen) return *ends_seen;
     return PspOps::ends(fd);
   }
   Availability available(int) override { return availability; }
 
-  std::expected<RxAssocInfo, OpsError> rx_assoc(int fd, Version wanted) override {
+  ClientResult<RxAssocInfo> rx_assoc(int fd, Version wanted) override {
     ++rx_calls;
     if (on_rx_assoc) on_rx_assoc(fd);
     if (rx_fault) return std::unexpected(*rx_fault);
@@ -149,12 +154,12 @@ class ModelOps final : public PspOps {
     return RxAssocInfo{kDevId, {next_spi, crypto::SaKey(rx_key_given)}};
   }
 
-  std::expected<void, OpsError> tx_assoc(int fd, Version, const KeyInfo& tx) override {
+  ClientResult<void> tx_assoc(int fd, Version, const KeyInfo& tx) override {
     ++tx_calls;
     if (busy_while_unread && unread(fd) > 0)
-      return std::unexpected(OpsError{EBUSY, "incompatible segments in the recv queue"});
+      return client_error(EBUSY, "incompatible segments in the recv queue");
     if (!tx_faults.empty()) {
-      OpsError fault = tx_faults.front();
+      ClientError fault = tx_faults.front();
       tx_faults.pop_front();
       return std::unexpected(fault);
     }

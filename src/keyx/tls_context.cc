@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <psp/keyx/tls.hh>
+#include "keyx/tls.hh"
 
 namespace psp::keyx {
 namespace {
@@ -259,7 +259,8 @@ std::expected<Psk, std::string> decode_psk(std::span<const std::uint8_t> content
   if (auto psk = from_base64(word)) return std::move(*psk);
   if (text.size() < kPskMin)
     return std::unexpected(
-        fmt::format("holds {} octets, which is too short: make one with \"openssl rand -hex 32\"",
+        fmt::format("holds {} octets, which is too short: make one with "
+                    "\"umask 077; openssl rand -hex 32 > FILE\"",
                     text.size()));
   if (text.size() > 512) return std::unexpected(std::string("holds more than 512 octets"));
   return Psk(text);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The TLS handshake step by step, and OpenSSL's error queue as one sentence that says what to do.
+// The TLS handshake step by step, as far as the socket lets it go, and OpenSSL's error queue as one
+// sentence that says what to do. OpenSSL names what went wrong inside; the table says what it means
+// to who set up the two ends. A handshake by PSK that ended without it is refused: OpenSSL would go
+// on by certificates, and nobody would be known.
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
 #include <openssl/err.h>
 #include <openssl/x509.h>
 
-#include <psp/keyx/tls.hh>
+#include "keyx/tls.hh"
 
 namespace psp::keyx {
 namespace {

@@ -5,6 +5,7 @@
 // behind our last message not one octet of TLS may leave, whatever OpenSSL would like to say.
 #include "tls_stream.hh"
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <netinet/in.h>
@@ -12,6 +13,8 @@
 #include <openssl/err.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include "base/socket_options.hh"
 
 namespace psp::keyx {
 namespace {
@@ -36,9 +39,8 @@ bool is_socket_bio(BIO* bio) {
 
 // The kernel has taken TLS over if an upper layer protocol sits on the socket.
 bool has_upper_layer(int fd) {
-  char name[16] = {};
-  socklen_t size = sizeof name;
-  return getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) == 0 && size > 0 && name[0] != '\0';
+  const auto name = get_option<std::array<char, 16>>(fd, IPPROTO_TCP, TCP_ULP);
+  return name && name->front() != '\0';
 }
 
 }  // namespace
@@ -58,12 +60,9 @@ TlsStream::TlsStream(SSL* ssl)
   SSL_clear_mode(ssl_, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_set_mode(ssl_, SSL_MODE_ENABLE_PARTIAL_WRITE);
   // Small messages go back and forth: none must wait for an acknowledgement.
-  int nodelay = 0;
-  socklen_t size = sizeof nodelay;
-  const int on = 1;
-  if (fd_ >= 0 && getsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &nodelay, &size) == 0 && nodelay == 0 &&
-      setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0)
-    nodelay_ = nodelay;
+  if (fd_ >= 0 && get_option<int>(fd_, IPPROTO_TCP, TCP_NODELAY) == 0 &&
+      set_option(fd_, IPPROTO_TCP, TCP_NODELAY, 1))
+    nodelay_ = 0;
 }
 
 TlsStream::~TlsStream() {
@@ -75,7 +74,7 @@ TlsStream::~TlsStream() {
     BIO_free(socket_bio_);
   else
     SSL_set_quiet_shutdown(ssl_, quiet_shutdown_);
-  if (nodelay_) setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &*nodelay_, sizeof *nodelay_);
+  if (nodelay_) set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
 }
 
 std::optional<Error> TlsStream::unfit() const {
@@ -203,7 +202,7 @@ TlsStream::Io TlsStream::drain_records() {
 void TlsStream::retire() {
   close_out();
   SSL_set_shutdown(ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-  if (nodelay_) setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &*nodelay_, sizeof *nodelay_);
+  if (nodelay_) set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
   nodelay_.reset();
 }
 

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // TlsStream is the TLS connection under an upgrade: is it fit, write through it, read from it, and
-// at last make sure that nothing can leave through it any more.
+// at last make sure that nothing can leave through it any more. One clear octet behind our KEY
+// would hang the connection for good, since the peer must drop it (docs/protocol.md, section 7,
+// rule 1). The SSL is borrowed: its settings are put back, whatever happens. For Exchange and
+// FizzV0.
 #pragma once
 
 #include <fcntl.h>
 #include <span>
 #include <string>
 
-#include <psp/crypto/secret.hh>
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
+#include "crypto/secret.hh"
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
 
 namespace psp::keyx {
 

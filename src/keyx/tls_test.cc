@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Who is let in: certificates with right and wrong names and authorities, pre-shared keys, first
-// use. The certificates are made here, so that none can expire in the tree.
+// use. The certificates are made here, so that none can expire in the tree. Each pair of ends
+// shakes hands over loopback and exchanges keys; both verdicts and both sentences are looked at.
+// For each rule there is one who is just right and one who is just not. Revocation is not looked
+// at, here or there.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What all upgrades share, and the choice of one by its protocol.
+// What all upgrades share: the names of the protocols, the application's octets that came too
+// early, urgent data. Early octets are the application's own and perhaps secret: what was read is
+// wiped at once, the rest when it goes. SO_OOBINLINE is set before our key goes out and stays,
+// since a clear segment of anybody could else take an octet out of the PSP stream
+// (docs/semantics.md, "The urgent pointer").
+#include "keyx/upgrade.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -8,10 +14,7 @@
 #include <sys/socket.h>
 #include <utility>
 
-#include <psp/keyx/exchange.hh>
-#include <psp/keyx/upgrade.hh>
-
-#include "interop.hh"
+#include "base/socket_options.hh"
 
 namespace psp::keyx {
 
@@ -44,11 +47,8 @@ void Upgrade::keep_early(std::span<const std::uint8_t> octets) {
 }
 
 std::optional<Error> Upgrade::keep_urgent_inline(int fd) {
-  int now = 0;
-  socklen_t size = sizeof now;
-  if (getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &now, &size) == 0 && now != 0) return std::nullopt;
-  const int on = 1;
-  if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on) != 0)
+  if (get_option<int>(fd, SOL_SOCKET, SO_OOBINLINE).value_or(0) != 0) return std::nullopt;
+  if (!set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1))
     return Error{ErrorCode::kUsage, errno,
                  fmt::format("urgent data cannot be kept in the stream (SO_OOBINLINE): {}",
                              std::strerror(errno))};
@@ -57,9 +57,7 @@ std::optional<Error> Upgrade::keep_urgent_inline(int fd) {
 }
 
 void Upgrade::urgent_as_before(int fd) {
-  const int off = 0;
-  if (std::exchange(urgent_changed_, false))
-    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &off, sizeof off);
+  if (std::exchange(urgent_changed_, false)) set_option(fd, SOL_SOCKET, SO_OOBINLINE, 0);
 }
 
 std::size_t Upgrade::read(std::span<std::uint8_t> to) {
@@ -74,15 +72,6 @@ std::size_t Upgrade::read(std::span<std::uint8_t> to) {
     early_read_ = 0;
   }
   return size;
-}
-
-std::unique_ptr<Upgrade> make_upgrade(SSL* ssl, PspOps& ops, const Policy& policy) {
-  if (policy.protocol == Protocol::kSoftpsp) return std::make_unique<Exchange>(ssl, ops, policy);
-  return std::make_unique<FizzV0>(ssl, ops, policy);
-}
-
-std::unique_ptr<Upgrade> make_clear_upgrade(int fd, PspOps& ops, const Policy& policy) {
-  return std::make_unique<KernelSelftest>(fd, ops, policy);
 }
 
 }  // namespace psp::keyx

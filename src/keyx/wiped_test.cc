@@ -85,10 +85,10 @@ class Forgetful final : public PspOps {
  public:
   Masked own{}, taken{};
   Availability available(int) override { return {.versions = VersionSet::all()}; }
-  std::expected<RxAssocInfo, OpsError> rx_assoc(int, Version) override {
+  ClientResult<RxAssocInfo> rx_assoc(int, Version) override {
     return RxAssocInfo{1, {Spi{0x101}, random_key(own)}};
   }
-  std::expected<void, OpsError> tx_assoc(int, Version, const KeyInfo& tx) override {
+  ClientResult<void> tx_assoc(int, Version, const KeyInfo& tx) override {
     taken = mask(tx.key.data());
     return {};
   }

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The C interface over psp::Client: one connection per call, no state, no exception to the outside.
+// The C interface (psp/psp.h) over psp::Client: one connection per call, no state, no exception to
+// the outside. What structs grow by, callers of older versions do not see (base/sized.hh). Who
+// secures many connections a second, or wants notifications, takes psp::Client, which keeps its
+// connection. A version that is none is refused here, for it never gets a name to ask for. Keys
+// pass through Secrets; the caller wipes the psp_key that he was given (psp_key_wipe).
 #include <cerrno>
 #include <cstring>
 #include <exception>
 #include <string.h>
 
-#include <psp/base/sized.hh>
-#include <psp/netlink/client.hh>
+#include "base/sized.hh"
+#include "netlink/client.hh"
 #include <psp/psp.h>
 
 namespace {

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The public C headers compile as C, and a C caller links. Called by client_test.cc. */
+/*
+ * The public C headers compile as C, and a C caller links. Called by c_api_test.cc. Its result is
+ * the server's EBADF for a descriptor that is none: the call came through and back. That the header
+ * stands alone, and before any other, is for scripts/check-headers.
+ */
 #include <psp/netlink/uapi.h>
 #include <psp/psp.h>
 

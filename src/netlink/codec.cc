@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Netlink octets, both ways. The order of the checks, their texts and what comes with an error were
-// compared with a running kernel 6.18 (family `netdev`, which is declared as `psp` is).
-#include "codec.hh"
+// compared with a running kernel 6.18 (family `netdev`, which is declared as `psp` is). Lengths are
+// believed only as far as the datagram goes. Padding is written as zero, and memory that held a
+// message is wiped, for it may have held a key. A message that has no room is left out whole, and
+// put calls behind that do nothing.
+#include "netlink/codec.hh"
 
 #include <algorithm>
 #include <cerrno>
@@ -177,18 +180,18 @@ AlignedCopy::AlignedCopy(std::span<const std::uint8_t> octets)
   if (size_ != 0) std::memcpy(words_.data(), octets.data(), size_);
 }
 
-int parse_attributes(const void* octets, std::size_t size, const PolicySet& policies,
+int parse_attributes(const void* octets, std::size_t size, const PolicySet& set,
                      Strictness strictness, Attributes* found, ExtAck& ack) {
   if (found != nullptr) found->fill(nullptr);
   const auto* attribute = static_cast<const nlattr*>(octets);
   std::ptrdiff_t left = static_cast<std::ptrdiff_t>(size);  // negative: the last one lacks padding
   while (mnl_attr_ok(attribute, static_cast<int>(left))) {
     const std::uint16_t type = mnl_attr_get_type(attribute);
-    if (type == 0 || type > policies.max_type()) {
+    if (type == 0 || type > set.max_type()) {
       if (strictness == Strictness::kStrict)
         return refuse(ack, -EINVAL, "Unknown attribute type", attribute);
     } else {
-      const int error = check_attribute(attribute, policies.rows[type], strictness, ack);
+      const int error = check_attribute(attribute, set.policies[type], strictness, ack);
       if (error != 0) return error;
       if (found != nullptr) (*found)[type] = attribute;
     }
@@ -281,6 +284,11 @@ void put_policy(Writer& writer, std::uint16_t attribute_type, const Policy& poli
   }
   writer.put_u32(NL_POLICY_TYPE_ATTR_TYPE, type);
   writer.end_nest(nest);
+}
+
+std::uint16_t get_u16(const nlattr* attribute) {
+  const bool enough = mnl_attr_get_payload_len(attribute) >= sizeof(std::uint16_t);
+  return enough ? mnl_attr_get_u16(attribute) : std::uint16_t{0};
 }
 
 std::uint32_t get_u32(const nlattr* attribute) {

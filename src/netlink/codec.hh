@@ -111,11 +111,11 @@ inline constexpr std::size_t kTypesMax = 16;
 // than what Attributes can hold.
 struct PolicySet {
   template <std::size_t N>
-  constexpr PolicySet(const Policy (&all)[N]) : rows(all) {
+  constexpr PolicySet(const Policy (&all)[N]) : policies(all) {
     static_assert(N <= kTypesMax, "more attributes than Attributes has room for");
   }
-  std::span<const Policy> rows;
-  std::uint16_t max_type() const { return static_cast<std::uint16_t>(rows.size() - 1); }
+  std::span<const Policy> policies;
+  std::uint16_t max_type() const { return static_cast<std::uint16_t>(policies.size() - 1); }
 };
 
 // ExtAck is what an error says beside its errno.
@@ -133,9 +133,9 @@ using Attributes = std::array<const nlattr*, kTypesMax>;
 // Strictness: the kernel checks families by what was usual when they were made.
 enum class Strictness { kLiberal, kStrict };
 
-// parse_attributes checks `size` octets of attributes against `policies`, notes them in `found`
+// parse_attributes checks `size` octets of attributes against `set`, notes them in `found`
 // (may be null) and returns 0 or a negative errno with *ack filled in.
-int parse_attributes(const void* octets, std::size_t size, const PolicySet& policies,
+int parse_attributes(const void* octets, std::size_t size, const PolicySet& set,
                      Strictness strictness, Attributes* found, ExtAck& ack);
 
 // message_ok: a whole message stands at the start of `left` octets. (libmnl's mnl_nlmsg_ok takes
@@ -158,7 +158,9 @@ void put_error(Writer& writer, const nlmsghdr* request, int error, const ExtAck&
 void put_policy(Writer& writer, std::uint16_t type, const Policy& policy,
                 std::optional<std::uint32_t> nested_index = {});
 
-// Reading replies, whose senders are trusted but may be newer: a wrong length reads as zero.
+// Reading messages, whose senders may be newer: a wrong length reads as zero. (For get_u16 only a
+// shorter one is wrong: old families, which alone have these, do not mind longer ones.)
+std::uint16_t get_u16(const nlattr* attribute);
 std::uint32_t get_u32(const nlattr* attribute);
 std::uint64_t get_uint(const nlattr* attribute);
 std::string_view get_string(const nlattr* attribute);

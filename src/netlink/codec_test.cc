@@ -3,7 +3,7 @@
 // The writer's octets, and our answers to malformed requests beside those of the running kernel:
 // the family `nlctrl` is the same on both, and `netdev` dev-get has the policy of `psp` dev-get, so
 // all octets of the answers must be equal.
-#include "codec.hh"
+#include "netlink/codec.hh"
 
 #include <algorithm>
 #include <cstring>
@@ -11,8 +11,9 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include "netlink/transport.hh"
+
 #include "test_support.hh"
-#include "transport.hh"
 
 namespace psp::netlink {
 namespace {

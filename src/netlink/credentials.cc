@@ -3,6 +3,8 @@
 // Judging a peer's capability from outside. Between the moment it connected and the moment we look,
 // the process may have died (and its number been reused), or have started a privileged program
 // while a child keeps the connection; each check below closes one of these ways.
+#include "netlink/credentials.hh"
+
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
@@ -12,16 +14,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <psp/netlink/credentials.hh>
+#include "base/socket_options.hh"
 
 #include "transport.hh"
 
 namespace psp::netlink {
 namespace {
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
 
 // value_of returns what stands behind "Name:" in a /proc file.
 std::optional<std::string> value_of(const std::string& path, const std::string& name) {
@@ -67,20 +65,17 @@ std::optional<bool> judge(pid_t pid, uid_t uid) {
 }  // namespace
 
 bool peer_has_net_admin(int fd) {
-  ucred peer = {};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.pid <= 0) return false;
+  const auto peer = get_option<ucred>(fd, SOL_SOCKET, SO_PEERCRED);
+  if (!peer || peer->pid <= 0) return false;
 
-  int raw = -1;
-  size = sizeof raw;
-  const bool have_pidfd = ::getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &raw, &size) == 0;
-  if (!have_pidfd && errno != ENOPROTOOPT) return false;  // the peer is gone
-  const UniqueFd pidfd(have_pidfd ? raw : -1);
-  if (!have_pidfd) return judge(peer.pid, peer.uid).value_or(false);
+  const auto raw = get_option<int>(fd, SOL_SOCKET, SO_PEERPIDFD);
+  if (!raw && errno != ENOPROTOOPT) return false;  // the peer is gone
+  if (!raw) return judge(peer->pid, peer->uid).value_or(false);
+  const UniqueFd pidfd(*raw);
 
   const pid_t pid = pid_of(pidfd.get());
   if (pid == 0) return false;
-  const std::optional<bool> verdict = judge(pid, peer.uid);
+  const std::optional<bool> verdict = judge(pid, peer->uid);
   // Still the same process: so all that /proc said was about it.
   return verdict.value_or(false) && pid_of(pidfd.get()) == pid;
 }

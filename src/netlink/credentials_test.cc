@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // peer_has_net_admin on real processes: each test forks a peer that makes itself what it shall be,
-// connects, and stays until it has been judged.
+// connects, and stays until it has been judged. Shown is one who has the capability, and each way
+// to look as if one had it: root without it, root of another user namespace, a process that is
+// dead, has changed its user, or has started a privileged program. What the test may not do (root,
+// user namespaces, file capabilities) it skips. Kernels without SO_PEERPIDFD are not made here.
+#include "netlink/credentials.hh"
+
 #include <csignal>
 #include <cstddef>
 #include <cstring>
@@ -21,9 +26,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include <psp/netlink/credentials.hh>
-
-#include "transport.hh"
+#include "netlink/transport.hh"
 
 namespace psp::netlink {
 namespace {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The parts of a dump. NLMSG_DONE stands behind the last row if there is room, as in the kernel.
-#include "dump.hh"
+// The parts of a dump, as af_netlink.c and genetlink.c make them: as many entries as fit into a
+// datagram, and NLMSG_DONE behind the last one if there is room. An entry that does not fit is
+// written again at the head of the next datagram. What comes or goes meanwhile changes the epoch,
+// and the client is told that its list is of no one moment (NLM_F_DUMP_INTR). An error in the
+// middle stands at the end, in NLMSG_DONE.
+#include "netlink/dump.hh"
 
 #include <array>
 #include <cstring>
@@ -22,11 +26,15 @@ bool Dump::put_done(Writer& writer, int error, const char* text) const {
 bool Dump::fill(std::vector<Datagram>& out) {
   Writer writer;
   bool more = true;
-  if (rows_ && rows_->epoch() != epoch_) interrupted_ = true;
+  if (source_ && source_->epoch() != epoch_) interrupted_ = true;
   for (;;) {
     const char* text = "";
     head_.begin(writer, interrupted());
-    const int put = rows_ ? rows_->put(writer, &text) : error_;
+    const int put = source_ ? source_->put(writer, &text) : error_;
+    if (put == DumpSource::kLater) {
+      writer.take_back();
+      break;
+    }
     if (put <= 0) {
       writer.take_back();
       more = !put_done(writer, put, text);
@@ -34,9 +42,9 @@ bool Dump::fill(std::vector<Datagram>& out) {
     }
     const bool fits = writer.end();
     if (!fits && !writer.empty()) break;
-    rows_->next();  // one that does not fit even alone is left out: none of ours comes near
+    source_->next();  // one that does not fit even alone is left out: none of ours comes near
   }
-  out.push_back(writer.take());
+  if (!writer.empty()) out.push_back(writer.take());
   return more;
 }
 

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The families as data: which commands there are, who may call them and what their attributes must
-// be like. The policies of `psp` are those of the kernel's psp-nl-gen.c.
+// A family as data: which commands there are, who may call them and what their attributes must be
+// like. Each family stands with its messages (messages/*.cc), and families.hh has all of them. The
+// server checks a request by this before an operation sees it, and nlctrl tells clients the same
+// tables, so that what is said and what is done are one. Those of psp and softpsp are made from
+// spec/ when softpsp is built.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 
-#include "codec.hh"
+#include "netlink/codec.hh"
+#include <psp/netlink/uapi.h>
 
 namespace psp::netlink {
 
 // Family and group numbers are ours to choose, as the kernel's are its own: clients resolve names
 // by nlctrl. These lie outside of what a kernel hands out, so that one netlink socket can carry
 // both.
-inline constexpr std::uint16_t kPspFamilyId = 0x5053;
-inline constexpr std::uint16_t kSoftpspFamilyId = 0x5054;
-inline constexpr std::uint32_t kMgmtGroupId = 0x50530001;
-inline constexpr std::uint32_t kUseGroupId = 0x50530002;
+inline constexpr std::uint16_t kPspFamilyId = SOFTPSP_ID_PSP;
+inline constexpr std::uint16_t kSoftpspFamilyId = SOFTPSP_ID_SOFTPSP;
 
 enum class FamilyName : std::uint8_t { kNlctrl, kPsp, kSoftpsp };
 
@@ -46,15 +47,8 @@ struct Family {
   std::span<const Group> groups{};
 };
 
-// needs_net_admin is GENL_ADMIN_PERM of the operation. The first release did not ask it of dev-set
-// and key-rotate.
-bool needs_net_admin(const Family& family, const Operation& operation, bool first_release);
-
-// find_family: null if there is none.
-const Family* find_family(std::uint16_t id);
-const Family* find_family(std::string_view name);
-
-// families are all that a Server knows.
-std::span<const Family> families();
+// kNothing is the policy of an operation that takes no attribute.
+inline constexpr Policy kNothingPolicies[] = {{}};
+inline constexpr PolicySet kNothing = {kNothingPolicies};
 
 }  // namespace psp::netlink

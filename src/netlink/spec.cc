@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The tables of the family's specification and the search in them.
-#include <algorithm>
+// The tables of the family's specification, made of spec/psp.yaml by scripts/gen-netlink, and the
+// search in them: by name for tools, by number for answers. Attributes are numbered from 1 without
+// a gap, as spec_test.cc checks, so a number is an index. For `pspctl netlink`, which has no
+// operation written down in it.
+#include "netlink/spec.hh"
 
-#include <psp/netlink/spec.hh>
+#include <algorithm>
 
 namespace psp::netlink::spec {
 namespace {
@@ -26,10 +29,6 @@ std::span<const Operation> operations() { return kOperations; }
 const Operation* find_operation(std::string_view name) {
   const auto it = std::ranges::find(kOperations, name, &Operation::name);
   return it != std::end(kOperations) ? it : nullptr;
-}
-
-const Operation* find_operation(std::uint8_t cmd) {
-  return cmd != 0 && cmd <= std::size(kOperations) ? &kOperations[cmd - 1u] : nullptr;
 }
 
 std::span<const AttributeSet* const> attribute_sets() { return kSets; }

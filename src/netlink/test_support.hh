@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Models for the tests and the fuzz target of this layer: sockets and a driver that do what they
-// are told, a Server over the real Core, and hexadecimal both ways.
+// are told, a Server over the real Core, and hexadecimal both ways. Keys and SPIs are counted up,
+// so that golden octets can have them. World is what most tests begin with: one device, one good
+// socket, a caller who may do everything; a test takes away what it is about.
 #pragma once
 
 #include <cerrno>
@@ -12,12 +14,11 @@
 #include <string_view>
 #include <vector>
 
-#include <psp/device/core.hh>
-#include <psp/netlink/server.hh>
+#include "device/core.hh"
+#include "netlink/codec.hh"
+#include "netlink/families.hh"
+#include "netlink/server.hh"
 #include <psp/netlink/uapi.h>
-
-#include "codec.hh"
-#include "family.hh"
 
 namespace psp::netlink::testing {
 
@@ -71,7 +72,11 @@ class FakeNetdevs final : public device::NetdevOps {
     attached.push_back(netdev);
     return {};
   }
-  void detach(const device::Device&, device::NetdevKey netdev) override {
+  device::Result<void> detach(const device::Device& device, device::NetdevKey netdev) override {
+    abandon(device, netdev);
+    return {};
+  }
+  void abandon(const device::Device&, device::NetdevKey netdev) override {
     std::erase(attached, netdev);
   }
 };
@@ -116,6 +121,27 @@ class FakeDriver final : public device::Driver {
   }
 };
 
+// SomeLater tells of a list that becomes known bit by bit: `gaps` times there is nothing yet before
+// each one. With an error it ends in it.
+class SomeLater final : public Associations {
+ public:
+  SomeLater(std::vector<AssocInfo> all, int gaps, device::Error end)
+      : all_(std::move(all)), gaps_(gaps), end_(end) {}
+  device::Result<Next> next(AssocInfo& one) override {
+    if (gap_++ < gaps_) return Next::kLater;
+    gap_ = 0;
+    const auto next = all_.next(one);
+    if (next == Next::kEnd && end_.sys_errno != 0) return std::unexpected(end_);
+    return next;
+  }
+  std::size_t held() const override { return all_.held(); }
+
+ private:
+  ListedAssociations all_;
+  int gaps_, gap_ = 0;
+  device::Error end_;
+};
+
 // ModelInspector answers with what it holds.
 class ModelInspector final : public Inspector {
  public:
@@ -123,7 +149,13 @@ class ModelInspector final : public Inspector {
   DaemonInfo info;
   std::vector<KeptPacket> kept;
   bool gives_keys = false;
-  std::vector<AssocInfo> associations() override { return all; }
+  int gaps = 0;         // see SomeLater
+  device::Error end{};  // the same
+  std::unique_ptr<Associations> associations(Visible visible) override {
+    std::vector<AssocInfo> seen = all;
+    if (visible) std::erase_if(seen, [&](const AssocInfo& one) { return !visible(one.cookie); });
+    return std::make_unique<SomeLater>(std::move(seen), gaps, end);
+  }
   DaemonInfo daemon_info() override { return info; }
   std::vector<KeptPacket> kept_packets() override { return kept; }
   device::Result<CapturedKey> captured_key(const Caller&,
@@ -154,7 +186,7 @@ struct World {
   explicit World(VersionSet cap = VersionSet::all()) {
     sockets.sockets[40] = {};
     core.set_compat(device::Compat::kNetNext);
-    core.set_listener(&server);
+    core.set_notifier(&server);
     server.set_multicast(
         [this](std::uint32_t group, std::uint64_t netns, const Datagram& datagram) {
           notifications.push_back({group, netns, datagram});

@@ -1,39 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two transports of the client.
-#include "transport.hh"
+// The two transports of the client: their sockets, and what is said where these fail. A pspd that
+// is not trusted is not connected to, a kernel cannot but be trusted: the socket is connected to
+// port 0, after which no process can answer in its place. Sends and receives end after
+// kAnswerTimeout. To the kernel a socket goes as its number in the message, to pspd as a descriptor
+// beside it; a number that is no descriptor goes without, so that the server can say EBADF.
+#include "netlink/transport.hh"
 
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
 #include <linux/netlink.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
-#include <psp/netlink/trusted_peer.h>
+#include "base/socket_options.hh"
+#include "base/unix_address.hh"
+#include "netlink/trusted_peer.h"
 
 namespace psp::netlink {
 namespace {
 
 void set_timeouts(int fd) {
   const timeval limit = {.tv_sec = kAnswerTimeout.count(), .tv_usec = 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  set_option(fd, SOL_SOCKET, SO_RCVTIMEO, limit);
+  set_option(fd, SOL_SOCKET, SO_SNDTIMEO, limit);
 }
 
-// make_address: "@name" is abstract, all else a path.
-ClientResult<std::pair<sockaddr_un, socklen_t>> make_address(const std::string& name) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const bool abstract = !name.empty() && name[0] == '@';
-  if (name.size() < (abstract ? 2u : 1u))
+ClientResult<UnixAddress> make_address(const std::string& name) {
+  if (const auto address = UnixAddress::parse(name)) return *address;
+  if (name.empty() || name == "@")
     return client_error(EINVAL, "the name of pspd's socket is empty");
-  if (name.size() >= sizeof address.sun_path)
-    return client_error(ENAMETOOLONG, "the name of pspd's socket is too long: " + name);
-  std::memcpy(address.sun_path, name.data(), name.size());
-  if (abstract) address.sun_path[0] = '\0';
-  const std::size_t size = offsetof(sockaddr_un, sun_path) + name.size() + (abstract ? 0 : 1);
-  return std::pair{address, static_cast<socklen_t>(size)};
+  return client_error(ENAMETOOLONG, "the name of pspd's socket is too long: " + name);
 }
 
 std::string no_daemon_text(const std::string& socket, int error) {
@@ -45,25 +41,12 @@ std::string no_daemon_text(const std::string& socket, int error) {
 
 }  // namespace
 
-std::unexpected<ClientError> client_error(int sys_errno, std::string text) {
-  ClientError error;
-  error.sys_errno = sys_errno;
-  error.text = text;
-  error.message = std::move(text);
-  return std::unexpected(std::move(error));
-}
-
-std::unexpected<ClientError> notifications_lost() {
-  return client_error(ENOBUFS, "notifications came faster than they were read; some are lost");
-}
-
 ClientResult<Transport> Transport::open_kernel() {
   UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC));
   if (!fd)
     return client_error(errno,
                         std::string("cannot open a netlink socket: ") + std::strerror(errno));
-  const int on = 1;
-  ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  set_option(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, 1);
   sockaddr_nl address = {};
   address.nl_family = AF_NETLINK;
   // Connected to port 0, the socket takes messages from the kernel only.
@@ -81,7 +64,7 @@ ClientResult<Transport> Transport::open_daemon(const std::string& socket) {
   if (!fd)
     return client_error(errno, std::string("cannot open a unix socket: ") + std::strerror(errno));
   set_timeouts(fd.get());
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address->first), address->second) != 0)
+  if (::connect(fd.get(), address->get(), address->length()) != 0)
     return client_error(errno == ECONNREFUSED ? ENOENT : errno, no_daemon_text(socket, errno));
   uid_t peer = 0;
   if (!psp_peer_trusted(fd.get(), &peer))
@@ -140,8 +123,7 @@ ClientResult<std::size_t> Transport::receive(std::span<std::uint8_t> buffer) {
 }
 
 ClientResult<void> Transport::join(std::uint32_t group) {
-  if (::setsockopt(fd_.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) == 0)
-    return {};
+  if (set_option(fd_.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)) return {};
   return client_error(errno, std::string("cannot join a netlink group: ") + std::strerror(errno));
 }
 

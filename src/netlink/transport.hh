@@ -13,8 +13,8 @@
 #include <unistd.h>
 #include <utility>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/client.hh>
+#include "base/unique_fd.hh"
+#include "netlink/error.hh"
 
 namespace psp::netlink {
 
@@ -48,11 +48,5 @@ class Transport {
   UniqueFd fd_;
   bool kernel_;
 };
-
-// client_error makes an error of our own.
-std::unexpected<ClientError> client_error(int sys_errno, std::string text);
-
-// notifications_lost is ENOBUFS: whatever was lost must be asked for.
-std::unexpected<ClientError> notifications_lost();
 
 }  // namespace psp::netlink

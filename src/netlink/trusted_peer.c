@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * System calls directly: in libpsp-genl.so, read and the like are the program's, and none of this
- * may be a point of cancellation.
+ * may be a point of cancellation. So it works in any thread of any program, and allocates nothing.
+ * The kernel says who listens (SO_PEERCRED); in a user namespace that does not know a user he looks
+ * like `overflowuid`, and so does everybody else it does not know. Where /proc does not tell,
+ * nobody is known by that number.
  */
+#include "netlink/trusted_peer.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,8 +15,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <psp/netlink/trusted_peer.h>
 
 enum { kOverflowUid = 65534 }; /* the kernel's default */
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Blocks of pcapng (draft-ietf-opsawg-pcapng), each written with a length that is filled in at its
-// end.
-#include <psp/pcap/capture_writer.hh>
+// end. A block's length stands at both its ends, and all is padded to 32 bits; options end with one
+// of type 0. Times are nanoseconds (if_tsresol 9) in two halves, the high one first, whatever the
+// byte order. There is one interface, so its number is always 0.
+#include "pcap/capture_writer.hh"
 
 #include "octets.hh"
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Captures that are made here are read by this layer's Splitter and by libpcap.
+// Captures that are made here are read by this layer's Splitter and by libpcap. Splitter and writer
+// share their numbers and could be wrong together; libpcap knows nothing of either and has the last
+// word on link type, snap length, time and content. What it does not show of a file (comments,
+// directions, counts) is not checked here.
+#include "pcap/capture_writer.hh"
+
 #include <fstream>
 #include <gtest/gtest.h>
 #include <pcap/pcap.h>
-
-#include <psp/pcap/capture_writer.hh>
 
 #include "test_support.hh"
 

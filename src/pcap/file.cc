@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Reading and writing. A batch is big enough that two system calls for it are nothing, and small
-// enough to be still in the processor's cache when it is sealed and written.
+// enough to be still in the processor's cache when it is sealed and written. A secret goes through
+// no link and into no file of another user, and one that was there is emptied once its mode is
+// 0600. zlib reads plain files too, without a copy; damage in compressed data is told behind what
+// could be read.
+#include "pcap/file.hh"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -10,8 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#include <psp/pcap/file.hh>
 
 namespace psp::pcap {
 namespace {

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The search goes from one likely second header to the next, so it costs little where there is
-// none.
+// none. What is alike in PSP headers of one flow: the first three octets, the flags but for S and
+// D, the SPI, and the high half of the IV, which counts picoseconds and so stands still for
+// milliseconds. Ciphertext that looks so by accident is rare enough at two such marks. A first
+// guess may be a multiple of the right length, if headers before it are damaged: smaller ones are
+// tried first.
+#include "pcap/joined.hh"
+
 #include <cstring>
 
-#include <psp/pcap/joined.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/header.hh>
+#include "wire/bytes.hh"
+#include "wire/header.hh"
 
 namespace psp::pcap {
 namespace {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Files with keys, read word by word. Error messages say where, not what: what stands there may be
-// a key.
+// a key. The key log passes over what it does not know, so that it can share a file with TLS's; the
+// reference's configuration has a fixed order, and the first word that is wrong ends it. A key goes
+// from the text straight into a Secret, and lines are written in one place: a string that grows
+// leaves copies behind. The caller wipes the text itself (psp-pcap/capture_keys.cc).
+#include "pcap/keys.hh"
+
 #include <arpa/inet.h>
 #include <charconv>
 #include <fmt/format.h>
 #include <memory>
 
-#include <psp/pcap/keys.hh>
-#include <psp/wire/version_text.hh>
+#include "wire/version_text.hh"
 
 namespace psp::pcap {
 namespace {

@@ -3,14 +3,15 @@
 // From the link layer inwards. Lengths are checked before anything is read, and the number of
 // layers is bounded. What is not known here is told apart from what can hold no IP packet: a
 // capture of which nothing was understood must not look like one in which nothing is wrong.
+#include "pcap/link.hh"
+
 #include <algorithm>
 #include <cstring>
 
-#include <psp/pcap/link.hh>
-#include <psp/pcap/record.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/packet.hh>
-#include <psp/wire/tunnel.hh>
+#include "pcap/record.hh"
+#include "wire/bytes.hh"
+#include "wire/packet.hh"
+#include "wire/tunnel.hh"
 
 namespace psp::pcap {
 namespace {

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Where the IP packet lies behind each link layer and in each tunnel, at every length of the frame,
-// and which frames are said not to be understood.
+// and which frames are said not to be understood. Frames are put together by hand, each with a
+// known packet inside: where that begins is the right answer. Every tunnel is cut at every length,
+// and no answer may lie beyond the end. Captures of real mirror ports are not here.
+#include "pcap/link.hh"
+
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <psp/pcap/link.hh>
-#include <psp/pcap/record.hh>
-#include <psp/wire/bytes.hh>
+#include "pcap/record.hh"
+#include "wire/bytes.hh"
 
 namespace psp::pcap {
 namespace {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Inside the layer: numbers of capture files, and loads and stores in the byte order of a file.
+// That order is the writer's, told by a magic number: `swapped` means that it is not this
+// machine's. Loads check nothing; splitter.cc has judged all lengths first. pcap as libpcap's
+// pcap-savefile(5) has it, pcapng after draft-ietf-opsawg-pcapng.
 #pragma once
 
 #include <bit>

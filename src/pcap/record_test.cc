@@ -2,6 +2,9 @@
 //
 // Records of both formats: found whichever way the file is cut into pieces, written again as they
 // were or with other packets, read by libpcap afterwards; broken ones passed over, damage named.
+// Files are made by hand (test_support.hh) in both byte orders. What is to come back unchanged is
+// compared octet by octet; for changed ones libpcap is a second opinion. Arbitrary octets are for
+// fuzz/pcap_fuzz.cc.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <memory>

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Records with other packets inside. Lengths are written in the byte order of the file; time stamps
-// and interface numbers are copied as octets.
+// and interface numbers are copied as octets. An option that speaks of the packet as it was
+// (epb_hash) would be a lie about another one and is left out, all others stay. Snap lengths rise
+// by what packets may grow, else libpcap would cut them. With `reference` the file header is that
+// of the reference implementation, so that outputs can be compared octet by octet.
 #include <algorithm>
 
-#include <psp/pcap/record.hh>
+#include "pcap/record.hh"
 
 #include "octets.hh"
 

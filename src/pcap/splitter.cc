@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <psp/pcap/record.hh>
+#include "pcap/record.hh"
 
 #include "octets.hh"
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Capture files made by hand, in both formats and byte orders, for the tests of this layer and of
-// psp-pcap.
+// psp-pcap. They know the numbers of the formats for themselves and not by octets.hh, so that one
+// that is wrong there shows. Nothing is checked: broken files are made with it, too.
 #pragma once
 
 #include <bit>
@@ -10,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/pcap/record.hh>
+#include "pcap/record.hh"
 
 namespace psp::pcap::test {
 

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An exchange with pspd: connect, send a message in an envelope with the program's own socket
+ * beside it, wait for the answer, close. Each wait ends after PSP_ANSWER_TIMEOUT_S. The program
+ * must notice none of it: errno is kept, no thread is cancelled inside, and no other preloaded
+ * library sees the calls. The address of pspd comes from the environment, once, at load.
+ */
 #include "forward.h"
 
 #include <errno.h>
@@ -14,30 +20,22 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <psp/netlink/trusted_peer.h>
+#include "base/socket_options.h"
+#include "base/unix_address.h"
+#include "netlink/trusted_peer.h"
 #include <psp/netlink/uapi.h>
 
 #include "next.h"
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
-
 static struct sockaddr_un address;
-static socklen_t address_size;
+static socklen_t address_size; /* 0: there is none, pspd is away */
 static bool named;
 
 void psp_forward_init(void) {
   const char* name = secure_getenv("PSP_SOCKET");
   named = name != NULL && name[0] != '\0';
   if (!named) name = "@softpsp";
-  const size_t size = strlen(name);
-  if (size >= sizeof address.sun_path) return; /* address_size 0: pspd is away */
-  address.sun_family = AF_UNIX;
-  memcpy(address.sun_path, name, size);
-  const bool abstract = name[0] == '@';
-  if (abstract) address.sun_path[0] = '\0';
-  address_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size + (abstract ? 0 : 1));
+  address_size = psp_unix_address(name, strlen(name), &address);
 }
 
 bool psp_named(void) { return named; }
@@ -175,7 +173,7 @@ static int exchange(int fd, uint16_t attribute, const void* value, size_t size, 
 
 /*
  * Ports that pspd was seen to send from, each with the low half of its namespace's cookie. A port
- * that is not among them is asked about, so that losing one costs a question.
+ * that is not among them is asked about, so that losing one costs a request.
  */
 static _Atomic uint64_t senders[8];
 static atomic_uint next_sender;
@@ -225,7 +223,7 @@ bool psp_is_sender(int fd, uint32_t port) {
 
 /* ask_serves is SOFTPSP_CMD_SERVE_GET. */
 static bool ask_serves(int fd) {
-  const struct envelope question = {
+  const struct envelope request = {
       .netlink = {.nlmsg_len = NLMSG_HDRLEN + GENL_HDRLEN,
                   .nlmsg_type = SOFTPSP_ID_SOFTPSP,
                   .nlmsg_flags = NLM_F_REQUEST,
@@ -235,7 +233,7 @@ static bool ask_serves(int fd) {
   uint32_t sender = 0;
   const int daemon = reach(&error);
   if (daemon < 0) return false;
-  error = send_envelope(daemon, fd, &question, NULL, 0, -1);
+  error = send_envelope(daemon, fd, &request, NULL, 0, -1);
   if (error == 0) error = answered(daemon, &sender);
   close_socket(daemon);
   return error == 0;

@@ -147,7 +147,7 @@ static ssize_t send_batch(const struct batch* batch, size_t size, uint16_t kerne
     uint16_t how = SOFTPSP_FORWARD_MESSAGE;
     if (route == PSP_ROUTE_SHARED) {
       route = share_of(batch->octets + at, step);
-      how = route == PSP_ROUTE_BOTH ? SOFTPSP_FORWARD_ROWS : SOFTPSP_FORWARD_BESIDE;
+      how = route == PSP_ROUTE_BOTH ? SOFTPSP_FORWARD_WITHOUT_DONE : SOFTPSP_FORWARD_BESIDE;
     }
     if (route != PSP_ROUTE_KERNEL) {
       if (at > kept && send_to_kernel(batch, kept, at) < 0) return -1;

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copies by process_vm_readv and process_vm_writev on this very process: the kernel walks the
+ * pointers, so one that leads nowhere is an error and no signal. Where a filter of system calls
+ * forbids these two, memory is touched directly: better a program that dies of its own bad pointer
+ * than one that PSP does not work for.
+ */
 #include "memory.h"
 
 #include <errno.h>

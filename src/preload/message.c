@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Netlink headers and attributes, read as the kernel's own parser reads them: what it would ignore
+ * is ignored here, and of attributes that occur twice the last one counts. Everything is copied out
+ * by memcpy, since a program's buffer may lie at any address, and no length is believed before it
+ * is compared with what is left.
+ */
 #include "message.h"
 
 #include <linux/genetlink.h>

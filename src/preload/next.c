@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of the functions behind this library, by dlsym(RTLD_NEXT). It is filled by the
+ * constructor, or by the first call if another library's constructor makes one earlier; two threads
+ * that fill it at once write the same values. The address of pspd is read at the same moment,
+ * before the program can change its environment.
+ */
 #include "next.h"
 
 #include <dlfcn.h>

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The PSP header, parser and writer side by side: the only place that knows its bits. The layout is
-// drawn in header.hh, the rules are in docs/protocol.md.
+// drawn in header.hh, the rules are in docs/protocol.md, section 2. The parser judges shape alone:
+// whether there is such a version, and a key for the SPI, its caller asks then. An unknown version
+// may use the crypt offset, so that is judged too; of GMAC it means nothing. Reserved bits are
+// passed over here and are covered by the ICV.
+#include "wire/header.hh"
+
 #include <algorithm>
 #include <cstring>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/header.hh>
+#include "wire/bytes.hh"
 
 #include "read_header.hh"
 

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Inside the layer: where the fields of IP and UDP headers lie, and the few writers that transport
-// and tunnel mode share.
+// Where the fields of IP and UDP headers lie (RFC 791, 8200, 768), and the few writers that
+// transport and tunnel mode share. Offsets and no structs: a header may begin at any address. No
+// function here checks a length; parse_ip of packet.hh comes first. write_udp leaves the UDP
+// checksum 0, which every PSP receiver takes; the sender of datapath/tx_path.cc writes its own
+// header.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/packet.hh>
+#include "wire/bytes.hh"
+#include "wire/packet.hh"
 
 namespace psp::wire {
 
@@ -36,7 +39,6 @@ inline constexpr std::uint8_t kIpv6FragmentHeader = 44;
 // UDP header (RFC 768).
 inline constexpr std::size_t kUdpDestinationAt = 2;
 inline constexpr std::size_t kUdpLengthAt = 4;
-inline constexpr std::size_t kUdpChecksumAt = 6;
 
 inline constexpr std::size_t kMaxLengthField = 65535;
 

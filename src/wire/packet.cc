@@ -5,7 +5,7 @@
 // length, UDP and its port, that the lengths agree, the PSP header. Everything here is pure.
 #include <cstring>
 
-#include <psp/wire/checksum.hh>
+#include "wire/checksum.hh"
 
 #include "ip_octets.hh"
 #include "read_header.hh"

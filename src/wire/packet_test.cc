@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // IP, UDP and PSP together: where the parts of a packet lie, what is refused and why, truncation at
-// every length, and that what is written is read back.
+// every length, and that what is written is read back. Packets are put together octet by octet
+// here; a sealed one has its content in clear and an ICV that is made up, since nothing in this
+// layer has a key. Random packets, and good ones with octets spoilt, must never lead beyond their
+// end. Real sealing: crypto/seal_test.cc; packets of the reference implementation:
+// crypto/vectors_test.cc.
+#include "wire/packet.hh"
+
 #include <cstdint>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 #include <span>
 #include <vector>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
 
 namespace psp::wire {
 namespace {

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The octets of a probe, by offsets. What is not in it is zero, and what is behind it is not looked
+// at, so that a later form can say more; another number of the form is no probe to us. A stranger
+// may have written what is parsed: all of it lies within kProbeSize, which is checked first, and
+// whether to answer is for datapath/probe_answer.cc.
+#include "wire/probe.hh"
+
 #include <algorithm>
 #include <string_view>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/header.hh>
-#include <psp/wire/probe.hh>
+#include "wire/bytes.hh"
+#include "wire/header.hh"
 
 namespace psp::wire {
 namespace {

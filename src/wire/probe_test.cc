@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The probe out and in again, that no device can take it for one of its own packets, and that
+// nothing else is taken for a probe. Every field is compared after the way through octets, at
+// several sizes; the PSP header is read with the parser of real packets; then each octet that makes
+// it a probe is spoilt in turn. Who gets an answer, and how often: datapath/probe_answer_test.cc.
+#include "wire/probe.hh"
+
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <vector>
 
-#include <psp/wire/header.hh>
-#include <psp/wire/probe.hh>
+#include "wire/header.hh"
 
 namespace psp::wire {
 namespace {

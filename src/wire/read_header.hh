@@ -8,7 +8,7 @@
 #include <optional>
 #include <span>
 
-#include <psp/wire/header.hh>
+#include "wire/header.hh"
 
 namespace psp::wire {
 

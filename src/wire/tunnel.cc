@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Tunnel mode: the outer header of a packet on its way in, what is looked at on its way out. The
-// choices are listed in tunnel.hh, the reasons in docs/protocol.md. Everything here is pure.
+// choices are listed in tunnel.hh, the reasons in docs/protocol.md, section 10. Everything here is
+// pure. For ECN an outer CE must never be lost: an inner packet that cannot carry it is dropped
+// (RFC 6040, section 4.2). The inner IPv4 checksum is corrected, not computed anew (RFC 1624): a
+// header that was damaged before stays so. Used by crypto/seal.cc; pspd sends transport mode only.
+#include "wire/tunnel.hh"
+
 #include <cstring>
 
-#include <psp/wire/checksum.hh>
-#include <psp/wire/tunnel.hh>
+#include "wire/checksum.hh"
 
 #include "ip_octets.hh"
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <psp/wire/version_text.hh>
+//
+// A version is its number, its name in the kernel, or that name without what all of them begin
+// with. "all" means what can be received, and for use only what encrypts: see
+// parse_versions_to_use.
+#include "wire/version_text.hh"
 
 namespace psp {
 

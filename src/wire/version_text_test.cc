@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
+//
+// What is taken for a version, what is not and which word of a list it was, and that nobody gets a
+// version without encryption by saying "all". Names are compared with those that Linux's `psp`
+// family has. What programs do with a wrong word is in their own tests.
+#include "wire/version_text.hh"
 
-#include <psp/wire/version_text.hh>
+#include <gtest/gtest.h>
 
 namespace psp {
 namespace {

@@ -2,6 +2,11 @@
 //
 // pspctl capture beside real secured connections: what is in the file, who gets keys and which, and
 // that psp-pcap and Wireshark can read it all; and what tcpdump makes of them.
+//
+// The programs run as processes in the namespace of host A. The oracle is what the sockets have
+// sent: it must be found in what was opened with the keys, and nowhere else. The threat is a key
+// too many: for another connection, for who is not root of the host, in a log, or in a file that
+// others can read. tcpdump and tshark are asked where they are installed.
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -18,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 #include "container.hh"
 
@@ -336,7 +341,7 @@ TEST_F(Captures, GetNoKeysForAnybodyButRoot) {
       ::_exit(254);
     auto client = Client::connect_daemon("@softpsp");
     if (!client) ::_exit(253);
-    const auto key = client->captured_key({});
+    const auto key = captured_key(*client, {});
     ::_exit(key ? 0 : key.error().sys_errno);
   }
   int status = 0;
@@ -347,7 +352,8 @@ TEST_F(Captures, GetNoKeysForAnybodyButRoot) {
 TEST_F(Captures, OfAContainerGiveKeysToTheHostOnly) {
   Container box(*lab_);
   ASSERT_TRUE(box.associate());
-  const auto refused = box.client().captured_key({});
+  Client client = box.client();
+  const auto refused = captured_key(client, {});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().sys_errno, EPERM) << "root in a container is not root of the host";
 
@@ -384,7 +390,7 @@ TEST_F(Captures, ShowWhatFailedAndWhy) {
   const auto program = begin(words({"--failed"}));
   const Connection connection = lab_->connect(Kind::kIpv4);
   const Secured keys = secure(*lab_, connection);
-  const KeyInfo forged{keys.a_rx.spi, random_key(Version::kAesGcm128).key.clone()};
+  const KeyInfo forged{keys.a_rx.spi, random_key(Version::kAesGcm128).key};
   for (int i = 0; i < 1000; ++i)
     lab_->cable().send(From::kB, seal(clear_packet(connection.flow, From::kB, {.seq = 1}),
                                       with(Version::kAesGcm128, forged)));

@@ -2,6 +2,11 @@
 //
 // Associations in any TCP state when the request names the device, as in all released kernels. What
 // a socket was given before it had a peer must hold through connect().
+//
+// The oracle is the released kernels' rule (--compat linux-7.2), and net-next's beside it, which
+// wants a connection first. On the cable a SYN must be sealed once there is a Tx key, and repeated
+// sealed; two such sockets can only meet by a simultaneous open, which is done here. Sockets of
+// IPv4 and IPv6.
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstdio>
@@ -14,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 #include "lab.hh"
 

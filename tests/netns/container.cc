@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The container is a process that does nothing but live in its namespaces, and dies with the test.
+// Its user namespace, if it has one of its own, maps root to a user without rights on the host:
+// what the container's root does in a test is done by a child that has become that root and shares
+// the test's descriptors.
 #include "container.hh"
 
 #include <arpa/inet.h>
@@ -123,21 +128,27 @@ void Container::wire(Link link) {
   nsid_ = std::stoi(shown.substr(shown.find(key) + key.size()));
 }
 
-UniqueFd Container::packet_socket(const std::string& netdev) {
+int Container::as_root(const std::function<int()>& action) const {
   const UniqueFd user(::open(fmt::format("/proc/{}/ns/user", process_).c_str(), O_RDONLY));
-  // It shares the table of descriptors: what it opens as root of the container is here.
+  constexpr int kNone = 255;
+  // It shares the table of descriptors.
   const auto pid =
       static_cast<pid_t>(::syscall(SYS_clone, CLONE_FILES | SIGCHLD, nullptr, nullptr, nullptr, 0));
   if (pid == 0) {
     const bool root = ::setns(user.get(), CLONE_NEWUSER) == 0 &&
                       ::setns(netns_->fd(), CLONE_NEWNET) == 0 && ::setresgid(0, 0, 0) == 0 &&
                       ::setresuid(0, 0, 0) == 0;
-    ::_exit(root ? ::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK, htons(ETH_P_ALL)) : -1);
+    const int result = root ? action() : kNone;
+    ::_exit(result >= 0 ? result : kNone);
   }
   int status = 0;
   ::waitpid(pid, &status, 0);
-  constexpr int kNone = 255;
-  UniqueFd fd(WIFEXITED(status) && WEXITSTATUS(status) != kNone ? WEXITSTATUS(status) : -1);
+  return WIFEXITED(status) && WEXITSTATUS(status) != kNone ? WEXITSTATUS(status) : -1;
+}
+
+UniqueFd Container::packet_socket(const std::string& netdev) {
+  UniqueFd fd(
+      as_root([] { return ::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK, htons(ETH_P_ALL)); }));
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
   address.sll_protocol = htons(ETH_P_ALL);

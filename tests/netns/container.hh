@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <sys/types.h>
@@ -45,6 +46,10 @@ class Container {
   Connection connect(Kind kind);
   // secure is as that of a connection between the hosts.
   Secured secure(const Connection& connection);
+
+  // as_root runs `action` as root of the container: its result, 0 to 254, or -1. Descriptors that
+  // it opens are here as well.
+  int as_root(const std::function<int()>& action) const;
 
   // packet_socket is one of its root's (AF_PACKET), on a netdev of the container. What it sends
   // goes past every filter (PACKET_QDISC_BYPASS).

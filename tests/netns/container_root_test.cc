@@ -7,7 +7,11 @@
 #include <csignal>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 #include <sys/socket.h>
+#include <thread>
 
 #include "container.hh"
 
@@ -63,7 +67,7 @@ class ContainerRoot : public testing::Test {
               static_cast<ssize_t>(size));
   }
   // ask_for_seal hands a segment to pspd as the tc program at the netdev does: to be sealed with
-  // the Tx key of that handle (see bpf/abi.h).
+  // the Tx key of that handle (see frame_tag.h).
   void ask_for_seal(const Octets& packet, std::uint32_t handle) {
     constexpr std::uint8_t kSeal = 0x02;
     Octets ethernet(kEthernet);
@@ -125,6 +129,43 @@ TEST_F(ContainerRoot, ReadsNothingOfWhatIsSealedForTheHost) {
   const auto seen = on_tap();
   EXPECT_GE(seen.size(), recorded.size()) << "sealed, on their way to pspd";
   for (const Seen& packet : seen) EXPECT_FALSE(holds_part(packet.octets, secret));
+}
+
+// say_gone tells all who listen what the kernel says when a TCP socket has gone, as root of a
+// namespace may in it.
+bool say_gone(std::uint64_t cookie) {
+  const UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  sockaddr_nl to{};
+  to.nl_family = AF_NETLINK;
+  to.nl_groups = 1u << (SKNLGRP_INET_TCP_DESTROY - 1);
+  struct {
+    nlmsghdr header;
+    inet_diag_msg socket;
+  } message{};
+  message.header.nlmsg_len = sizeof message;
+  message.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  message.socket.idiag_family = AF_INET;
+  message.socket.id.idiag_cookie[0] = static_cast<std::uint32_t>(cookie);
+  message.socket.id.idiag_cookie[1] = static_cast<std::uint32_t>(cookie >> 32);
+  return ::sendto(fd.get(), &message, sizeof message, 0, reinterpret_cast<const sockaddr*>(&to),
+                  sizeof to) == sizeof message;
+}
+
+TEST_F(ContainerRoot, IsNotBelievedThatASocketOfTheHostHasGone) {
+  using namespace std::chrono_literals;
+  const Connection hosts = lab_->connect(Kind::kIpv4);
+  Client client = lab_->client(From::kA);
+  const auto rx = client.rx_assoc(hosts.a.get(), kVersion);
+  ASSERT_TRUE(rx);
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  ASSERT_EQ(::getsockopt(hosts.a.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+  {
+    const InNetns inside(box_->ns());
+    ASSERT_TRUE(say_gone(cookie));
+  }
+  std::this_thread::sleep_for(300ms);
+  EXPECT_TRUE(client.tx_assoc(hosts.a.get(), kVersion, rx->rx)) << "its Rx key has been taken away";
 }
 
 TEST_F(ContainerRoot, GetsNoSealUnderAKeyOfTheHost) {

@@ -2,6 +2,11 @@
 //
 // dev-assoc: a container that secures its connections through the host's device, and what becomes
 // of them when device, association, daemon or container go.
+//
+// The container is a namespace behind a veth of host A, or netkit where the kernel has it. The
+// oracle is the cable: nothing of a secured connection is on it in clear, whatever goes first. pspd
+// must leave a container as it was, and must not keep its namespace alive once nobody else does.
+// What root in a container can do on purpose is in container_root_test.cc.
 #include "container.hh"
 
 #include <algorithm>
@@ -15,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 namespace psp::lab {
 namespace {
@@ -101,7 +106,7 @@ TEST_P(Containers, SecureTheirConnectionsThroughTheHostsDevice) {
   }));
   const auto info = lab_->association(From::kA, connection.a.get());
   ASSERT_TRUE(info);
-  EXPECT_EQ(info->dev_id, host.id);
+  EXPECT_EQ(info->rx.dev_id, host.id);
   EXPECT_EQ(info->state, unsigned{PSP_STATE_FULL});
   EXPECT_EQ(lab_->drops(From::kA, "POLICY_FORGED"), 0u);
 }
@@ -328,7 +333,7 @@ TEST(SameNamespace, TwoNetdevsShareADevice) {
     send_all(connection.a.get(), data);
     EXPECT_EQ(receive(connection.b.get(), data.size()), data);
     expect_nothing_in_clear(lab, connection.flow, mark, data, link);
-    EXPECT_EQ(lab.association(From::kA, connection.a.get())->dev_id, id);
+    EXPECT_EQ(lab.association(From::kA, connection.a.get())->rx.dev_id, id);
   }
 }
 

@@ -2,6 +2,10 @@
 //
 // Device keys and versions under connections that use them: one rotation is not felt, two end what
 // was received under the first key, and disabled versions end receive but not transmit.
+//
+// That is the kernel's rule for PSP: a device has two keys, and nobody tells sockets of the older
+// one. Old packets must count as stale, not as an attack (rx-auth-fail), or operators would look
+// for one. Where no version is enabled PSP packets are plain UDP, as with a NIC.
 #include <gtest/gtest.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>

@@ -259,7 +259,7 @@ class Rivals : public testing::TestWithParam<Kind> {
   void TearDown() override { lab_.reset(); }
 
   Netns& host() { return lab_->ns(From::kA); }
-  std::size_t healed() {
+  std::size_t put_back() {
     const std::string& log = lab_->pspd(From::kA).log();
     std::size_t count = 0;
     for (std::size_t at = 0; (at = log.find("pspd's program", at)) != log.npos; at++) count++;
@@ -306,9 +306,9 @@ TEST_P(Rivals, WhoTakeTheProgramsOffUnderLoadGetSilenceUntilTheyAreBack) {
     content = traffic.content();
     ASSERT_TRUE(eventually([&] { return traffic.received() > 1 << 20; }));
     for (int i = 0; i < 3; i++) {
-      const std::size_t before = healed();
+      const std::size_t before = put_back();
       EXPECT_TRUE(take_program_off(host(), "eth0", true));
-      EXPECT_TRUE(eventually([&] { return healed() > before; }, 10s));
+      EXPECT_TRUE(eventually([&] { return put_back() > before; }, 10s));
     }
     const std::uint64_t before = traffic.received();
     EXPECT_TRUE(eventually([&] { return traffic.received() > before + (1 << 20); }, 20s));
@@ -320,7 +320,7 @@ TEST_P(Rivals, WhoTakeTheProgramsOffUnderLoadGetSilenceUntilTheyAreBack) {
 TEST_P(Rivals, WhoLetAllPassBeforePspdGetSilenceAndComeSecond) {
   const Rival rival(host(), "eth0");
   const std::uint64_t dropped = lab_->drops(From::kA, "POLICY_ROUTE");
-  const std::size_t before = healed();
+  const std::size_t before = put_back();
   ASSERT_EQ(::kill(lab_->pspd(From::kA).pid(), SIGSTOP), 0);  // so that the rival has time
   if (!rival.stand_first()) {
     ::kill(lab_->pspd(From::kA).pid(), SIGCONT);
@@ -330,7 +330,7 @@ TEST_P(Rivals, WhoLetAllPassBeforePspdGetSilenceAndComeSecond) {
   send_all(connection_.a.get(), data);
   EXPECT_EQ(receive(connection_.b.get(), 1, 450ms), Octets());
   ::kill(lab_->pspd(From::kA).pid(), SIGCONT);
-  EXPECT_TRUE(eventually([&] { return healed() > before; }, 10s));
+  EXPECT_TRUE(eventually([&] { return put_back() > before; }, 10s));
   EXPECT_EQ(receive(connection_.b.get(), data.size(), 10s), data);
   EXPECT_GT(lab_->drops(From::kA, "POLICY_ROUTE"), dropped);
   expect_nothing_in_clear(*lab_, connection_.flow, mark_, data);
@@ -351,10 +351,10 @@ TEST_P(Rivals, WhoInsistCostFewLinesOfTheLog) {
     (void)host().try_sh(fmt::format("tc filter add {} {}", filter, kAcceptAll));
     std::this_thread::sleep_for(20ms);
   }
-  EXPECT_GE(healed(), 1u);
+  EXPECT_GE(put_back(), 1u);
   // Pauses that double up to a longest one: however long a machine takes for all this.
   const auto rounds = (std::chrono::steady_clock::now() - start) / 30s;
-  EXPECT_LE(healed(), 12u + static_cast<std::size_t>(rounds)) << lab_->pspd(From::kA).log();
+  EXPECT_LE(put_back(), 12u + static_cast<std::size_t>(rounds)) << lab_->pspd(From::kA).log();
   rival.step_aside();
   (void)host().try_sh(fmt::format("tc filter del {}", filter));
   EXPECT_TRUE(eventually([&] { return has_filters(); }, 30s));

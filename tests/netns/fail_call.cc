@@ -9,18 +9,24 @@
 #include "fail_call.hh"
 
 #include <cerrno>
+#include <cinttypes>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/bpf.h>
 #include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <span>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -57,39 +63,162 @@ Function next(const char* name) {
   if (memory != MAP_FAILED) plan = static_cast<FaultPlan*>(memory);
 }
 
-// place is a number for the way by which the code came here.
-std::uint64_t place() {
-  std::array<void*, 24> frames{};
-  const int count = ::backtrace(frames.data(), frames.size());
-  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, by words
-  for (int i = 0; i < count; i++)
-    hash = (hash ^ reinterpret_cast<std::uintptr_t>(frames[static_cast<std::size_t>(i)])) *
-           0x100000001b3;
-  return hash;
+// Object is the code of a program or library, from where it was mapped.
+struct Object {
+  std::uintptr_t begin = 0, end = 0, base = 0;
+};
+
+std::array<Object, 64> objects;
+std::size_t object_count = 0;
+
+[[gnu::constructor]] void find_objects() {
+  const auto note = [](dl_phdr_info* info, std::size_t, void*) {
+    for (std::size_t i = 0; i < info->dlpi_phnum; i++) {
+      const ElfW(Phdr)& part = info->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || !(part.p_flags & PF_X) || object_count == objects.size())
+        continue;
+      const std::uintptr_t begin = info->dlpi_addr + part.p_vaddr;
+      objects[object_count++] = {begin, begin + part.p_memsz, info->dlpi_addr};
+    }
+    return 0;
+  };
+  ::dl_iterate_phdr(note, nullptr);
 }
 
-// fails notes a call, and tells whether it is the one that fails: errno is set then.
-bool fails(const char* name, std::uint64_t detail = 0) {
-  if (plan == nullptr || ::gettid() != ::getpid()) return false;
+// line is a number for where a frame goes on, the same in each process; 0 in this library, whose
+// own frames depend on who of it asks.
+std::uint64_t line(const void* frame) {
+  const auto at = reinterpret_cast<std::uintptr_t>(frame);
+  const auto own = reinterpret_cast<std::uintptr_t>(&map_plan);
+  for (std::size_t i = 0; i < object_count; i++) {
+    const Object& object = objects[i];
+    if (at < object.begin || at >= object.end) continue;
+    if (own >= object.begin && own < object.end) return 0;
+    return (at - object.base) | static_cast<std::uint64_t>(i) << 48;
+  }
+  return 0;
+}
+
+// Way is by which lines the code came here.
+struct Way {
+  std::array<void*, 64> frames{};
+  int count = ::backtrace(frames.data(), static_cast<int>(frames.size()));
+
+  std::span<void* const> lines() const {
+    return std::span(frames).first(static_cast<std::size_t>(count));
+  }
+  std::uint64_t place() const {
+    std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, by words
+    for (const void* frame : lines())
+      if (const std::uint64_t one = line(frame); one != 0) hash = (hash ^ one) * 0x100000001b3;
+    return hash;
+  }
+};
+
+// is_new: is this the first time that this line is seen in this phase?
+bool is_new(Phase phase, std::uint64_t line) {
+  static std::array<std::uint64_t, 1 << 14> seen{};
+  const std::uint64_t key = line ^ (static_cast<std::uint64_t>(phase) + 1) << 60;
+  for (std::size_t at = key * 0x9e3779b97f4a7c15 >> 50;; at = (at + 1) % seen.size()) {
+    if (seen[at] == key) return false;
+    if (seen[at] != 0) continue;
+    seen[at] = key;
+    return true;
+  }
+}
+
+// note notes a call. Returns whether it is the first one at its place.
+bool note(const char* name, std::uint64_t detail) {
   const Phase phase = plan->now;
   const auto at = static_cast<std::size_t>(phase);
-  const std::uint32_t number = ++plan->count[at];
-  if (number <= FaultPlan::kMostCalls) {
-    NotedCall& call = plan->calls[at][number - 1];
-    call.detail = detail;
-    if (plan->at == 0) call.place = place();
-    std::strncpy(call.name.data(), name, call.name.size() - 1);
-  }
-  if (phase != plan->phase || number != plan->at) return false;
-  if (plan->error == FaultPlan::kHalt) {
-    ::raise(SIGSTOP);
+  const std::uint32_t number = plan->count[at]++;
+  if (phase == Phase::kRun || number >= FaultPlan::kMostCalls) return false;
+  const Way way;
+  NotedCall& call = plan->calls[at][number];
+  std::strncpy(call.name.data(), name, call.name.size() - 1);
+  call.detail = detail;
+  call.place = way.place();
+  call.occurrence = 1;
+  for (std::uint32_t i = 0; i < number; i++)
+    if (plan->calls[at][i].place == call.place) call.occurrence++;
+  call.new_line = false;
+  for (const void* frame : way.lines()) call.new_line |= is_new(phase, line(frame));
+  return call.occurrence == 1;
+}
+
+// meets: is this the call at which there is a fault?
+bool meets(const char* name, std::uint64_t detail) {
+  if (plan == nullptr || ::gettid() != ::getpid()) return false;
+  if (plan->fault == FaultKind::kNone) return note(name, detail), false;
+  if (plan->now != plan->phase) return false;
+  if (plan->fault == FaultKind::kHaltBeforeEach) return note(name, detail);
+  if ((plan->met && plan->fault != FaultKind::kFailOn) || plan->call.detail != detail ||
+      std::strncmp(plan->call.name.data(), name, plan->call.name.size() - 1) != 0 ||
+      Way().place() != plan->call.place || ++plan->at_place < plan->call.occurrence)
     return false;
-  }
-  errno = plan->error;
+  plan->met = true;
   return true;
 }
 
-// note_program notes the id of a program that was loaded.
+// Pass is for as long as a call takes.
+class Pass {
+ public:
+  explicit Pass(const char* name, std::uint64_t detail = 0) : meets_(meets(name, detail)) {
+    if (meets_ &&
+        (plan->fault == FaultKind::kHaltBefore || plan->fault == FaultKind::kHaltBeforeEach))
+      ::raise(SIGSTOP);
+  }
+  ~Pass() {
+    if (!meets_ || plan->fault != FaultKind::kHaltAfter) return;
+    const int error = errno;
+    ::raise(SIGSTOP);
+    errno = error;
+  }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  // fails: does this call? errno is set then.
+  bool fails() const {
+    if (!meets_ || (plan->fault != FaultKind::kFail && plan->fault != FaultKind::kFailOn))
+      return false;
+    show();
+    errno = plan->error;
+    return true;
+  }
+
+ private:
+  // show says where, for who looks into a case (PSP_FAULT_SHOW=1).
+  static void show() {
+    if (std::getenv("PSP_FAULT_SHOW") == nullptr) return;
+    const Way way;
+    ::backtrace_symbols_fd(way.frames.data(), way.count, STDERR_FILENO);
+  }
+
+  const bool meets_;
+};
+
+// Client is whose request is being answered.
+int client = -1;
+
+void hear(int fd, ssize_t result) {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  if (plan == nullptr || result <= 0 || !plan->listens || ::gettid() != ::getpid()) return;
+  static const auto ask = next<decltype(&::getsockopt)>("getsockopt");
+  if (ask(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0 || domain != AF_UNIX) return;
+  plan->listens = false;
+  plan->now = Phase::kAsked;
+  client = fd;
+}
+
+void answer(int fd) {
+  if (plan == nullptr || fd != client || ::gettid() != ::getpid()) return;
+  plan->now = Phase::kRun;
+  client = -1;
+}
+
+// note_program notes the id of a program of ours that was loaded, not of libbpf's, which only asks
+// what the kernel can do.
 void note_program(int program) {
   bpf_prog_info info{};
   bpf_attr attr{};
@@ -98,6 +227,7 @@ void note_program(int program) {
   attr.info.info = reinterpret_cast<std::uintptr_t>(&info);
   static const auto bpf = next<decltype(&::syscall)>("syscall");
   if (bpf(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &attr, sizeof attr) != 0) return;
+  if (std::strncmp(info.name, "psp_", 4) != 0) return;
   if (plan->program_count < FaultPlan::kMostPrograms)
     plan->programs[plan->program_count++] = info.id;
 }
@@ -106,16 +236,61 @@ std::uint64_t message_type(const void* message, std::size_t size) {
   return size >= sizeof(nlmsghdr) ? static_cast<const nlmsghdr*>(message)->nlmsg_type : 0;
 }
 
+// Moment is a time, and how long the main thread has had a processor or waited for one.
+struct Moment {
+  std::uint64_t time = 0, runnable = 0;
+};
+
+Moment moment() {
+  Moment now;
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  now.time = static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u +
+             static_cast<std::uint64_t>(time.tv_nsec);
+  char text[64] = "";
+  const auto fd = static_cast<int>(
+      ::syscall(SYS_openat, AT_FDCWD, "/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC, 0));
+  if (fd < 0) return now;
+  std::uint64_t had = 0, waited = 0;
+  if (::read(fd, text, sizeof text - 1) > 0 &&
+      std::sscanf(text, "%" SCNu64 " %" SCNu64, &had, &waited) == 2)
+    now.runnable = had + waited;
+  ::close(fd);
+  return now;
+}
+
+Moment stopping;
+
+[[gnu::destructor]] void note_end() {
+  if (plan == nullptr || plan->now != Phase::kStop) return;
+  const Moment end = moment();
+  plan->blocked = end.time - stopping.time - (end.runnable - stopping.runnable);
+}
+
+void note_sleep(const timespec& time) {
+  if (plan == nullptr || plan->now != Phase::kStop || ::gettid() != ::getpid()) return;
+  plan->asked_to_sleep += static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u +
+                          static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+void note_dump(const void* message, std::size_t size) {
+  const auto* header = static_cast<const nlmsghdr*>(message);
+  if (plan != nullptr && message_type(message, size) == SOCK_DIAG_BY_FAMILY &&
+      (header->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP)
+    plan->socket_dumps++;
+}
+
 }  // namespace
 }  // namespace psp::lab
 
-using psp::lab::fails;
 using psp::lab::message_type;
 using psp::lab::next;
+using psp::lab::Pass;
 
 #define PSP_PASS(name, failure, detail, ...)               \
   static const auto real = next<decltype(&::name)>(#name); \
-  return fails(#name, detail) ? failure : real(__VA_ARGS__)
+  const Pass pass(#name, detail);                          \
+  return pass.fails() ? failure : real(__VA_ARGS__)
 
 extern "C" {
 
@@ -127,8 +302,12 @@ long syscall(long number, ...) noexcept {
   for (long& one : word) one = va_arg(list, long);
   va_end(list);
   static const auto real = next<decltype(&::syscall)>("syscall");
+  // A wait for a thread of its own: the kernel refuses none, and how many there are is a race.
+  if (number == SYS_futex)
+    return real(number, word[0], word[1], word[2], word[3], word[4], word[5]);
   const bool bpf = number == SYS_bpf;
-  if (fails(bpf ? "bpf" : "syscall", static_cast<std::uint64_t>(bpf ? word[0] : number))) return -1;
+  const Pass pass(bpf ? "bpf" : "syscall", static_cast<std::uint64_t>(bpf ? word[0] : number));
+  if (pass.fails()) return -1;
   const long result = real(number, word[0], word[1], word[2], word[3], word[4], word[5]);
   if (psp::lab::plan != nullptr && bpf && word[0] == BPF_PROG_LOAD && result >= 0)
     psp::lab::note_program(static_cast<int>(result));
@@ -213,10 +392,12 @@ int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept {
   PSP_PASS(getsockname, -1, 0, fd, address, length);
 }
 ssize_t send(int fd, const void* from, size_t size, int flags) {
+  psp::lab::answer(fd);
   PSP_PASS(send, -1, message_type(from, size), fd, from, size, flags);
 }
 ssize_t sendto(int fd, const void* from, size_t size, int flags, const sockaddr* address,
                socklen_t length) {
+  psp::lab::note_dump(from, size);
   PSP_PASS(sendto, -1, message_type(from, size), fd, from, size, flags, address, length);
 }
 ssize_t recv(int fd, void* to, size_t size, int flags) {
@@ -226,7 +407,12 @@ ssize_t recvfrom(int fd, void* to, size_t size, int flags, sockaddr* address, so
   PSP_PASS(recvfrom, -1, 0, fd, to, size, flags, address, length);
 }
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
-  PSP_PASS(recvmsg, -1, 0, fd, message, flags);
+  static const auto real = next<decltype(&::recvmsg)>("recvmsg");
+  const Pass pass("recvmsg");
+  if (pass.fails()) return -1;
+  const ssize_t result = real(fd, message, flags);
+  psp::lab::hear(fd, result);
+  return result;
 }
 
 int epoll_create1(int flags) noexcept { PSP_PASS(epoll_create1, -1, 0, flags); }
@@ -248,14 +434,46 @@ int sched_getaffinity(pid_t pid, size_t size, cpu_set_t* set) noexcept {
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
                    void* data) noexcept {
   static const auto real = next<decltype(&::pthread_create)>("pthread_create");
-  return fails("pthread_create") ? EAGAIN : real(thread, attributes, start, data);
+  const Pass pass("pthread_create");
+  return pass.fails() ? EAGAIN : real(thread, attributes, start, data);
+}
+
+// What libc sleeps by, as programs call it.
+int nanosleep(const timespec* time, timespec* left) {
+  psp::lab::note_sleep(*time);
+  static const auto real = next<decltype(&::nanosleep)>("nanosleep");
+  return real(time, left);
+}
+int clock_nanosleep(clockid_t clock, int flags, const timespec* time, timespec* left) {
+  if ((flags & TIMER_ABSTIME) == 0) psp::lab::note_sleep(*time);
+  static const auto real = next<decltype(&::clock_nanosleep)>("clock_nanosleep");
+  return real(clock, flags, time, left);
+}
+int usleep(useconds_t time) {
+  psp::lab::note_sleep({.tv_sec = time / 1'000'000, .tv_nsec = long{time % 1'000'000} * 1000});
+  static const auto real = next<decltype(&::usleep)>("usleep");
+  return real(time);
+}
+int poll(pollfd* fds, nfds_t count, int timeout) {
+  static const auto real = next<decltype(&::poll)>("poll");
+  const int ready = real(fds, count, timeout);
+  if (ready == 0 && timeout > 0)
+    psp::lab::note_sleep({.tv_sec = timeout / 1000, .tv_nsec = long{timeout % 1000} * 1'000'000});
+  return ready;
 }
 
 int sd_notify(int keep, const char* state) {
   using psp::lab::Phase;
   using psp::lab::plan;
-  if (plan != nullptr)
-    plan->now = std::strcmp(state, "STOPPING=1") == 0 ? Phase::kStop : Phase::kRun;
+  if (plan != nullptr) {
+    const bool halts =
+        plan->fault == psp::lab::FaultKind::kHaltBeforeEach && plan->now == plan->phase;
+    plan->now = std::strcmp(state, "STOPPING=1") == 0    ? Phase::kStop
+                : std::strcmp(state, "RELOADING=1") == 0 ? Phase::kAsked
+                                                         : Phase::kRun;
+    if (halts) ::raise(SIGSTOP);
+  }
+  if (plan != nullptr && plan->now == Phase::kStop) psp::lab::stopping = psp::lab::moment();
   static const auto real = next<decltype(&::sd_notify)>("sd_notify");
   return real(keep, state);
 }

@@ -2,6 +2,12 @@
 //
 // What must never happen: clear text of a socket with a Tx key on any wire, and an unauthenticated
 // octet in it, whatever is killed, rerouted or injected.
+//
+// Connections are under load when it happens. The oracle is the cable, which has every frame:
+// nothing of the flow in clear, and none of the content anywhere; and for what is injected the
+// socket, which must have nothing to read. A way in by clear packets is first shown to reach a
+// socket without keys, or a drop would prove nothing. Attacks by root with other means are in
+// hostile_test.cc.
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>

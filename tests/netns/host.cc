@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Namespaces are made by a thread that ends, so that the test's own thread never leaves the one it
+// is in but by InNetns. pspd is a child whose log is read from a pipe. What the kernel holds for it
+// (programs, maps, memory, descriptors) is asked of the kernel and of /proc, not of pspd.
 #include "host.hh"
 
 #include <algorithm>
@@ -14,25 +18,22 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
+#include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdexcept>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 
-#include "hooks.hh"
-#include "host_lock.hh"
-#include "programs.hh"
+#include "kernel/hooks.hh"
+#include "kernel/host_lock.hh"
+#include "kernel/programs.hh"
 
 namespace psp::lab {
 namespace {
-
-std::runtime_error failure(const std::string& what) {
-  return std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
-}
 
 UniqueFd this_netns() { return UniqueFd(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)); }
 
@@ -75,6 +76,10 @@ std::optional<std::string> find_missing() {
 }
 
 }  // namespace
+
+std::runtime_error failure(const std::string& what) {
+  return std::runtime_error(fmt::format("{}: {}", what, std::strerror(errno)));
+}
 
 const std::optional<std::string>& missing() {
   static const std::optional<std::string> what = find_missing();
@@ -152,16 +157,29 @@ std::string pspd_path() {
   return other != nullptr ? other : PSP_PSPD_PATH;
 }
 
-Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments) {
+namespace {
+
+// pointers are those that execve(2) takes.
+std::vector<char*> pointers(std::vector<std::string>& words) {
+  std::vector<char*> all;
+  for (std::string& word : words) all.push_back(word.data());
+  all.push_back(nullptr);
+  return all;
+}
+
+}  // namespace
+
+Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments,
+           const std::vector<std::string>& environment) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw failure("pipe");
   out_.reset(ends[0]);
   const UniqueFd in(ends[1]);
   std::vector<std::string> words = {pspd_path()};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  std::vector<std::string> variables = environment;
+  for (char** one = environ; *one != nullptr; one++) variables.emplace_back(*one);
+  const std::vector<char*> argv = pointers(words), envp = pointers(variables);
   const InNetns inside(netns);
   pid_ = ::fork();
   if (pid_ < 0) throw failure("fork");
@@ -169,7 +187,7 @@ Pspd::Pspd(const Netns& netns, const std::vector<std::string>& arguments) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   ::dup2(in.get(), STDERR_FILENO);
   ::dup2(in.get(), STDOUT_FILENO);
-  ::execv(argv[0], argv.data());
+  ::execve(argv[0], argv.data(), envp.data());
   ::_exit(127);
 }
 
@@ -195,7 +213,7 @@ const std::string& Pspd::log() {
   return log_;
 }
 
-bool Pspd::wait_ready() { return wait_said("pspd: ready\n"); }
+bool Pspd::wait_ready() { return wait_said("pspd: ready"); }
 
 bool Pspd::wait_said(const std::string& text, std::size_t from) {
   while (log_.find(text, from) == std::string::npos)
@@ -253,15 +271,24 @@ bool any_exists(const std::vector<unsigned>& programs) {
 
 bool map_exists(unsigned id) { return static_cast<bool>(map_by_id(id)); }
 
-std::set<unsigned> maps_of(pid_t pid) {
-  std::set<unsigned> maps;
+std::map<unsigned, std::size_t> memlock_of(pid_t pid) {
+  std::map<unsigned, std::size_t> maps;
   for (const auto& entry :
        std::filesystem::directory_iterator(fmt::format("/proc/{}/fdinfo", pid))) {
     std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);)
+    std::size_t memlock = 0;
+    for (std::string line; std::getline(file, line);) {
+      if (line.starts_with("memlock:")) memlock = std::stoul(line.substr(8));
       if (line.starts_with("map_id:"))
-        maps.insert(static_cast<unsigned>(std::stoul(line.substr(7))));
+        maps[static_cast<unsigned>(std::stoul(line.substr(7)))] = memlock;  // which comes first
+    }
   }
+  return maps;
+}
+
+std::set<unsigned> maps_of(pid_t pid) {
+  std::set<unsigned> maps;
+  for (const auto& [id, memlock] : memlock_of(pid)) maps.insert(id);
   return maps;
 }
 
@@ -335,19 +362,31 @@ void set_feature(const Netns& netns, const std::string& device, const std::strin
 
 bool take_program_off(const Netns& netns, const std::string& netdev, bool egress) {
   const InNetns inside(netns);
-  const auto side = egress ? datapath::Side::kEgress : datapath::Side::kIngress;
-  const std::array<datapath::OurPlace, 2> places = {
+  const auto side = egress ? kernel::Side::kEgress : kernel::Side::kIngress;
+  const std::array<kernel::HookProgram, 2> places = {
       {{side, egress ? "psp_egress" : "psp_ingress"},
        {side, egress ? "psp_tap_egress" : "psp_tap_ingress"}}};
-  return datapath::take_off(::if_nametoindex(netdev.c_str()), places, false).has_value();
+  return kernel::take_off(::if_nametoindex(netdev.c_str()), places, false).has_value();
+}
+
+UniqueFd open_tun(const Netns& netns) {
+  const InNetns inside(netns);
+  return UniqueFd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+}
+
+int attach_queue(const UniqueFd& tun, const std::string& tap) {
+  ifreq request{};
+  tap.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+  return ::ioctl(tun.get(), TUNSETIFF, &request) == 0 ? 0 : errno;
 }
 
 bool take_socket_program_off(pid_t daemon, const std::string& name) {
-  const auto type = std::ranges::find(datapath::kCgroupPrograms, name,
+  const auto type = std::ranges::find(kernel::kCgroupPrograms, name,
                                       [](const auto& one) { return std::string(one.first); });
-  if (type == datapath::kCgroupPrograms.end()) return false;
-  const auto programs = datapath::open_programs(programs_of(daemon), name);
-  const UniqueFd cgroup = datapath::root_cgroup();
+  if (type == kernel::kCgroupPrograms.end()) return false;
+  const auto programs = kernel::open_programs(programs_of(daemon), name);
+  const UniqueFd cgroup = kernel::root_cgroup();
   if (!programs || programs->empty() || !cgroup) return false;
   bpf_attr detach{};
   detach.target_fd = static_cast<std::uint32_t>(cgroup.get());

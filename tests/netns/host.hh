@@ -11,11 +11,12 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <sys/types.h>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 namespace psp::lab {
 
@@ -23,6 +24,9 @@ using namespace std::chrono_literals;
 
 // missing says what of root, network namespaces, TUN, BPF and iproute2 is not there, or nothing.
 const std::optional<std::string>& missing();
+
+// failure is what to throw when a call of the system failed: its errno behind `what`.
+std::runtime_error failure(const std::string& what);
 
 // eventually polls `condition` until it holds or `patience` is over. Returns whether it holds.
 bool eventually(const std::function<bool()>& condition, std::chrono::milliseconds patience = 5s);
@@ -62,6 +66,11 @@ class InNetns {
 bool take_program_off(const Netns& netns, const std::string& netdev, bool egress);
 bool take_socket_program_off(pid_t daemon, const std::string& name);
 
+// open_tun opens /dev/net/tun for the TAPs of a namespace; attach_queue asks by it for one more
+// queue of a TAP. Returns 0 or an errno.
+UniqueFd open_tun(const Netns& netns);
+int attach_queue(const UniqueFd& tun, const std::string& tap);
+
 // write_sysctl writes a file of /proc/sys as the namespace has it.
 void write_sysctl(const Netns& netns, const std::string& path, const std::string& value);
 
@@ -69,7 +78,9 @@ void write_sysctl(const Netns& netns, const std::string& path, const std::string
 // test program dies it gets SIGTERM.
 class Pspd {
  public:
-  Pspd(const Netns& netns, const std::vector<std::string>& arguments);
+  // `environment`: what it has besides that of the test, each as "NAME=VALUE".
+  Pspd(const Netns& netns, const std::vector<std::string>& arguments,
+       const std::vector<std::string>& environment = {});
   ~Pspd();
   Pspd(Pspd&&) noexcept;
   Pspd& operator=(Pspd&&) = delete;
@@ -111,6 +122,8 @@ bool map_exists(unsigned id);
 // empty_map takes all out of the hash maps of that name that a process holds. How much it was.
 std::size_t empty_map(pid_t pid, const std::string& name);
 std::map<std::string, std::size_t> entries_of(pid_t pid);
+// memlock_of is the kernel memory of each of these maps, in octets, by its number.
+std::map<unsigned, std::size_t> memlock_of(pid_t pid);
 
 // pspd_path is the program that Pspd starts.
 std::string pspd_path();

@@ -2,6 +2,11 @@
 //
 // Netdevs come and go under a running pspd: removed, back again, renamed, moved to another
 // namespace, down and up. The other devices go on, and whoever listens hears what the kernel says.
+//
+// One pspd has two netdevs; a secured connection by the first must go on whatever becomes of the
+// second, and is tried at the end of each test. What a netdev that comes back gets is a new device:
+// a device of the kernel's would have gone with its netdev too. A name that others take is no
+// reason to take their netdev.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -168,6 +173,7 @@ TEST_F(Waiting, GivesANetdevItsDeviceWhenItComes) {
   Pspd daemon(host, {"--dev", "late0", "--enable", "all"});
   ASSERT_TRUE(daemon.wait_ready()) << daemon.log();
   EXPECT_TRUE(says(daemon, "late0: there is no such netdev yet")) << daemon.log();
+  EXPECT_TRUE(daemon.wait_said("pspd: ready, waiting for late0\n")) << daemon.log();
   host.sh("ip link add late0 type veth peer name peer0 && ip link set late0 up");
   EXPECT_TRUE(eventually([&] { return says(daemon, "late0: PSP device 1 with"); })) << daemon.log();
   EXPECT_NE(host.sh("tc filter show dev late0 egress").find("psp_egress"), std::string::npos);
@@ -191,14 +197,19 @@ TEST_F(Waiting, GivesItItsDeviceWhenThePspdThatHasItStops) {
 }
 
 TEST_F(Waiting, IsNotForWhoRequiresTheNetdevNorForANameThatNoneCanHave) {
+  struct Case {
+    std::vector<std::string> arguments;
+    int code;
+    const char* word;
+  };
   const Netns host;
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--dev", "late0", "--require"},
-        std::vector<std::string>{"--dev", "sixteen-octets-0"}}) {
-    Pspd daemon(host, arguments);
+  for (const Case& one :
+       {Case{{"--dev", "late0", "--require"}, 1, "there is no network device"},
+        Case{{"--dev", "sixteen-octets-0"}, 2, "is no name of a netdev: 1 to 15 octets"}}) {
+    Pspd daemon(host, one.arguments);
     EXPECT_FALSE(daemon.wait_ready());
-    EXPECT_EQ(daemon.wait(), 1);
-    EXPECT_TRUE(says(daemon, "there is no network device")) << daemon.log();
+    EXPECT_EQ(daemon.wait(), one.code);
+    EXPECT_TRUE(says(daemon, one.word)) << daemon.log();
   }
 }
 

@@ -4,26 +4,20 @@
 //
 //   A eth0 --veth-- a0 [ Cable ] b0 --veth-- eth0 B      (eth1 the same, with two cables)
 //
-// The cable is a third namespace and a thread that carries frames across: it sees every frame that
-// is really on the wire (GSO frames too, with their virtio-net header), logs it, can hold back what
-// the test wants and send what the test makes.
+// The cables lie in a third namespace: see cable.hh.
 //
-// Threading: Cable has one thread; its log and its filter are guarded by a mutex, everything else
-// belongs to the test's thread.
+// Threading: a Lab belongs to the test's thread; each Cable has one of its own.
 #pragma once
 
-#include <atomic>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/client.hh>
+#include "base/unique_fd.hh"
+#include "netlink/client.hh"
 
+#include "cable.hh"
 #include "host.hh"
 #include "packets.hh"
 
@@ -32,40 +26,6 @@ namespace psp::lab {
 // kIpv4Mapped: IPv4 on the wire between IPv6 sockets, the accepting one a dual-stack listener's.
 enum class Kind { kIpv4, kIpv6, kIpv4Mapped };
 std::string kind_name(Kind kind);
-
-class Cable {
- public:
-  // The ends have to be up. `a_mac` and `b_mac` are the hosts' addresses.
-  Cable(const Netns& netns, const std::string& a_end, const std::string& b_end);
-  ~Cable();
-
-  // carry(false) holds every frame back; it is still logged.
-  void carry(bool on) { carry_ = on; }
-  // set_filter: only packets for which it is true go on. An empty one lets all pass.
-  void set_filter(std::function<bool(const Seen&)> filter);
-  void log(bool on) { log_ = on; }
-
-  // send puts an IP packet on the wire to the host on the other side of `from`.
-  void send(From from, const Octets& packet);
-
-  std::size_t mark() const;
-  std::vector<Seen> since(std::size_t mark) const;
-  // find waits for the first packet since `mark` for which `wanted` holds.
-  std::optional<Seen> find(std::size_t mark, const std::function<bool(const Seen&)>& wanted,
-                           std::chrono::milliseconds patience = 5s) const;
-
- private:
-  void run();
-  void take(From from);
-
-  UniqueFd a_, b_, stop_;
-  std::atomic<bool> carry_{true}, log_{true};
-  mutable std::mutex mutex_;
-  std::function<bool(const Seen&)> filter_;
-  std::vector<Seen> seen_;
-  std::vector<std::uint8_t> buffer_;
-  std::thread thread_;
-};
 
 // Connection is an established TCP connection, A the connecting side.
 struct Connection {

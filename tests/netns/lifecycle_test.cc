@@ -2,6 +2,11 @@
 //
 // pspd comes and goes: what it leaves on the host (nothing), what it does not touch (everybody
 // else's), when it refuses to start, and what a killed one leaves.
+//
+// The oracle is the host itself, as ip, tc and ethtool show it before and after, and the ids of BPF
+// programs: they must have gone, not only be off the netdev. A killed pspd must leave its programs,
+// for they block; --cleanup or the next pspd takes them away. What happens to traffic meanwhile is
+// in fail_closed_test.cc.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -53,6 +58,15 @@ TEST_F(Lifecycle, ACleanStopPutsTheHostBackAsItWas) {
     EXPECT_EQ(host_state(host), before);
     EXPECT_TRUE(gone(programs));
   }
+}
+
+// Nobody can swap it out: with all options as they are, it may be 32 MiB.
+TEST_F(Lifecycle, AnIdleDaemonHoldsLittleKernelMemory) {
+  Lab lab;
+  std::size_t all = 0;
+  for (const auto& [map, octets] : memlock_of(lab.start(From::kA).pid())) all += octets;
+  EXPECT_GT(all, std::size_t{1} << 20) << "of which map?";
+  EXPECT_LT(all, std::size_t{32} << 20);
 }
 
 TEST_F(Lifecycle, ACleanStopLeavesFiltersOfOthers) {

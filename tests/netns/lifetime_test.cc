@@ -25,20 +25,18 @@
 #include <poll.h>
 #include <random>
 #include <set>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lab.hh"
+#include "lifetime_hosts.hh"
 
 namespace psp::lab {
 namespace {
 
 constexpr unsigned kWorkers = 4, kRestarts = 10;
 constexpr std::size_t kPool = 150;  // descriptors that a worker has open at a time
-constexpr int kAfterTimeWait = 126;
 
 // Tally is what all processes see.
 struct Tally {
@@ -48,105 +46,6 @@ struct Tally {
   std::atomic<unsigned> failed{0};    // not, and no reason
   std::atomic<unsigned> restarts{0};  // odd: a pspd is away
   unsigned wanted = 0;
-};
-
-// Shared is one object in memory that outlives fork(2).
-template <typename T>
-class Shared {
- public:
-  Shared() : fd_(::memfd_create("shared", MFD_CLOEXEC)) {
-    if (::ftruncate(fd_.get(), sizeof(T)) != 0) throw std::runtime_error("ftruncate");
-    void* memory = ::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
-    if (memory == MAP_FAILED) throw std::runtime_error("mmap");
-    value_ = std::construct_at(static_cast<T*>(memory));
-  }
-  ~Shared() { ::munmap(value_, sizeof(T)); }
-  Shared(const Shared&) = delete;
-  Shared& operator=(const Shared&) = delete;
-  T* operator->() const { return value_; }
-  T& operator*() const { return *value_; }
-  std::string path() const { return fmt::format("/proc/{}/fd/{}", ::getpid(), fd_.get()); }
-
- private:
-  UniqueFd fd_;
-  T* value_;
-};
-
-struct Address {
-  sockaddr_storage name{};
-  socklen_t length = sizeof(sockaddr_storage);
-  sockaddr* get() { return reinterpret_cast<sockaddr*>(&name); }
-  std::uint16_t port() const { return reinterpret_cast<const sockaddr_in&>(name).sin_port; }
-};
-
-Address address_of(From side, int family) {
-  Address address;
-  address.name.ss_family = static_cast<sa_family_t>(family);
-  const bool v4 = family == AF_INET;
-  const int own = side == From::kA ? 1 : 2;
-  if (v4)
-    ::inet_pton(AF_INET, fmt::format("10.88.0.{}", own).c_str(),
-                &reinterpret_cast<sockaddr_in&>(address.name).sin_addr);
-  else
-    ::inet_pton(AF_INET6, fmt::format("fd88::{}", own).c_str(),
-                &reinterpret_cast<sockaddr_in6&>(address.name).sin6_addr);
-  address.length = v4 ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-  return address;
-}
-
-// Hosts are two namespaces with a veth between them and a pspd in each.
-class Hosts {
- public:
-  explicit Hosts(std::vector<std::string> more = {}) : more_(std::move(more)) {
-    a_.sh(fmt::format("ip link add eth0 type veth peer name eth0 netns /proc/{}/fd/{}", ::getpid(),
-                      b_.fd()));
-    for (const From side : {From::kA, From::kB}) {
-      const int own = side == From::kA ? 1 : 2;
-      ns(side).sh(
-          fmt::format("ip link set eth0 up && ip addr add 10.88.0.{0}/24 dev eth0 && "
-                      "ip addr add fd88::{0}/64 dev eth0 nodad",
-                      own));
-      write_sysctl(ns(side), "net/ipv4/ip_local_port_range", "2000 65000");
-      // A peer whose pspd was killed does not answer a FIN any more.
-      write_sysctl(ns(side), "net/ipv4/tcp_orphan_retries", "2");
-      start(side);
-    }
-  }
-
-  Netns& ns(From side) { return side == From::kA ? a_ : b_; }
-  Pspd& pspd(From side) { return *daemon(side); }
-  Client client(From side) {
-    const InNetns inside(ns(side));
-    auto client = Client::connect_daemon("@softpsp");
-    if (!client) throw std::runtime_error(client.error().message);
-    return std::move(*client);
-  }
-
-  void start(From side) {
-    ::setenv("LD_PRELOAD", PSP_SKIP_TIME_PATH, 1);
-    ::setenv("PSP_TEST_CLOCK", ahead_.path().c_str(), 1);
-    std::vector<std::string> arguments = {"--dev", "eth0", "--enable", "all"};
-    arguments.insert(arguments.end(), more_.begin(), more_.end());
-    daemon(side).emplace(ns(side), arguments);
-    ::unsetenv("LD_PRELOAD");
-    ::unsetenv("PSP_TEST_CLOCK");
-    ASSERT_TRUE(daemon(side)->wait_ready()) << daemon(side)->log();
-  }
-  void end(From side, bool kill) {
-    if (kill)
-      daemon(side)->kill();
-    else
-      EXPECT_EQ(daemon(side)->stop(), 0) << daemon(side)->log();
-    daemon(side).reset();
-  }
-  void skip(int seconds) { *ahead_ += seconds; }
-
- private:
-  std::optional<Pspd>& daemon(From side) { return side == From::kA ? a_pspd_ : b_pspd_; }
-  const std::vector<std::string> more_;
-  Shared<std::atomic<int>> ahead_;
-  Netns a_, b_;
-  std::optional<Pspd> a_pspd_, b_pspd_;
 };
 
 // Worker is a process that holds both ends of its connections, and some of its neighbour's.
@@ -544,135 +443,6 @@ TEST_F(Lifetime, RoundAfterRoundOfConnectionsNeedsNoMoreMemory) {
     EXPECT_LE(now, after_two[side] + 256) << "kB; after two rounds " << after_two[side];
   }
 }
-
-// Limits: of the maps that pspd keeps of secured sockets, which anybody can have.
-class Limits : public testing::TestWithParam<int> {
- protected:
-  static constexpr std::size_t kMost = 1024;
-
-  void SetUp() override {
-    PSP_NEEDS_LAB();
-    hosts_.emplace(std::vector<std::string>{"--max-connections", std::to_string(kMost)});
-    const InNetns inside(hosts_->ns(From::kB));
-    listener_.reset(::socket(GetParam(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-    Address any = address_of(From::kB, GetParam());
-    ASSERT_EQ(::bind(listener_.get(), any.get(), any.length), 0);
-    ASSERT_EQ(::listen(listener_.get(), 64), 0);
-    client_.emplace(hosts_->client(From::kA));
-  }
-  struct Ends {
-    UniqueFd a, b;
-  };
-  Ends connect() {
-    Address peer;
-    ::getsockname(listener_.get(), peer.get(), &peer.length);
-    Ends ends;
-    const InNetns inside(hosts_->ns(From::kA));
-    ends.a.reset(::socket(GetParam(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(::connect(ends.a.get(), peer.get(), peer.length), 0) << std::strerror(errno);
-    ends.b.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    return ends;
-  }
-  ClientResult<void> secure(const Ends& ends) {
-    const auto rx = client_->rx_assoc(ends.a.get(), Version::kAesGcm128);
-    if (!rx) return std::unexpected(rx.error());
-    return client_->tx_assoc(ends.a.get(), Version::kAesGcm128, rx->rx);
-  }
-  std::map<std::string, std::size_t> entries() { return entries_of(hosts_->pspd(From::kA).pid()); }
-  void expect_entries(std::size_t number) {
-    for (const char* map : {"psp_departed", "psp_by_tx_spi", "psp_noted"})
-      EXPECT_EQ(entries()[map], number) << map;
-  }
-
-  std::optional<Hosts> hosts_;
-  UniqueFd listener_;
-  std::optional<Client> client_;
-  const KeyInfo key_ = random_key(Version::kAesGcm128);
-};
-
-// By the Tx SPI the connection is found that an ICMP message speaks of. Anybody can say that an SPI
-// is his.
-TEST_P(Limits, AnSpiThatTwoConnectionsClaimStaysTheFirstOnes) {
-  const Ends first = connect();
-  Ends second = connect();
-  for (const Ends* ends : {&first, &std::as_const(second)}) {
-    ASSERT_TRUE(client_->rx_assoc(ends->a.get(), Version::kAesGcm128));
-    ASSERT_TRUE(client_->tx_assoc(ends->a.get(), Version::kAesGcm128, key_));
-  }
-  EXPECT_EQ(entries()["psp_by_tx_spi"], 1u);
-  const linger at_once = {1, 0};  // nobody at B would understand its FIN
-  ::setsockopt(second.a.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-  second.a.reset();
-  const auto gone = [&] {
-    hosts_->skip(kAfterTimeWait);
-    return entries()["psp_noted"] == 1;
-  };
-  EXPECT_TRUE(eventually(gone, 20s));
-  expect_entries(1);
-}
-
-TEST_P(Limits, ASocketThatReconnectsAgainAndAgainTakesOneEntry) {
-  Ends ends = connect();
-  ASSERT_TRUE(secure(ends));
-  expect_entries(1);
-  Address peer = address_of(From::kB, GetParam());
-  ::fcntl(ends.a.get(), F_SETFL, O_NONBLOCK);
-  unsigned begun = 0;
-  for (std::uint16_t port = 1; port <= 5000; port++) {
-    const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
-    ASSERT_EQ(::connect(ends.a.get(), &nobody, sizeof nobody), 0);
-    reinterpret_cast<sockaddr_in&>(peer.name).sin_port = htons(port);  // where IPv6 has it too
-    begun += ::connect(ends.a.get(), peer.get(), peer.length) != 0 && errno == EINPROGRESS;
-  }
-  EXPECT_EQ(begun, 5000u);
-  expect_entries(1);
-  ends = {};
-  const auto gone = [&] {
-    hosts_->skip(kAfterTimeWait);
-    return entries()["psp_noted"] == 0;
-  };
-  EXPECT_TRUE(eventually(gone, 20s));
-  expect_entries(0);
-}
-
-TEST_P(Limits, TheSocketThatIsOneTooManyGoesOnInClearAndHasItsTurnLater) {
-  std::vector<Ends> secured;
-  while (secured.size() < kMost) {
-    secured.push_back(connect());
-    const auto done = secure(secured.back());
-    ASSERT_TRUE(done) << secured.size() << ": " << done.error().message;
-  }
-  const Ends one_more = connect();
-  for (int attempt = 0; attempt < 2; attempt++) {
-    const auto rx = client_->rx_assoc(one_more.a.get(), Version::kAesGcm128);
-    EXPECT_EQ(rx.has_value(), attempt == 0);
-    const auto refused = client_->tx_assoc(one_more.a.get(), Version::kAesGcm128, key_);
-    ASSERT_FALSE(refused);
-    EXPECT_EQ(refused.error().sys_errno, ENOSPC);
-    EXPECT_NE(refused.error().message.find("Too many secured sockets"), std::string::npos)
-        << refused.error().message;
-    expect_entries(kMost);
-    const Octets text = octets_of("in clear, there and back");
-    send_all(one_more.a.get(), text);
-    EXPECT_EQ(receive(one_more.b.get(), text.size()), text);
-    send_all(one_more.b.get(), text);
-    EXPECT_EQ(receive(one_more.a.get(), text.size()), text);
-  }
-  // B has no keys: what it can read came in clear.
-  for (const Ends& ends : secured) send_all(ends.a.get(), octets_of("sealed"));
-  for (const Ends& ends : secured) EXPECT_EQ(pending(ends.b.get()), Octets());
-  secured.clear();
-  const auto has_its_turn = [&] {
-    hosts_->skip(kAfterTimeWait);
-    return client_->tx_assoc(one_more.a.get(), Version::kAesGcm128, key_).has_value();
-  };
-  EXPECT_TRUE(eventually(has_its_turn, 30s));
-  send_all(one_more.a.get(), octets_of("sealed"));
-  EXPECT_EQ(receive(one_more.b.get(), 1, 300ms), Octets());
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, Limits, testing::Values(AF_INET, AF_INET6),
-                         [](const auto& one) { return one.param == AF_INET ? "Ipv4" : "Ipv6"; });
 
 }  // namespace
 }  // namespace psp::lab

@@ -6,14 +6,10 @@
 //
 // Threading: the test's thread, and children that give up their privileges.
 #include <cerrno>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <functional>
 #include <grp.h>
 #include <gtest/gtest.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,20 +32,6 @@ int as_nobody(const std::function<int()>& action) {
   int status = 0;
   ::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
-
-// open_tun opens /dev/net/tun for the TAPs of a namespace.
-UniqueFd open_tun(const Netns& netns) {
-  const InNetns inside(netns);
-  return UniqueFd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
-}
-
-// attach asks for another queue of a TAP. Returns 0 or errno.
-int attach(const UniqueFd& tun, const std::string& tap) {
-  ifreq request{};
-  tap.copy(request.ifr_name, IFNAMSIZ - 1);
-  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
-  return ::ioctl(tun.get(), TUNSETIFF, &request) == 0 ? 0 : errno;
 }
 
 std::size_t count(const std::string& text, const std::string& part) {
@@ -78,28 +60,29 @@ TEST_P(TapQueues, AreNotForANobodyWhoWasHandedAnOpenTun) {
   secure(*lab_, connection);
   const UniqueFd tun = open_tun(lab_->ns(From::kA));
   const std::string name = tap();
-  EXPECT_EQ(as_nobody([&] { return attach(tun, name); }), EPERM);
+  EXPECT_EQ(as_nobody([&] { return attach_queue(tun, name); }), EPERM);
   const Octets data = random_octets(100'000);
   send_all(connection.a.get(), data);
   EXPECT_EQ(receive(connection.b.get(), data.size()), data);
   EXPECT_EQ(lab_->stop(From::kA), 0);
 }
 
-TEST_P(TapQueues, OfAnAdministratorEndTheDaemonAndNothingIsSaidInClear) {
+TEST_P(TapQueues, OfAnAdministratorEndTheDeviceAndNothingIsSaidInClear) {
   auto connection = lab_->connect(kind());
   secure(*lab_, connection);
   const std::string name = tap();
-  const UniqueFd tun = open_tun(lab_->ns(From::kA));
+  UniqueFd tun = open_tun(lab_->ns(From::kA));
   const std::size_t mark = lab_->cable().mark();
-  ASSERT_EQ(attach(tun, name), 0) << "nobody could, and the other test shows nothing";
+  ASSERT_EQ(attach_queue(tun, name), 0) << "nobody could, and the other test shows nothing";
   Pspd& daemon = lab_->pspd(From::kA);
-  ASSERT_TRUE(eventually([&] { return count(daemon.log(), "pspd: stopping\n") != 0; }))
+  ASSERT_TRUE(eventually([&] { return count(daemon.log(), "loses its PSP device") != 0; }))
       << daemon.log();
-  EXPECT_EQ(daemon.wait(), 1);
   EXPECT_EQ(count(daemon.log(), "somebody else has attached to " + name), 1u) << daemon.log();
   EXPECT_EQ(socket_error(connection.a.get()), ECONNABORTED);
   expect_nothing_in_clear(*lab_, connection.flow, mark, random_octets(16));
-  lab_->start(From::kA);
+  tun.reset();
+  ASSERT_TRUE(eventually([&] { return lab_->client(From::kA).devices().value().size() == 1; }))
+      << daemon.log();
   auto later = lab_->connect(kind());
   secure(*lab_, later);
   send_all(later.a.get(), octets_of("again"));
@@ -131,6 +114,15 @@ class Neighbours : public testing::TestWithParam<Kind> {
   static std::string elsewhere(const std::string& arguments) {
     return fmt::format("unshare --pid --fork --mount-proc {} {}", pspd_path(), arguments);
   }
+  // in_a_cgroup is those of a pspd whose cgroup tree begins at a cgroup of its own, as docker's
+  // does.
+  static std::string in_a_cgroup(const std::string& arguments) {
+    return fmt::format(
+        "tree=$(mktemp -d) && mount -t cgroup2 none $tree && mkdir $tree/psp-neighbour && "
+        "sh -c 'echo $$ > '$tree'/psp-neighbour/cgroup.procs && exec unshare --cgroup {} {}'; "
+        "result=$?; rmdir $tree/psp-neighbour; umount $tree; rmdir $tree; exit $result",
+        pspd_path(), arguments);
+  }
   void expect_untouched() {
     const std::size_t mark = lab_->cable().mark();
     for (const unsigned id : programs_) EXPECT_TRUE(program_exists(id)) << id;
@@ -155,6 +147,17 @@ TEST_P(Neighbours, WhoCleanUpInAnotherProcessNamespaceLeaveALivingDaemonAlone) {
   expect_untouched();
   EXPECT_TRUE(host.try_sh(elsewhere("--cleanup --dev eth1")));
   EXPECT_TRUE(host.try_sh(elsewhere("--cleanup")));
+  expect_untouched();
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+}
+
+TEST_P(Neighbours, WhoAreInAnotherCgroupNamespaceLeaveALivingDaemonAlone) {
+  Netns& host = lab_->ns(From::kA);
+  EXPECT_FALSE(host.try_sh(in_a_cgroup("--cleanup --dev eth0")));
+  expect_untouched();
+  EXPECT_TRUE(host.try_sh(in_a_cgroup("--cleanup --dev eth1")));
+  expect_untouched();
+  EXPECT_FALSE(host.try_sh(in_a_cgroup("--dev eth0 --socket @other")));
   expect_untouched();
   EXPECT_EQ(lab_->stop(From::kA), 0);
 }
@@ -185,7 +188,7 @@ TEST_P(Neighbours, WhoAttachToTheTapOfAContainerEndItsAssociationOnly) {
   const std::string name = box.ns().sh("ip -o link | grep -o 'psp[0-9]*' | head -1 | tr -d '\\n'");
   const std::size_t mark = lab_->cable().mark();
   const UniqueFd tun = open_tun(box.ns());
-  ASSERT_EQ(attach(tun, name), 0) << name;
+  ASSERT_EQ(attach_queue(tun, name), 0) << name;
   Pspd& daemon = lab_->pspd(From::kA);
   EXPECT_TRUE(eventually(
       [&] { return lab_->client(From::kA).devices().value().at(0).associated.empty(); }));

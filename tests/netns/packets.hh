@@ -2,6 +2,11 @@
 //
 // Packets as the system tests look at them and make them: clear TCP segments with right checksums,
 // PSP packets under any key, both as IP packets.
+//
+// A test says what is in a segment, and the rest is made to fit, so that a packet is dropped for
+// the reason that the test has in mind and for no other. Seals are made by the library's own
+// crypto, which is held to the reference's vectors elsewhere. What a test looks for in a packet is
+// content: random octets, which no other packet has (holds_part).
 #pragma once
 
 #include <cstdint>
@@ -10,9 +15,9 @@
 #include <string>
 #include <vector>
 
-#include <psp/crypto/secret.hh>
-#include <psp/netlink/client.hh>
-#include <psp/wire/types.hh>
+#include "crypto/secret.hh"
+#include "netlink/client.hh"
+#include "wire/types.hh"
 
 namespace psp::lab {
 

@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who may do what: everybody secures sockets, only CAP_NET_ADMIN configures devices.
+// Who may do what: everybody secures sockets, only CAP_NET_ADMIN configures devices. That is the
+// kernel's rule for its own family, and a program must not need more rights with pspd.
+//
+// A child gives up its rights and asks the real pspd; its exit status is the errno. A key is given
+// to whoever shows the socket itself, once: a number or a later copy of the socket gets none. Who
+// may have keys of captures is in capture_test.cc.
 #include <cerrno>
+#include <fmt/format.h>
+#include <fstream>
 #include <functional>
 #include <grp.h>
 #include <gtest/gtest.h>
+#include <map>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,11 +55,40 @@ TEST_P(Permissions, AnybodySecuresASocket) {
   EXPECT_EQ(puppet.state(), static_cast<unsigned>(PSP_STATE_TX));
 }
 
+TEST_P(Permissions, AnRxKeyIsAnsweredOnceAndToWhoShowsTheSocketOnly) {
+  Puppet puppet(*lab_, GetParam(), PSP_STATE_NONE);
+  const int fd = puppet.fd();
+  const auto ask = [&](Client& client) { return error_of(client.rx_assoc(fd, kVersion)); };
+  EXPECT_EQ(as_nobody(lab_->ns(From::kA),
+                      [&](Client& client) {
+                        ::close(fd);  // the number is all that is left
+                        return ask(client);
+                      }),
+            EBADF);
+  EXPECT_EQ(puppet.state(), static_cast<unsigned>(PSP_STATE_NONE));
+  ASSERT_TRUE(lab_->client(From::kA).rx_assoc(fd, kVersion));
+  EXPECT_EQ(as_nobody(lab_->ns(From::kA), ask), EBUSY) << "who has the socket too, but later";
+}
+
 TEST_P(Permissions, AnybodyLooksAtDevicesAndStatistics) {
   EXPECT_EQ(
       as_nobody(lab_->ns(From::kA), [&](Client& client) { return error_of(client.devices()); }), 0);
   EXPECT_EQ(as_nobody(lab_->ns(From::kA), [&](Client& client) { return error_of(client.stats()); }),
             0);
+}
+
+TEST_P(Permissions, ADaemonLeavesNoCoreFileAndIsNeverSwappedOut) {
+  const pid_t pid = lab_->pspd(From::kA).pid();
+  const std::string limits =
+      lab_->ns(From::kA).sh(fmt::format("grep 'Max core file size' /proc/{}/limits", pid));
+  EXPECT_EQ(limits.find_first_not_of(" 0bytes\n", sizeof "Max core file size"), std::string::npos)
+      << limits;
+  std::ifstream status(fmt::format("/proc/{}/status", pid));
+  std::map<std::string, std::size_t> sizes;
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("Vm")) sizes[line.substr(0, 5)] = std::stoul(line.substr(7));
+  EXPECT_GT(sizes["VmLck"], 0u);
+  EXPECT_EQ(sizes["VmSwa"], 0u);
 }
 
 TEST_P(Permissions, OnlyAnAdministratorConfiguresDevices) {

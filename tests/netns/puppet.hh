@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 #include <stdexcept>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 #include "lab.hh"
 

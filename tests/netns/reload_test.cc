@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // SIGHUP: pspd reads its configuration file again. Devices come and go, and nothing else does.
+//
+// The file is changed under a running pspd, and connections by both netdevs show what a reload
+// costs whom. A file with a mistake must change nothing at all, not the part before the mistake
+// either: mistakes stand beside lines that would do harm if they were taken alone. What cannot
+// change is named in the log. Which options these are is in options_test.cc (src/programs/pspd).
 #include <csignal>
 #include <cstdio>
 #include <fmt/format.h>
@@ -98,6 +103,20 @@ TEST(Reload, WhatCannotChangeIsNamedAndAMistakeChangesNothing) {
 
   const std::string wrong = configured.reload("dev = \"eth1\"\nworker = 2\n", "nothing changes");
   EXPECT_TRUE(contains(wrong, "worker")) << wrong;
+  const std::pair<const char*, const char*> broken[] = {
+      {"dev = [\"eth1\"\nallow-peers = \"10.9.0.0/16\"\n", ".toml:2: dev: "},
+      {"enable = \"none\"\ndev = \"eth1\n", ".toml:2: dev: "},
+      {"dev = [\"eth0\", \"a/b\"]\nenable = \"none\"\n", ".toml:1: dev: "},
+      {"dev = \"eth1\"\nenable = \"none\"\nworkers = \"many\"\n", ".toml:3: workers: "},
+      {"dev = \"eth1\"\ncleanup = true\n", ".toml:2: cleanup: "},
+      {"enable = \"none\"\n[other]\ndev = \"eth1\"\n", ".toml:2: there are no sections"},
+  };
+  for (const auto& [text, where] : broken) {
+    const std::string said = configured.reload(text, "nothing changes");
+    EXPECT_TRUE(contains(said, where)) << said;
+    EXPECT_FALSE(contains(said, "read again")) << said;
+    EXPECT_EQ(lab.client(From::kA).devices().value()[0].versions_ena, VersionSet::all()) << text;
+  }
   const std::string fixed =
       configured.reload(std::string(kFirst) + "workers = 2\ncompat = \"linux-6.18\"\n");
   EXPECT_TRUE(contains(fixed, "only a restart changes this, so it stays as it is: workers, compat"))

@@ -2,6 +2,11 @@
 //
 // Associations end with their sockets: pspd holds no descriptor of an application, delays no FIN,
 // and what has no full socket any more still speaks PSP.
+//
+// The oracle for the latter is the cable, cut and spoken to by the test: a FIN that is repeated
+// must be answered by TIME_WAIT with a sealed ACK, a clear one by nobody. The same ports must then
+// work for other connections, in clear too: what is kept of the old one must not seal them.
+// Descriptors of pspd are counted over 500 connections.
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <random>

@@ -2,6 +2,11 @@
 //
 // Every cell of the receive half of the socket state table, on a real kernel socket: what is
 // accepted must show its effect on the socket, what is dropped must show in exactly one counter.
+//
+// The oracle is the table of the Linux documentation, written out here by hand and not read from
+// state_table.h. The far end is a puppet, so each segment is the one that is meant, and no other
+// comes. Each cell is tried for IPv4, IPv6 and IPv4 on an IPv6 socket. The transmit half is in
+// transmit_test.cc.
 #include <gtest/gtest.h>
 #include <tuple>
 

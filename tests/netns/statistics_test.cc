@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// get-stats is exact: a known exchange, and one packet of each bad class.
+// get-stats is exact: a known exchange, and one packet of each bad class. A packet must count once
+// and in one counter; the others are compared too, and must be as before.
+//
+// What is sent is counted against the cable, over the whole life of pspd, since TCP repeats what it
+// likes. Octets are those from behind the IV to the ICV, as the specification counts. Which counter
+// a class belongs to is the specification's word. The reasons that pspd has beside the counters are
+// in state_table_test.cc.
 #include <gtest/gtest.h>
 
-#include <psp/wire/bytes.hh>
-#include <psp/wire/packet.hh>
+#include "wire/bytes.hh"
+#include "wire/packet.hh"
 
 #include "puppet.hh"
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Traffic: a connection under load, both ways.
+// Traffic: a connection under load, both ways. It writes and reads as fast as the sockets take it
+// and does not mind errors, so it can go on while pspd is killed under it, and ends without
+// waiting.
+//
+// The content is random and the same again and again, so that a piece of it is found wherever it
+// appears (holds_part).
 //
 // Threading: one thread of its own; the sockets are its while it lives.
 #pragma once

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The transmit half of the state table: what leaves a real socket in clear and what sealed.
+// The transmit half of the state table: what leaves a real socket in clear and what sealed. Data,
+// ACKs, FINs, RSTs, probes and retransmissions, each before and after tx-assoc.
+//
+// The far end is a puppet that can refuse to acknowledge, so the kernel sends again what was
+// written before tx-assoc, and joins it with what came after. The boundary between both is the rule
+// here: what was written before stays in clear, as with the kernel's own PSP, and no octet that was
+// written after is ever in it. The oracle is the cable.
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <netinet/in.h>

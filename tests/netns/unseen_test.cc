@@ -5,15 +5,13 @@
 // whichever pspd secured it. Once its application closes it, nothing of it is left.
 //
 // Threading: the test's thread.
-#include <arpa/inet.h>
 #include <cerrno>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <thread>
 
+#include "connect_to.hh"
 #include "lab.hh"
 
 namespace psp::lab {
@@ -21,24 +19,6 @@ namespace {
 
 enum class Way { kDisconnected, kBeforeConnect };
 enum class End { kStopped, kKilled };
-
-// connect_to lets a socket of A connect to a port of B where nobody listens, or to nobody: that
-// disconnects it. Returns the errno.
-int connect_to(int fd, Kind kind, bool to_nobody) {
-  constexpr std::uint16_t kPort = 7100;
-  const bool v6 = kind == Kind::kIpv6;
-  const std::string address = Lab::address(From::kB, kind);
-  sockaddr_storage to{};
-  socklen_t size = v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-  auto& v4_to = reinterpret_cast<sockaddr_in&>(to);
-  v4_to.sin_port = htons(kPort);  // where IPv6 has it too
-  ::inet_pton(
-      v6 ? AF_INET6 : AF_INET, address.c_str(),
-      v6 ? static_cast<void*>(&reinterpret_cast<sockaddr_in6&>(to).sin6_addr) : &v4_to.sin_addr);
-  to.ss_family = static_cast<sa_family_t>(to_nobody ? AF_UNSPEC : v6 ? AF_INET6 : AF_INET);
-  ::fcntl(fd, F_SETFL, O_NONBLOCK);
-  return ::connect(fd, reinterpret_cast<sockaddr*>(&to), size) == 0 ? 0 : errno;
-}
 
 class Unseen : public testing::TestWithParam<std::tuple<Kind, Way, End>> {
  protected:
@@ -64,7 +44,7 @@ class Unseen : public testing::TestWithParam<std::tuple<Kind, Way, End>> {
     if (std::get<End>(GetParam()) == End::kKilled) return lab_->kill(From::kA);
     Pspd& daemon = lab_->pspd(From::kA);
     EXPECT_EQ(daemon.stop(), 1) << daemon.log();
-    EXPECT_NE(daemon.log().find("1 secured sockets are open and cannot be aborted"),
+    EXPECT_NE(daemon.log().find("1 secured socket is open and cannot be aborted"),
               std::string::npos)
         << daemon.log();
   }
@@ -195,6 +175,34 @@ TEST_P(Reset, AndThenAnotherConnectionOfTheSameSocketStaysBlockedAfterAStop) {
   EXPECT_EQ(lab.pspd(From::kA).stop(), 1) << "it can connect again";
   connection.a.reset();
   lab.start(From::kA);  // finds that it has been closed, and ends cleanly
+}
+
+// pspd has looked whether anything could go on, and lets what it has aborted say so to its peers.
+TEST_P(Reset, AndThenAnotherConnectionThatBeginsDuringAStopIsAbortedAndNotInClear) {
+  PSP_NEEDS_LAB();
+  Lab lab;
+  lab.start(From::kA);
+  lab.start(From::kB);
+  auto over = lab.connect(GetParam()), open = lab.connect(GetParam());
+  secure(lab, over);
+  secure(lab, open);
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(over.b.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  over.b.reset();
+  ASSERT_EQ(socket_error(over.a.get()), ECONNRESET);
+  const std::size_t mark = lab.cable().mark();
+  Pspd& daemon = lab.pspd(From::kA);
+  ::kill(daemon.pid(), SIGTERM);
+  ASSERT_EQ(socket_error(open.a.get()), ECONNABORTED);
+  ASSERT_EQ(connect_to(over.a.get(), GetParam(), true), 0);
+  ASSERT_EQ(connect_to(over.a.get(), GetParam(), false), EINPROGRESS);
+  EXPECT_EQ(daemon.wait(), 0) << daemon.log();
+  EXPECT_EQ(socket_error(over.a.get()), ECONNABORTED);
+  // A SYN is said again after a second.
+  EXPECT_FALSE(lab.cable().find(
+      mark, [](const Seen& seen) { return seen.from == From::kA && !seen.psp && seen.segment; },
+      1500ms));
+  lab.start(From::kA);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Reset, testing::Values(Kind::kIpv4, Kind::kIpv6),

@@ -2,6 +2,12 @@
 //
 // tx-assoc and what waits in the receive queue: clear octets that the application could still read
 // refuse it, PSP octets do not.
+//
+// Else an attacker's octets from before would be read as if the peer had sealed them. The far end
+// is a puppet, so the queue holds what a test wants: clear, sealed, out of order, one between the
+// other, from before rx-assoc. The oracle is the kernel's errno and its words; where softpsp
+// refuses more than a NIC would, docs/architecture.md says so. Kernel TLS on such a socket is
+// refused as well.
 #include <cerrno>
 #include <gtest/gtest.h>
 #include <netinet/in.h>

@@ -2,6 +2,12 @@
 //
 // A virtual machine that is cloned or set back: its keys are another's too. And those who pretend
 // it.
+//
+// Two machines with one key and one IV counter would seal different text under the same pair, and
+// GCM gives both away. So all keys go before anything is sealed again, resets included: the cable
+// must see none. No machine is cloned here: the kernel's message is made by the test and taken for
+// the kernel's by a preloaded library (as_kernel.cc). Without that library the same message, from
+// root of the host or of a container, must change nothing.
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <linux/netlink.h>

@@ -41,14 +41,14 @@ static void put(size_t message, unsigned short type, const void* value, size_t s
   ((struct nlmsghdr*)(due + message))->nlmsg_len = (unsigned)(due_size - message);
 }
 
-static size_t begin(const struct nlmsghdr* question, unsigned short type, const void* payload,
+static size_t begin(const struct nlmsghdr* request, unsigned short type, const void* payload,
                     size_t size) {
   const size_t at = due_size;
   struct nlmsghdr header = {.nlmsg_len = (unsigned)(NLMSG_HDRLEN + size),
                             .nlmsg_type = type,
                             .nlmsg_flags = type == NLMSG_DONE ? NLM_F_MULTI : 0,
-                            .nlmsg_seq = question->nlmsg_seq,
-                            .nlmsg_pid = question->nlmsg_pid};
+                            .nlmsg_seq = request->nlmsg_seq,
+                            .nlmsg_pid = request->nlmsg_pid};
   memcpy(due + at, &header, sizeof header);
   memcpy(due + at + NLMSG_HDRLEN, payload, size);
   due_size += NLMSG_ALIGN(header.nlmsg_len);
@@ -71,12 +71,12 @@ static size_t group(unsigned char* room, unsigned short index, const char* name,
   return row.nest.nla_len;
 }
 
-static void answer_lookup(const struct nlmsghdr* question) {
+static void answer_lookup(const struct nlmsghdr* request) {
   const struct genlmsghdr generic = {.cmd = CTRL_CMD_NEWFAMILY, .version = 2};
   const unsigned short id = FAMILY;
   const unsigned version = 1;
   unsigned char groups[64];
-  const size_t at = begin(question, GENL_ID_CTRL, &generic, sizeof generic);
+  const size_t at = begin(request, GENL_ID_CTRL, &generic, sizeof generic);
   put(at, CTRL_ATTR_FAMILY_NAME, "psp", 4);
   put(at, CTRL_ATTR_FAMILY_ID, &id, sizeof id);
   put(at, CTRL_ATTR_VERSION, &version, sizeof version);
@@ -85,35 +85,35 @@ static void answer_lookup(const struct nlmsghdr* question) {
   put(at, CTRL_ATTR_MCAST_GROUPS, groups, size);
 }
 
-static void answer_request(const struct nlmsghdr* question, unsigned char cmd) {
-  const int dump = (question->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+static void answer_request(const struct nlmsghdr* request, unsigned char cmd) {
+  const int dump = (request->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
   if (cmd == RX_ASSOC) {
-    const struct nlmsgerr error = {.error = -EXFULL, .msg = *question};
-    (void)begin(question, NLMSG_ERROR, &error, sizeof error);
+    const struct nlmsgerr error = {.error = -EXFULL, .msg = *request};
+    (void)begin(request, NLMSG_ERROR, &error, sizeof error);
     return;
   }
   const struct genlmsghdr generic = {.cmd = cmd, .version = 1};
   const unsigned id = DEVICE, ifindex = IFINDEX;
-  const size_t at = begin(question, FAMILY, &generic, sizeof generic);
+  const size_t at = begin(request, FAMILY, &generic, sizeof generic);
   put(at, 1, &id, sizeof id);
   if (cmd == DEV_GET) put(at, 2, &ifindex, sizeof ifindex);
   const int success = 0;
-  if (dump) (void)begin(question, NLMSG_DONE, &success, sizeof success);
+  if (dump) (void)begin(request, NLMSG_DONE, &success, sizeof success);
 }
 
 static ssize_t take(int fd, const void* octets, size_t size) {
-  struct nlmsghdr question;
-  memcpy(&question, octets, sizeof question);
+  struct nlmsghdr request;
+  memcpy(&request, octets, sizeof request);
   struct sockaddr_nl own = {0};
   socklen_t length = sizeof own;
   (void)getsockname(fd, (struct sockaddr*)&own, &length);
-  question.nlmsg_pid = own.nl_pid; /* what answers carry */
+  request.nlmsg_pid = own.nl_pid; /* what answers carry */
   asked = fd;
   due_size = 0;
-  if (question.nlmsg_type == GENL_ID_CTRL)
-    answer_lookup(&question);
+  if (request.nlmsg_type == GENL_ID_CTRL)
+    answer_lookup(&request);
   else
-    answer_request(&question, ((const unsigned char*)octets)[NLMSG_HDRLEN]);
+    answer_request(&request, ((const unsigned char*)octets)[NLMSG_HDRLEN]);
   return (ssize_t)size;
 }
 

@@ -2,6 +2,10 @@
 /*
  * Raw generic netlink for the programs that are run under libpsp-genl.so: written as for the
  * kernel, knowing nothing of pspd. A check that fails ends the program and says where.
+ *
+ * It trusts as little as a careful program does: senders must be the kernel (port 0), ports and
+ * sequence numbers must fit. No netlink library is used, since these hide which calls are made;
+ * those have programs of their own (mnl_client.c, nl_client.c).
  */
 #ifndef PSP_TESTS_PRELOAD_GENL_H
 #define PSP_TESTS_PRELOAD_GENL_H

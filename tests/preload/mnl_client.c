@@ -2,6 +2,10 @@
 /*
  * A libmnl program for the kernel's `psp` family: lists the devices, hears of a key rotation, asks
  * for a device that there is not.
+ *
+ * It is written as libmnl's examples are, and runs under libpsp-genl.so unchanged: libmnl compares
+ * ports and sequence numbers by itself, and refuses a message that is not as the kernel's. What it
+ * prints is compared by preload_test.cc.
  */
 #include <errno.h>
 #include <libmnl/libmnl.h>

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The same with libnl: lists the devices, hears of a key rotation, asks for a device too many. */
+/*
+ * The same as mnl_client.c with libnl: lists the devices, hears of a key rotation, asks for a
+ * device too many.
+ *
+ * libnl chooses ports of its own, and asks for an acknowledgement of each request by itself. A
+ * family that it resolves by name must have the groups by name too. Built only where libnl is
+ * there; what it prints is compared by preload_test.cc.
+ */
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
 #include <stdio.h>

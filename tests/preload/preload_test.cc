@@ -13,10 +13,9 @@
 #include <sched.h>
 #include <sys/wait.h>
 
+#include "control/delivery.hh"
+#include "control/model_daemon.hh"
 #include <psp/netlink/uapi.h>
-
-#include "delivery.hh"
-#include "model_daemon.hh"
 
 namespace psp {
 namespace {
@@ -98,7 +97,7 @@ class Preload : public testing::Test {
     if (!isolated_) GTEST_SKIP() << "needs CAP_SYS_ADMIN and CAP_NET_ADMIN (a network namespace)";
   }
   void start(std::uint32_t devices = 1) {
-    daemon_ = std::make_unique<ModelDaemon>(kAddress, devices);
+    daemon_ = std::make_unique<control::ModelDaemon>(kAddress, devices);
     ASSERT_EQ(daemon_->error(), "");
   }
   void expect_ok(std::vector<std::string> words, const std::string& output = "ok\n") {
@@ -107,7 +106,7 @@ class Preload : public testing::Test {
     EXPECT_EQ(ended.status, 0);
   }
   static inline bool isolated_ = false;
-  std::unique_ptr<ModelDaemon> daemon_;
+  std::unique_ptr<control::ModelDaemon> daemon_;
 };
 
 // One habit of handwritten.c a test.
@@ -151,11 +150,11 @@ TEST_F(Preload, BoundsWhatWaitsForProgramsThatNeverRead) {
   ASSERT_NO_FATAL_FAILURE(start(2000));
   const double before = resident();
   Child deaf({PSP_HANDWRITTEN, "deaf"});
-  EXPECT_EQ(deaf.line(), fmt::format("{} refused", 1500 - Delivery::kWaitingMax));
+  EXPECT_EQ(deaf.line(), fmt::format("{} refused", 1500 - control::Delivery::kWaitingMax));
   ASSERT_EQ(deaf.line(), "deaf");
   fmt::print("1500 sockets with a dump of 100 KiB each, never read: RSS {:.1f} -> {:.1f} MiB\n",
              before, resident());
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef PSP_SANITIZED
   EXPECT_LT(resident(), before + 64);  // a sanitizer keeps what was freed
 #endif
   expect_ok({PSP_HANDWRITTEN, "lookup"});
@@ -215,7 +214,7 @@ TEST_F(Preload, LookupsAreTheKernelsWhereItHasTheFamily) {
 class Beside : public Preload {
  protected:
   void start_at(const char* address) {
-    daemon_ = std::make_unique<ModelDaemon>(address, 1, nullptr, SOFTPSP_FIRST_DEVICE);
+    daemon_ = std::make_unique<control::ModelDaemon>(address, 1, nullptr, SOFTPSP_FIRST_DEVICE);
     ASSERT_EQ(daemon_->error(), "");
   }
   static Ended run_unnamed(const char* what) {

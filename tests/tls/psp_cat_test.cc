@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// psp-cat from host to host under PSP, by each exchange that it speaks.
+// psp-cat from host to host under PSP, by each exchange that it speaks. A file goes in both
+// directions between two real pspds; the oracle is the files, and the cable, on which no part of
+// them is in clear.
+//
+// Usage, exit statuses and what a peer can do to it are tested without pspd
+// (src/programs/psp-cat/psp_cat_test.cc).
 //
 // Threading: the test's thread; the programs are processes.
 #include <cstdlib>

@@ -12,10 +12,11 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <psp/device/state_table.h>
-#include <psp/keyx/rotation.hh>
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
+#include "device/state_table.h"
+#include "keyx/client_ops.hh"
+#include "keyx/rotation.hh"
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
 
 #include "lab.hh"
 
@@ -33,12 +34,11 @@ class LabOps final : public keyx::PspOps {
     const InNetns inside(netns_);
     return ops_.available(fd);
   }
-  std::expected<RxAssocInfo, keyx::OpsError> rx_assoc(int fd, Version version) override {
+  ClientResult<RxAssocInfo> rx_assoc(int fd, Version version) override {
     const InNetns inside(netns_);
     return ops_.rx_assoc(fd, version);
   }
-  std::expected<void, keyx::OpsError> tx_assoc(int fd, Version version,
-                                               const KeyInfo& tx) override {
+  ClientResult<void> tx_assoc(int fd, Version version, const KeyInfo& tx) override {
     return ops_.tx_assoc(fd, version, tx);
   }
 

@@ -2,7 +2,8 @@
 /*
  * Numbers of the two generic netlink families that pspd answers to: `psp`, exactly Linux's (first
  * in 6.18; here the newest superset, since distributions do not ship <linux/psp.h>), and `softpsp`,
- * our own. Prefixes differ from the kernel header's, so both can be included.
+ * our own. Prefixes differ from the kernel header's, so both can be included. The build checks each
+ * number against spec/psp.yaml and spec/softpsp.yaml.
  *
  * `uint` below is a netlink uint: 4 octets if the value fits, else 8. All integers are in host
  * order, the SPI too.
@@ -145,6 +146,7 @@ enum softpsp_info {
   SOFTPSP_INFO_INSTANCE = 11,      /* uint, random at each start of the daemon; do only */
   SOFTPSP_INFO_REPAIRS = 12,       /* uint: how often pspd put back what others had changed */
   SOFTPSP_INFO_TROUBLE = 13,       /* string: what is not as it has to be; absent if all is well */
+  SOFTPSP_INFO_REFUSED = 14,       /* uint: requests for keys refused for want of room */
 };
 
 enum softpsp_drop {
@@ -157,10 +159,11 @@ enum softpsp_subscribe {
 };
 
 /*
- * Forward: exactly one of message, join, leave, who, beside, rows. The program's NETLINK_GENERIC
- * socket is the first descriptor beside the datagram, the one that sock-fd names the second.
- * Answers and notifications go to that netlink socket; then the datagram itself is answered, with
- * `sender` or an NLMSG_ERROR, which is what the program's send() or setsockopt() fails with.
+ * Forward: exactly one of message, join, leave, who, beside, without-done. The program's
+ * NETLINK_GENERIC socket is the first descriptor beside the datagram, the one that sock-fd names
+ * the second. Answers and notifications go to that netlink socket; then the datagram itself is
+ * answered, with `sender` or an NLMSG_ERROR, which is what the program's send() or setsockopt()
+ * fails with.
  */
 enum softpsp_forward {
   /* binary: one netlink message. Of a dump of all families only the `psp` part is answered, and no
@@ -173,9 +176,10 @@ enum softpsp_forward {
   SOFTPSP_FORWARD_SENDER = 4, /* u32, reply: the netlink port that pspd sends from */
   SOFTPSP_FORWARD_WHO = 5,    /* flag: no request, only the reply is wanted */
   /* binary: as `message`, where the kernel has the family: the message bears the kernel's id of it,
-   * and so do the answers. `rows`: of a dump only the rows, since the kernel's part follows. */
+   * and so do the answers. `without-done`: of a dump no NLMSG_DONE, since the kernel's
+   * part follows. */
   SOFTPSP_FORWARD_BESIDE = 6,
-  SOFTPSP_FORWARD_ROWS = 7,
+  SOFTPSP_FORWARD_WITHOUT_DONE = 7,
 };
 
 /*

@@ -2,6 +2,9 @@
 //
 // between: the bounds of an option that takes a fraction, said in plain numbers when they are
 // violated. CLI::Range would say "10000000.000000", and let "nan" in.
+//
+// The check has no name of its own, so --help shows the option as the program describes it. Used
+// for times by psp-cat, psp-proxy and psp-sim; whole numbers have CLI::Range.
 #pragma once
 
 #include <CLI/CLI.hpp>

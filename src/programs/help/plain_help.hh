@@ -2,6 +2,9 @@
 //
 // PlainHelp: how --help looks, in all programs with CLI11. One word for a value, the default in the
 // description, lines that fit a terminal; ranges and types are said when they are violated.
+//
+// CLI11 prints all of that beside each option instead, as "UINT:UINT in [1 - 64]". What a program
+// says of words without a dash stands in its description, so CLI11's own list of them is left out.
 #pragma once
 
 #include <CLI/CLI.hpp>

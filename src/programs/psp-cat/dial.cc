@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// TCP by way of getaddrinfo.
+// TCP by way of getaddrinfo: a client tries one address after the other, a listener takes every
+// address of both families unless it was told one.
+//
+// A listener waits for one peer, whom anybody could keep out by connecting first. So it accepts all
+// who come, up to a bound, and takes the first who says something; the others are hung up on when
+// their time is up, or when there is no room, the one that has waited longest first. Nothing is
+// read from them: who speaks is only peeked at.
 #include "dial.hh"
 
 #include <cerrno>
@@ -11,7 +17,12 @@
 #include <netinet/tcp.h>
 #include <optional>
 #include <sys/socket.h>
+#include <thread>
 #include <vector>
+
+#include "base/shortage.hh"
+#include "base/socket_options.hh"
+#include "base/v4_mapped.hh"
 
 namespace psp::cat {
 namespace {
@@ -29,10 +40,10 @@ std::string to_text(const sockaddr* address, socklen_t size) {
   sockaddr_in mapped{};
   if (address->sa_family == AF_INET6) {
     const auto* in6 = reinterpret_cast<const sockaddr_in6*>(address);
-    if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+    if (const auto* v4 = v4_of(&in6->sin6_addr)) {
       mapped.sin_family = AF_INET;
       mapped.sin_port = in6->sin6_port;
-      std::memcpy(&mapped.sin_addr, in6->sin6_addr.s6_addr + 12, 4);
+      std::memcpy(&mapped.sin_addr, v4, sizeof mapped.sin_addr);
       address = reinterpret_cast<const sockaddr*>(&mapped);
       size = sizeof mapped;
     }
@@ -60,10 +71,7 @@ std::expected<Addresses, Failure> resolve(const std::string& host, const std::st
 }
 
 // Small messages go back and forth before the bulk: none must wait for an acknowledgement.
-void set_nodelay(int fd) {
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-}
+void set_nodelay(int fd) { set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 // try_connect gives the connected socket, or an errno.
 std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& deadline) {
@@ -72,10 +80,7 @@ std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& dea
   if (connect(fd.get(), to.ai_addr, to.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return std::unexpected(errno);
     if (!deadline.wait(fd.get(), POLLOUT)) return std::unexpected(ETIMEDOUT);
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
-    if (error != 0) return std::unexpected(error);
+    if (const int error = pending_error(fd.get())) return std::unexpected(error);
   }
   set_nodelay(fd.get());
   return fd;
@@ -85,10 +90,9 @@ std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& dea
 std::expected<UniqueFd, int> listen_on(const sockaddr* address, socklen_t size, bool v6_only) {
   UniqueFd fd(socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
-  const int on = 1, v6 = v6_only;
-  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (address->sa_family == AF_INET6)
-    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &v6, sizeof v6);
+    set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only ? 1 : 0);
   if (bind(fd.get(), address, size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
   return fd;
@@ -120,48 +124,52 @@ std::expected<UniqueFd, Failure> make_listener(const Options& options) {
                           options.port, std::strerror(error))});
 }
 
-// Caller is a connection that has not said a word yet.
-struct Caller {
-  Connection connection;
+// Silent is a connection that has not said a word yet.
+struct Silent {
+  Dialed connection;
   Deadline deadline;
 };
 
 // accept_caller takes one more; without room the one that has been silent longest goes.
 std::expected<void, Failure> accept_caller(int listener, const Options& options,
-                                           std::vector<Caller>& callers) {
-  constexpr std::size_t kCallersMax = 64;
+                                           std::vector<Silent>& silent) {
+  constexpr std::size_t kSilentMax = 64;
   sockaddr_storage address{};
   socklen_t size = sizeof address;
   auto* any = reinterpret_cast<sockaddr*>(&address);
   UniqueFd fd(accept4(listener, any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)) return {};
+  if (!fd && is_shortage(errno)) {  // whoever waits there goes on waiting
+    std::this_thread::sleep_for(kShortagePause);
+    return {};
+  }
   if (!fd) return failure(fmt::format("cannot accept a connection: {}", std::strerror(errno)));
   set_nodelay(fd.get());
-  if (callers.size() == kCallersMax) callers.erase(callers.begin());
-  callers.push_back({{std::move(fd), to_text(any, size)}, Deadline(options.timeout)});
+  if (silent.size() == kSilentMax) silent.erase(silent.begin());
+  silent.push_back({{std::move(fd), to_text(any, size)}, Deadline(options.timeout)});
   return {};
 }
 
-// speaker takes the first that has said something out of `callers`, and drops those that have gone
+// speaker takes the first that has said something out of `silent`, and drops those that have gone
 // without a word or whose time is up.
-std::optional<Connection> speaker(std::vector<Caller>& callers) {
-  for (auto next = callers.begin(); next != callers.end();) {
+std::optional<Dialed> speaker(std::vector<Silent>& silent) {
+  for (auto next = silent.begin(); next != silent.end();) {
     char octet = 0;
     const ssize_t n = recv(next->connection.fd.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
     if (n > 0) return std::move(next->connection);
     const bool waits = n < 0 && (errno == EAGAIN || errno == EINTR) && next->deadline.left() > 0;
-    next = waits ? next + 1 : callers.erase(next);
+    next = waits ? next + 1 : silent.erase(next);
   }
   return std::nullopt;
 }
 
-// wait_for_any waits until the listener or a caller has something, or a caller's time is up.
-void wait_for_any(int listener, const std::vector<Caller>& callers) {
+// wait_for_any waits until the listener or a silent one has something, or the time of one is up.
+void wait_for_any(int listener, const std::vector<Silent>& silent) {
   std::vector<pollfd> all{{listener, POLLIN, 0}};
   int patience = -1;
-  for (const Caller& caller : callers) {
-    all.push_back({caller.connection.fd.get(), POLLIN, 0});
-    const int left = caller.deadline.left();
+  for (const Silent& one : silent) {
+    all.push_back({one.connection.fd.get(), POLLIN, 0});
+    const int left = one.deadline.left();
     patience = patience < 0 ? left : std::min(patience, left);
   }
   // An interrupted or failed wait is only an early look.
@@ -187,14 +195,14 @@ bool Deadline::wait(int fd, short events) const {
   }
 }
 
-std::expected<Connection, Failure> dial(const Options& options, const Deadline& deadline) {
+std::expected<Dialed, Failure> dial(const Options& options, const Deadline& deadline) {
   const auto list = resolve(options.host, options.port, options.family, AI_ADDRCONFIG);
   if (!list) return std::unexpected(list.error());
   std::string tried;
   for (const addrinfo* a = list->get(); a != nullptr; a = a->ai_next) {
     const std::string address = to_text(a->ai_addr, a->ai_addrlen);
     auto fd = try_connect(*a, deadline);
-    if (fd) return Connection{std::move(*fd), address};
+    if (fd) return Dialed{std::move(*fd), address};
     tried += fmt::format("{}{}: {}", tried.empty() ? "" : "; ", address, std::strerror(fd.error()));
     if (deadline.left() == 0) break;
   }
@@ -202,7 +210,7 @@ std::expected<Connection, Failure> dial(const Options& options, const Deadline& 
       fmt::format("cannot connect to {} ({}); does psp-cat -l run there?", options.host, tried));
 }
 
-std::expected<Connection, Failure> answer(const Options& options, const Report& report) {
+std::expected<Dialed, Failure> answer(const Options& options, const Report& report) {
   const auto listener = make_listener(options);
   if (!listener) return std::unexpected(listener.error());
   sockaddr_storage address{};
@@ -210,12 +218,12 @@ std::expected<Connection, Failure> answer(const Options& options, const Report& 
   auto* any = reinterpret_cast<sockaddr*>(&address);
   if (getsockname(listener->get(), any, &size) == 0)
     report.notice("listening on " + to_text(any, size));
-  std::vector<Caller> callers;
+  std::vector<Silent> silent;
   for (;;) {
-    wait_for_any(listener->get(), callers);
-    if (auto done = accept_caller(listener->get(), options, callers); !done)
+    wait_for_any(listener->get(), silent);
+    if (auto done = accept_caller(listener->get(), options, silent); !done)
       return std::unexpected(done.error());
-    if (auto peer = speaker(callers)) return std::move(*peer);
+    if (auto peer = speaker(silent)) return std::move(*peer);
   }
 }
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The TCP connection: connect, or listen and accept one. Sockets come out non-blocking.
+// The TCP connection: connect, or listen and accept one. Sockets come out non-blocking, and with
+// TCP_NODELAY: the key exchange is small messages back and forth.
+//
+// A Deadline bounds what is waited for all together, not each wait: a peer that sends one octet
+// every now and then is given up as a silent one is. There is one for connecting, whatever the
+// number of addresses, and one for the handshake and the exchange.
 #pragma once
 
 #include <chrono>
@@ -10,7 +15,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 #include "options.hh"
 #include "report.hh"
@@ -31,16 +36,16 @@ class Deadline {
   std::chrono::steady_clock::time_point end_;
 };
 
-struct Connection {
+struct Dialed {
   UniqueFd fd;
   std::string peer;  // "192.0.2.1:7000", "[2001:db8::1]:7000"
 };
 
 // dial connects to options.host, trying one address after the other until `deadline`.
-std::expected<Connection, Failure> dial(const Options& options, const Deadline& deadline);
+std::expected<Dialed, Failure> dial(const Options& options, const Deadline& deadline);
 
 // answer listens, says where, and gives the first connection on which the other end says something:
 // whoever connects and is silent for options.timeout, or goes, is none.
-std::expected<Connection, Failure> answer(const Options& options, const Report& report);
+std::expected<Dialed, Failure> answer(const Options& options, const Report& report);
 
 }  // namespace psp::cat

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp-cat: netcat that secures itself. PSP first, for it tells at once if this host has none; then
-// TCP, TLS, the key exchange, the data.
+// TCP, TLS, the key exchange, the data. Each step gives what the next one needs, or a Failure: one
+// sentence and the exit status.
+//
+// Keys pass through this process: no core dumps, and OpenSSL wipes what it frees. Both are seen to
+// before anything else, the latter before OpenSSL has allocated anything.
 #include <csignal>
 #include <fmt/format.h>
 #include <sys/prctl.h>
 
-#include <psp/keyx/tls.hh>
-#include <psp/wire/version_text.hh>
+#include "keyx/tls.hh"
+#include "wire/version_text.hh"
 
 #include "dial.hh"
 #include "options.hh"

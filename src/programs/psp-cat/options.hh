@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of psp-cat.
+// The command line of psp-cat, as the rest of the program reads it: whatever is here fits together,
+// since parse_options has refused what does not.
+//
+// Versions that authenticate without encrypting are used only by who names them. TlsOptions says
+// where keys and certificates are; they are read later (keyx::make_context), so a file that is not
+// there is no error of parse_options.
 #pragma once
 
 #include <chrono>
@@ -8,9 +13,9 @@
 #include <optional>
 #include <string>
 
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
-#include <psp/wire/types.hh>
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
+#include "wire/types.hh"
 
 namespace psp::cat {
 

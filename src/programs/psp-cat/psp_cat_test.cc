@@ -2,6 +2,11 @@
 //
 // psp-cat as a program, without pspd: usage, exit statuses, and transfers that stay on TLS, which
 // take the same way through the program as those under PSP.
+//
+// Each test forks the real psp-cat, mostly two of them over loopback, and looks at what a user
+// sees: exit status, standard error, the octets that arrive. Peers that misbehave are sockets of
+// the test. No root is needed, and no packet is sealed: PSP itself is in tests/tls/psp_cat_test.cc.
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
@@ -20,84 +25,16 @@
 #include <unistd.h>
 #include <vector>
 
+#include "running_cat.hh"
+
+namespace psp::cat {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-using Args = std::vector<std::string>;
 
 // kNoPspd is a socket where nobody listens.
 const std::string kNoPspd = "@psp-cat-test-nobody";
-
-// Cat is a running psp-cat. Descriptors given to it stay the caller's.
-class Cat {
- public:
-  Cat(Args args, int in, int out) {
-    int err[2];
-    EXPECT_EQ(pipe2(err, O_CLOEXEC), 0);
-    args.insert(args.begin(), PSP_CAT);
-    std::vector<char*> argv;
-    for (auto& arg : args) argv.push_back(arg.data());
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      dup2(in, 0);
-      dup2(out, 1);
-      dup2(err[1], 2);
-      execv(PSP_CAT, argv.data());
-      _exit(127);
-    }
-    close(err[1]);
-    err_ = err[0];
-  }
-  ~Cat() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-    }
-    close(err_);
-  }
-  Cat(const Cat&) = delete;
-  Cat& operator=(const Cat&) = delete;
-
-  // port waits for "listening on ..." and is the port in it.
-  std::string port() {
-    while (said_.find("listening on ") == std::string::npos ||
-           said_.find('\n', said_.find("listening on ")) == std::string::npos)
-      if (!more()) return "0";
-    const std::size_t at = said_.rfind(':', said_.find('\n', said_.find("listening on ")));
-    return said_.substr(at + 1, said_.find('\n', at) - at - 1);
-  }
-  void wait_for(const std::string& text) {
-    while (said_.find(text) == std::string::npos && more()) {
-    }
-  }
-  void kill_it() const { kill(pid_, SIGKILL); }
-  void interrupt() const { kill(pid_, SIGINT); }
-  // status waits for the end and is the exit status.
-  int status() {
-    while (more()) {
-    }
-    int status = -1;
-    waitpid(pid_, &status, 0);
-    pid_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-  const std::string& said() const { return said_; }
-
- private:
-  bool more() {
-    char buffer[4096];
-    pollfd p{err_, POLLIN, 0};
-    if (poll(&p, 1, 20000) != 1) return false;
-    const ssize_t n = read(err_, buffer, sizeof buffer);
-    if (n > 0) said_.append(buffer, static_cast<std::size_t>(n));
-    return n > 0;
-  }
-  pid_t pid_ = -1;
-  int err_ = -1;
-  std::string said_;
-};
 
 class PspCat : public ::testing::Test {
  protected:
@@ -467,6 +404,19 @@ TEST_F(PspCat, AnInterruptIsAFailureThatCounts) {
   for (int fd : {in[0], in[1], out[0], out[1]}) close(fd);
 }
 
+TEST_F(PspCat, AListenerWithoutADescriptorRestsAndGoesOn) {
+  Cat listener(tls({"-l", "0"}), null_, null_);
+  const std::string port = listener.port();
+  listener.let_open(false);
+  Cat client(tls({"127.0.0.1", port}), null_, null_);
+  const auto before = listener.processor_time();
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  EXPECT_LT(listener.processor_time() - before, std::chrono::milliseconds(200));
+  listener.let_open(true);
+  EXPECT_EQ(client.status(), 0) << client.said();
+  EXPECT_EQ(listener.status(), 0) << listener.said();
+}
+
 TEST_F(PspCat, OneWayTransfersEnd) {
   const std::string data = some_data(500'000);
   const int in = open(write_file("data", data).c_str(), O_RDONLY | O_CLOEXEC);
@@ -483,3 +433,4 @@ TEST_F(PspCat, OneWayTransfersEnd) {
 }
 
 }  // namespace
+}  // namespace psp::cat

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Lines on stderr. Written with one write() each, so that two psp-cats on one terminal do not mix.
+//
+// On a terminal the progress line is overwritten in place, and taken away before anything else is
+// said; in a file each is a line of its own. The summary of --json is written whatever -q says: who
+// asks for it reads it by a program. What in it is no UTF-8 is replaced.
 #include "report.hh"
 
 #include <nlohmann/json.hpp>

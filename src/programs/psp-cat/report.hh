@@ -2,6 +2,10 @@
 //
 // What psp-cat says on stderr: notices, warnings, one sentence per failure, progress, and the
 // summary of --json. Standard output belongs to the data alone.
+//
+// Warnings go through say_always: -q is for what is good to know, not for what is dangerous. Exit
+// statuses are promised by the manual; scripts tell by them a host without PSP from a peer that is
+// not who it should be.
 #pragma once
 
 #include <chrono>

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The steps of the key exchange driven by poll().
+// The steps of the key exchange driven by poll(): each step of keyx says what it waits for, and one
+// deadline is for all of them.
+//
+// Who is at the other end is said before the exchange is over, since the user may want to break it
+// off. A connection that fails is not just closed: octets that nobody has read would turn the close
+// into a reset, which can overtake our reason on its way to the peer.
 #include "secure.hh"
 
 #include <cerrno>
 #include <sys/socket.h>
 
-#include <psp/netlink/client.hh>
+#include "keyx/client_ops.hh"
 
 namespace psp::cat {
 namespace {
@@ -152,7 +157,7 @@ std::expected<std::unique_ptr<keyx::PspOps>, Failure> make_ops(const Options& op
                                  fmt::format("no PSP on this host: {}", error.message)});
 }
 
-std::expected<Channel, Failure> secure(Connection connection, const keyx::TlsContext& context,
+std::expected<Channel, Failure> secure(Dialed connection, const keyx::TlsContext& context,
                                        keyx::PspOps& ops, const Options& options,
                                        const Report& report, const Deadline& deadline,
                                        Summary& summary) {

@@ -2,13 +2,17 @@
 //
 // From a TCP connection to a secured one: TLS handshake, key exchange, time-out, and what the user
 // must be told about who is at the other end.
+//
+// It ends in PSP, or in TLS where --allow-tls is given on both ends, and says which; never in
+// clear. The peer's data can have begun before the end of the exchange: it comes out in `early`,
+// which stream writes first.
 #pragma once
 
 #include <expected>
 #include <memory>
 
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
 
 #include "dial.hh"
 #include "report.hh"
@@ -30,7 +34,7 @@ std::expected<std::unique_ptr<keyx::PspOps>, Failure> make_ops(const Options& op
                                                                const Report& report);
 
 // secure does it all on `connection`, which it takes.
-std::expected<Channel, Failure> secure(Connection connection, const keyx::TlsContext& context,
+std::expected<Channel, Failure> secure(Dialed connection, const keyx::TlsContext& context,
                                        keyx::PspOps& ops, const Options& options,
                                        const Report& report, const Deadline& deadline,
                                        Summary& summary);

@@ -18,6 +18,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/counted.hh"
+#include "base/socket_options.hh"
+
 namespace psp::cat {
 namespace {
 
@@ -238,8 +241,8 @@ class Transfer {
 
   std::unexpected<Failure> net_failure(int error) const {
     const std::string why = net_.tls_problem().empty() ? std::strerror(error) : net_.tls_problem();
-    return failure(fmt::format("the connection broke: {} ({} octets sent, {} received)", why,
-                               summary_.sent, summary_.received));
+    return failure(fmt::format("the connection broke: {} ({} sent, {} received)", why,
+                               counted(summary_.sent, "octet"), summary_.received));
   }
   std::unexpected<Failure> output_failure(int error) const {
     return failure(fmt::format("cannot write the output: {}",
@@ -247,8 +250,7 @@ class Transfer {
   }
   // Whatever ends the transfer early, the output is short if anything was written.
   std::unexpected<Failure> failure(std::string message) const {
-    if (written_ > 0 && !in_done_)
-      message += fmt::format("; output is partial: {} bytes", written_);
+    if (written_ > 0 && !in_done_) message += "; output is partial: " + counted(written_, "byte");
     return std::unexpected(Failure{kExitFailure, std::move(message)});
   }
   static void want(Moved::Kind kind, short& events) {
@@ -382,14 +384,13 @@ std::expected<void, Failure> Transfer::pump_in(Wants& wants) {
 std::expected<void, Failure> Transfer::wait_acknowledged() {
   const Deadline deadline(kAcknowledgeTime);
   for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, 50)) {
-    int unacknowledged = 0, error = 0;
-    socklen_t size = sizeof error;
-    if (getsockopt(net_.fd(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error != 0)
+    int unacknowledged = 0;
+    if (const int error = get_option<int>(net_.fd(), SOL_SOCKET, SO_ERROR).value_or(0))
       return net_failure(error);
     if (ioctl(net_.fd(), SIOCOUTQ, &unacknowledged) != 0 || unacknowledged <= 0) return {};
     if (deadline.left() == 0)
-      return failure(
-          fmt::format("the peer did not acknowledge the last {} octets", unacknowledged));
+      return failure("the peer did not acknowledge the last " +
+                     counted(static_cast<std::uint64_t>(unacknowledged), "octet"));
     if (signals_.pending()) return failure("interrupted");
     poll(nullptr, 0, pause_ms);
   }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The bulk of psp-cat: standard input to the peer, the peer to standard output, both at once, until
-// both have ended.
+// both have ended. Under PSP these are plain reads and writes: the socket is secured below; where
+// TLS was kept they go through it.
+//
+// Success means that the other end's TCP has all of it, so a transfer that was cut off is never
+// silent: the failure says how much was written.
+//
+// Threading: the program has one thread.
 #pragma once
 
 #include <expected>

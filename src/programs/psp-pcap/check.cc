@@ -2,18 +2,27 @@
 //
 // check: every PSP packet of a capture against the protocol, summed up by flow. A flow is what goes
 // from one address to another under one version and SPI.
+//
+// A capture can come from anybody, and hold more flows than memory: above a bound they are counted
+// in one, and IVs are remembered within a budget; what was not judged is said, never passed over.
+// The threat that matters most is an IV used twice under a key with other content: GCM then gives
+// both texts away. The same packet twice is a duplicate of the network. Without keys the ICVs are
+// not checked, and the last line says so.
+//
+// Threading: one lane at a time, in the order of the file (run_pipeline's `begin`).
 #include <algorithm>
 #include <fmt/format.h>
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include <psp/wire/bytes.hh>
+#include "base/counted.hh"
+#include "wire/bytes.hh"
 
 #include "checksums.hh"
 #include "commands.hh"
 #include "iv_tracker.hh"
 #include "pipeline.hh"
-#include "report.hh"
+#include "problems.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -287,22 +296,21 @@ std::string flow_text(const Flow& flow) {
 std::string Checker::to_text() const {
   std::string text;
   for (const auto& [key, flow] : flows_) {
-    text += fmt::format("{} > {}  SPI {:08x}  {}: {} packets, {} octets\n",
-                        pcap::to_text(pcap::Address{key.family, key.source}),
-                        pcap::to_text(pcap::Address{key.family, key.destination}), key.spi,
-                        version_text(key.version), flow.packets, flow.octets);
+    text += fmt::format(
+        "{} > {}  SPI {:08x}  {}: {}, {}\n", pcap::to_text(pcap::Address{key.family, key.source}),
+        pcap::to_text(pcap::Address{key.family, key.destination}), key.spi,
+        version_text(key.version), counted(flow.packets, "packet"), counted(flow.octets, "octet"));
     text += flow_text(flow);
   }
   if (others_.packets != 0)
-    text += fmt::format("more flows than {}: {} packets\n{}", kMaxFlows, others_.packets,
+    text += fmt::format("more flows than {}: {}\n{}", kMaxFlows, counted(others_.packets, "packet"),
                         flow_text(others_));
-  if (joined_ != 0)
-    text += fmt::format("{} packets held several datagrams each: taken apart\n", joined_);
-  text += fmt::format(
-      "{} packets: {} PSP in {} flows, {} no good PSP packets, {} other, {} not understood; ",
-      packets_, psp_, flows_.size(), without_flow_, not_psp_, unread_.count());
+  if (joined_ != 0) text += counted(joined_, "packet") + " held several datagrams: taken apart\n";
+  text += fmt::format("{}: {} PSP in {}, {}, {} other, {} not understood; ",
+                      counted(packets_, "packet"), psp_, counted(flows_.size(), "flow"),
+                      counted(without_flow_, "no good PSP packet"), not_psp_, unread_.count());
   text += nothing() ? "NOTHING was checked: no PSP packet was found"
-                    : fmt::format("{} problems", problems_.count());
+                    : counted(problems_.count(), "problem");
   return text + (have_keys_ ? "\n" : "; no keys given: ICVs were NOT checked\n");
 }
 

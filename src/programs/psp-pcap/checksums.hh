@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Checksums of packets in captures.
+// Checksums of packets in captures, of what is on the wire and of what was sealed. Captures taken
+// on the sending host have sums that the network card would complete: kIncomplete, no mistake
+// outside, but a mistake inside, where nobody completes them any more.
+//
+// `packet` is a whole IP packet that `ip` was read from; its lengths are not looked at again.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
-#include <psp/wire/packet.hh>
+#include "wire/packet.hh"
 
 namespace psp::pcap_tool {
 

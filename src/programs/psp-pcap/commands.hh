@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The commands of psp-pcap. Each returns its exit code.
+// The commands of psp-pcap. Each returns its exit code, and has then said on standard error what
+// was wrong: options.hh has the codes.
+//
+// main.cc has opened what a Job refers to, and it stays open for as long as the command runs.
+// Standard output is for the result alone: a capture, a report or lines.
 #pragma once
 
-#include <psp/pcap/file.hh>
+#include "pcap/file.hh"
 
 #include "frames.hh"
 #include "options.hh"
@@ -14,7 +18,7 @@ namespace psp::pcap_tool {
 struct Job {
   const Options& options;
   pcap::Reader& reader;
-  KeyRing& keys;
+  CaptureKeys& keys;
   std::optional<pcap::Configuration::Sealing> sealing;
 };
 

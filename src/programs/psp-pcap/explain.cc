@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // explain. The order of the checks is that of the device (src/datapath, src/device/engine.cc), the
-// states are those of the table that the BPF programs use (psp/device/state_table.h).
+// decisions of a socket those of the BPF programs (src/device/socket_state.h).
+//
+// The latter are the same source, compiled here, so they cannot say anything else. The former are
+// written out again, for a device says no more than a reason: whoever changes the order there
+// changes it here. conformance/corpus_test.cc compares the two on every packet of the corpus.
+//
+// Threading: one lane at a time, in the order of the file.
 #include "explain.hh"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <psp/wire/bytes.hh>
+#include "device/socket_state.h"
+#include "wire/tcp.hh"
 
 #include "commands.hh"
 #include "pipeline.hh"
-#include "report.hh"
+#include "problems.hh"
 
 namespace psp::pcap_tool {
 namespace {
 
 using Json = nlohmann::ordered_json;
 using Verdict = Explanation::Verdict;
-
-constexpr std::size_t kTcpHeader = 20;
-constexpr std::size_t kTcpOffsetAt = 12;
-constexpr std::size_t kTcpFlagsAt = 13;
-constexpr std::uint8_t kFin = 0x01;
-constexpr std::uint8_t kSyn = 0x02;
 
 Explanation drop(Drop reason, std::string_view why = {}) {
   Explanation explanation{.verdict = Verdict::kDrop, .reason = reason};
@@ -33,21 +34,17 @@ Explanation drop(Drop reason, std::string_view why = {}) {
 
 Explanation pass(std::string why) { return {.why = std::move(why)}; }
 
-// is_segment: what RxPath wants of an opened packet.
-bool is_segment(std::uint8_t protocol, std::span<const std::uint8_t> l4) {
-  if (protocol != wire::kProtocolTcp || l4.size() < kTcpHeader) return false;
-  const std::size_t header = std::size_t{l4[kTcpOffsetAt]} / 16 * 4;
-  return header >= kTcpHeader && header <= l4.size();
-}
-
-// classify is the column of the state table for a clear TCP packet.
-psp_rx_event classify(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) {
+// event_of is the column of the state table for a clear TCP packet.
+psp_rx_event event_of(std::span<const std::uint8_t> packet, const wire::IpHeader& ip) {
   const auto l4 = packet.subspan(ip.header_length, ip.total_length - ip.header_length);
-  if (ip.fragment || !is_segment(wire::kProtocolTcp, l4)) return PSP_RX_CLEAR_DATA;
+  if (ip.fragment || !wire::is_tcp_segment(l4)) return PSP_RX_CLEAR_DATA;
   const std::uint8_t flags = l4[kTcpFlagsAt];
-  const bool payload = l4.size() > std::size_t{l4[kTcpOffsetAt]} / 16 * 4;
-  if (payload || (flags & kSyn)) return PSP_RX_CLEAR_DATA;
-  return flags & kFin ? PSP_RX_CLEAR_FIN : PSP_RX_CLEAR_CONTROL;
+  psp_segment segment{};
+  segment.payload = static_cast<std::uint32_t>(l4.size() - wire::tcp_header_length(l4.data()));
+  segment.syn = (flags & kTcpSyn) != 0;
+  segment.fin = (flags & kTcpFin) != 0;
+  segment.urg = (flags & kTcpUrg) != 0;
+  return static_cast<psp_rx_event>(psp_classify(&segment, false));
 }
 
 constexpr std::string_view event_text(psp_rx_event event) {
@@ -84,7 +81,7 @@ void ask_sockets(Explanation& explanation, psp_rx_event event) {
 Explanation explain_clear(const Frame& frame) {
   if (frame.ip.protocol != wire::kProtocolTcp) return pass("not TCP and not PSP");
   Explanation explanation = pass("");
-  const auto event = classify(frame.packet, frame.ip);
+  const auto event = event_of(frame.packet, frame.ip);
   explanation.why = fmt::format("TCP without PSP: {}", event_text(event));
   ask_sockets(explanation, event);
   return explanation;
@@ -130,7 +127,7 @@ Explanation Explainer::explain_psp(const Frame& frame, const Opener::Opened& ope
   if (!tcp)
     return drop(Drop::BAD_INNER, "authentic, but softpsp devices carry TCP in transport mode only");
   const auto l4 = clear().subspan(frame.ip.header_length);
-  if (!is_segment(wire::kProtocolTcp, l4)) return drop(Drop::BAD_INNER);
+  if (!wire::is_tcp_segment(l4)) return drop(Drop::BAD_INNER);
   Explanation explanation{.verdict = Verdict::kDeliver, .why = "ICV matches"};
   ask_sockets(explanation, PSP_RX_PSP_MATCH);
   return explanation;

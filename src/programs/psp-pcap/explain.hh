@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a host with softpsp would do with a packet that arrives, and why: the device's verdict, then
-// the socket's in each of its states.
+// the socket's in each of its states. All states are told, since a capture does not show in which
+// one the socket was.
+//
+// An Explainer is used by one thread. What it explains lies in its own buffers: clear() is good
+// until the next call of explain.
 #pragma once
 
 #include <array>
 #include <string>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 #include "frames.hh"
 

@@ -2,14 +2,21 @@
 //
 // Frames, in the order in which a receiver checks: link layer, IP, UDP and port, lengths, PSP
 // header, version, SPI, ICV, what is inside.
+//
+// With a configuration file of the reference all is done as the reference does it, bit for bit:
+// what it passes over is passed over, and its source port is computed. Where it would make packets
+// that are of no use, of a fragment or beyond 9014 octets, they are refused instead.
+//
+// A joined packet is taken apart only where it does not open as a whole: an attacker chooses what a
+// payload looks like, and the ICV says what is one datagram.
 #include "frames.hh"
 
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <psp/pcap/joined.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/tunnel.hh>
+#include "pcap/joined.hh"
+#include "wire/bytes.hh"
+#include "wire/tunnel.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -168,7 +175,7 @@ Opener::Opened Opener::open(const Frame& frame, std::span<std::uint8_t> out) {
 
 std::expected<Sealer, std::string> Sealer::make(
     const Options& options, const std::optional<pcap::Configuration::Sealing>& sealing,
-    KeyRing& keys) {
+    CaptureKeys& keys) {
   Sealer sealer;
   sealer.reference_ = sealing.has_value();
   if (sealing) {
@@ -207,9 +214,10 @@ std::optional<Sealer::Sealed> Sealer::refuse_as_reference(const Frame& frame) co
   if (offset > payload) return Sealed{.skipped = true};
   if (ip.family == 4 && ip.fragment)
     return Sealed{.drop = Drop::TX_BAD_PACKET, .note = "a fragment: nobody could open it"};
-  const std::size_t overhead = kTransportOverhead + (options_.cookie ? kVirtualizationCookie : 0) +
-                               (tunnel_ ? (ip.family == 4 ? kIpv4Header : kIpv6Header) : 0);
-  if (frame.link.head_size + ip.total_length + overhead > kReferenceFrame)
+  const bool cookie = options_.cookie.has_value();
+  const std::size_t sealed = tunnel_ ? wire::tunnel_size(ip.total_length, ip.family, cookie)
+                                     : wire::sealed_size(ip.total_length, cookie);
+  if (frame.link.head_size + sealed > kReferenceFrame)
     return Sealed{.drop = Drop::TX_TOO_BIG, .note = "more than the 9014 octets of the reference"};
   return std::nullopt;
 }
@@ -265,7 +273,7 @@ Sealer::Sealed Sealer::seal(const Frame& frame, std::span<std::uint8_t> out) {
   return sealed;
 }
 
-std::unique_ptr<crypto::Aead> Sealer::make_aead(KeyRing& keys) const {
+std::unique_ptr<crypto::Aead> Sealer::make_aead(CaptureKeys& keys) const {
   return std::move(keys.make(options_.version, options_.spi).front().aead);
 }
 

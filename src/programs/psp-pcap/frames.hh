@@ -2,17 +2,23 @@
 //
 // One frame of a capture: what it is, opened or sealed. Shared by all commands, so that what check
 // and explain say is what decrypt does.
+//
+// A Frame is spans into the batch that it came in, and lives as long as that. Nothing of a capture
+// is believed: lengths are looked at before they are used, and what cannot be read says why.
+//
+// Threading: look() any; an Opener, a Joined and a Sealer have one user each, but for what Sealer
+// says.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
 
-#include <psp/crypto/seal.hh>
-#include <psp/pcap/link.hh>
-#include <psp/pcap/record.hh>
+#include "crypto/seal.hh"
+#include "pcap/link.hh"
+#include "pcap/record.hh"
 
-#include "key_ring.hh"
+#include "capture_keys.hh"
 
 namespace psp::pcap_tool {
 
@@ -66,7 +72,7 @@ class Joined {
 // Opener opens PSP packets with the keys that there are.
 class Opener {
  public:
-  Opener(KeyRing& keys, crypto::EcnAtExit ecn) : keys_(keys), ecn_(ecn) {}
+  Opener(CaptureKeys& keys, crypto::EcnAtExit ecn) : keys_(keys), ecn_(ecn) {}
 
   struct Opened {
     std::optional<Drop> drop = {};  // nothing: opened
@@ -94,7 +100,7 @@ class Opener {
 
  private:
   Joined joined_;
-  KeyRing& keys_;
+  CaptureKeys& keys_;
   crypto::EcnAtExit ecn_;
 };
 
@@ -106,7 +112,7 @@ class Sealer {
   // Errors: no key for that SPI and version.
   static std::expected<Sealer, std::string> make(
       const Options& options, const std::optional<pcap::Configuration::Sealing>& sealing,
-      KeyRing& keys);
+      CaptureKeys& keys);
 
   // Remains is what lay_out leaves to complete. Offsets count from the IP headers.
   struct Remains {
@@ -132,7 +138,7 @@ class Sealer {
                 std::uint8_t* out) const;
   // seal does both.
   Sealed seal(const Frame& frame, std::span<std::uint8_t> out);
-  std::unique_ptr<crypto::Aead> make_aead(KeyRing& keys) const;
+  std::unique_ptr<crypto::Aead> make_aead(CaptureKeys& keys) const;
   // kMost is the most octets that a packet gains.
   static constexpr std::size_t kMost = kTransportOverhead + kVirtualizationCookie + kIpv6Header;
 

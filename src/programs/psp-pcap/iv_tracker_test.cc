@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// IvTracker against a plain set of all IVs, and at the limit of its memory.
+// IvTracker against a plain set of all IVs, and at the limit of its memory. The set is the oracle:
+// it forgets nothing, so its word on 20000 random IVs is the right one.
+//
+// At the limit the tracker may say that it does not know, and nothing else: a reuse that it forgot
+// must not be called good.
 #include "iv_tracker.hh"
 
 #include <gtest/gtest.h>

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// psp-pcap: captures of PSP traffic, sealed, opened, checked, explained.
+// psp-pcap: captures of PSP traffic, sealed, opened, checked, explained. See psp-pcap(1).
+//
+// What can fail before the capture is opened fails in this order, each with an exit code of its
+// own: the cryptography has passed its self-test before a key is read, and keys are read before the
+// capture is opened. What the commands do is in transcode.cc, check.cc and explain.cc.
 #include <fmt/format.h>
 #include <sys/prctl.h>
 
 #include "commands.hh"
-#include "report.hh"
+#include "problems.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -20,7 +24,7 @@ int run(const Options& options) {
     say(fmt::format("error: self-test of {} failed: {}", backend->name(), *failed));
     return kExitSelfTest;
   }
-  KeyRing keys(*backend);
+  CaptureKeys keys(*backend);
   const auto sealing = load_keys(options, keys);
   if (!sealing) {
     say("error: " + sealing.error());

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line by CLI11: four commands, keys by file only.
+// The command line by CLI11: four commands, keys by file only. A key on the command line would be
+// there for all users of the host to see.
+//
+// An option that would go unused is an error, not ignored: --spi without --sa-key, --dscp without a
+// tunnel, anything beside --cfg that says how to encrypt. The help texts are the short form of
+// psp-pcap(1), and name every exit status.
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
@@ -9,11 +14,13 @@
 #include <iostream>
 #include <unistd.h>
 
-#include <psp/pcap/keys.hh>
-#include <psp/wire/version_text.hh>
+#include "pcap/keys.hh"
+#include "wire/version_text.hh"
 
+#include "mistake.hh"
 #include "plain_help.hh"
-#include "report.hh"
+#include "problems.hh"
+#include "version_line.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -209,7 +216,7 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   Options options;
   Raw raw;
   app.footer(kExamples);
-  app.set_version_flag("-V,--version", "psp-pcap of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", version_line("psp-pcap"));
   app.require_subcommand(1);
   auto* encrypt = app.add_subcommand("encrypt", "Seal the packets of a capture");
   auto* decrypt = app.add_subcommand("decrypt", "Open the packets of a capture");
@@ -229,7 +236,7 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
     say("error: standard output: cannot write");
     return std::unexpected(kExitFile);
   } catch (const CLI::ParseError& error) {
-    say(fmt::format("error: {}; see psp-pcap --help", error.what()));
+    say(fmt::format("error: {}; see psp-pcap --help", mistake(app, error)));
     return std::unexpected(kExitUsage);
   }
   options.command = *encrypt   ? Command::kEncrypt

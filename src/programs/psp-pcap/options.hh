@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of psp-pcap.
+// The command line of psp-pcap, as the commands read it. Whatever is here fits together: encrypt
+// has a configuration file, or an SPI and a version; a key of one SA has both.
+//
+// Files are not opened here: one that is not there is reported by whoever needs it, with the exit
+// code for it.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +12,7 @@
 #include <optional>
 #include <string>
 
-#include <psp/wire/tunnel.hh>
+#include "wire/tunnel.hh"
 
 namespace psp::pcap_tool {
 

@@ -2,6 +2,10 @@
 //
 // A batch gets its number when it is read, and has its turn by that number. A lane that ends, at
 // the end of the file or for an error, has no number, so that nobody waits for it.
+//
+// After a write that has failed nothing more is read and nothing more written, but lanes that have
+// a batch take it through all their turns: else those behind would wait for ever. The calling
+// thread is lane 0; there are at least two, since one can wait for a disk while the other computes.
 #include "pipeline.hh"
 
 #include <algorithm>

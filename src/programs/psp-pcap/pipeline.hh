@@ -14,7 +14,7 @@
 #include <functional>
 #include <string>
 
-#include <psp/pcap/file.hh>
+#include "pcap/file.hh"
 
 namespace psp::pcap_tool {
 

@@ -40,7 +40,7 @@ Seconds median(std::vector<Seconds> all) {
   return middle;
 }
 
-void add_keys(KeyRing& ring) {
+void add_keys(CaptureKeys& ring) {
   for (std::uint8_t index = 0; index < 2; ++index) {
     pcap::KeyEntry entry{.kind = pcap::KeyEntry::Kind::kDevice, .index = index};
     entry.key.resize(32);
@@ -98,7 +98,7 @@ void write_all(const Packets& packets, const char* out) {
 
 void compare(const crypto::Backend& backend, const Packets& packets, const char* in,
              const char* out) {
-  KeyRing ring(backend);
+  CaptureKeys ring(backend);
   add_keys(ring);
   const auto engine = ring.make(Version::kAesGcm128, {1});
   std::vector<Seconds> bare, system, tool;

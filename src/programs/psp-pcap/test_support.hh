@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// psp-pcap as a child process, files to give it, and packets to put into them.
+// psp-pcap as a child process, files to give it, and packets to put into them. As a child, since
+// exit status, standard error and memory are what users and scripts go by.
+//
+// Packets are written octet by octet here and their checksums put right; captures are read back by
+// the library's own Splitter, which has tests of its own in src/pcap.
 #pragma once
 
 #include <cstdlib>
@@ -13,12 +17,11 @@
 #include <sys/wait.h>
 #include <vector>
 
-#include <psp/pcap/record.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
-
 #include "../../pcap/test_support.hh"
+#include "pcap/record.hh"
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
+#include "wire/packet.hh"
 
 namespace psp::pcap_tool::test {
 

@@ -2,14 +2,23 @@
 //
 // encrypt and decrypt: packets through the Sealer or the Opener, directly from the input buffer
 // into the output buffer. Decrypting needs no order; encrypting does as far as it counts IVs.
+//
+// A packet that cannot be sealed takes no IV and leaves nothing in the output; what is passed over
+// is left out, or copied with --keep. Problems are told in the order of the file, whichever lane
+// met them.
+//
+// Threading: a Lane belongs to one thread. What is everybody's is changed in begin and end, which
+// one lane at a time is in (pipeline.hh).
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
+#include "base/counted.hh"
+
 #include "commands.hh"
 #include "pipeline.hh"
-#include "report.hh"
+#include "problems.hh"
 
 namespace psp::pcap_tool {
 namespace {
@@ -29,7 +38,7 @@ struct Rest {
 
 // Lane is what one lane works with, and what it has to tell of the batch that it has.
 struct Lane {
-  KeyRing keys;
+  CaptureKeys keys;
   Opener opener;
   std::unique_ptr<crypto::Aead> aead = {};  // encrypt
   std::vector<Rest> rest = {};
@@ -37,7 +46,8 @@ struct Lane {
   std::vector<Note> unread = {};
   std::uint64_t octets = 0, done = 0, skipped = 0, psp = 0;
 
-  Lane(const KeyRing& shared, crypto::EcnAtExit ecn) : keys(shared.share()), opener(keys, ecn) {}
+  Lane(const CaptureKeys& shared, crypto::EcnAtExit ecn)
+      : keys(shared.share()), opener(keys, ecn) {}
 };
 
 class Transcoder {
@@ -193,7 +203,7 @@ int Transcoder::finish(const pcap::Reader& reader, std::expected<void, std::stri
   if (!error.empty()) say("error: " + error);
   if (!options_.quiet)
     say(fmt::format(
-        "{} {} packets, passed over {}{}, broken {}", verb, done_, skipped_,
+        "{} {}, passed over {}{}, broken {}", verb, counted(done_, "packet"), skipped_,
         unread_.count() != 0 ? fmt::format(" ({} not understood)", unread_.count()) : "",
         problems_.count()));
   return status;

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// HOST:PORT as a user writes it, and addresses as the resolver gives them. IPv4 peers of an IPv6
+// socket are shown, and told apart, as IPv4: else all of them would be neighbours in one network to
+// limits that count by source.
+//
+// An IPv6 address wants brackets. Without them the last group could be meant as a port, and a proxy
+// that connects somewhere else is worse than one that refuses.
 #include "address.hh"
 
 #include <algorithm>
@@ -8,6 +15,8 @@
 #include <memory>
 #include <netdb.h>
 #include <netinet/in.h>
+
+#include "base/v4_mapped.hh"
 
 namespace psp::proxy {
 namespace {
@@ -35,11 +44,12 @@ Address Address::unmapped() const {
   if (family() != AF_INET6) return *this;
   sockaddr_in6 in6{};
   std::memcpy(&in6, &storage, sizeof in6);
-  if (!IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr)) return *this;
+  const auto* v4 = v4_of(&in6.sin6_addr);
+  if (v4 == nullptr) return *this;
   sockaddr_in in4{};
   in4.sin_family = AF_INET;
   in4.sin_port = in6.sin6_port;
-  std::memcpy(&in4.sin_addr, in6.sin6_addr.s6_addr + 12, sizeof in4.sin_addr);
+  std::memcpy(&in4.sin_addr, v4, sizeof in4.sin_addr);
   Address out{.size = sizeof in4};
   std::memcpy(&out.storage, &in4, sizeof in4);
   return out;

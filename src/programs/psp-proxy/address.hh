@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Addresses as people write them, as the kernel wants them and as logs show them.
+// Addresses as people write them, as the kernel wants them and as logs show them: one form of each,
+// for the whole program.
+//
+// resolve() asks the resolver and waits, for as long as DNS likes. Workers must not: they use what
+// Target has found (target.hh).
 #pragma once
 
 #include <expected>

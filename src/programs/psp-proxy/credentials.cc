@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Files are told apart by inode, size and time of change, which also sees a file renamed over
+// another and a link that has moved. They are looked at before they are read: a change during the
+// reading is then one more change, and not lost. Sessions hold the context that they began with.
 #include "credentials.hh"
 
 #include <sys/stat.h>

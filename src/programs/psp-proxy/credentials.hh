@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/keyx/tls.hh>
+#include "keyx/tls.hh"
 
 namespace psp::proxy {
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When credentials are read again, and what becomes of those that are no good.
+// When credentials are read again, and what becomes of those that are no good: a real file that is
+// replaced as tools replace certificates, by rename, with a pre-shared key in it.
+//
+// Nothing waits here: each look() is one that the program would take at an interval. Files that are
+// being written must not be read, and a mistake in a file must not take away the credentials that
+// connections use. That peers are let in or not by them is tested in tests/proxy.
 #include "credentials.hh"
 
 #include <filesystem>

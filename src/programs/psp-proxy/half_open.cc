@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Every slot stands in two queues, that of all and that of its source, each in order of age and
+// with the silent ones apart: so whom to drop is found without a search, however many strangers
+// there are. A slot that loses its place has its socket shut down, which wakes its worker. news()
+// tells of the beginning and the end of a flood, and not of each connection.
 #include "half_open.hh"
 
 #include <charconv>
@@ -6,6 +11,8 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <utility>
+
+#include "base/counted.hh"
 
 namespace psp::proxy {
 namespace {
@@ -70,16 +77,20 @@ bool HalfOpen::unlucky() {
 
 // drop_oldest wakes the worker of the one that goes: its socket comes to an end.
 void HalfOpen::drop_oldest(const Queue& queue) {
-  const Places& places = queue.silent.empty() ? queue.spoken : queue.silent;
-  if (places.empty()) return;
-  Place& place = *places.front();
-  place.dropped_ = true;
-  shutdown(place.fd_, SHUT_RDWR);
-  place.owner_.leave(place);
+  const Slots& slots = queue.silent.empty() ? queue.spoken : queue.silent;
+  if (slots.empty()) return;
+  Slot& slot = *slots.front();
+  slot.dropped_ = true;
+  shutdown(slot.fd_, SHUT_RDWR);
+  slot.owner_.leave(slot);
 }
 
-std::unique_ptr<HalfOpen::Place> HalfOpen::admit(const Address& from, int fd) {
+std::unique_ptr<HalfOpen::Slot> HalfOpen::admit(const Address& from, int fd) {
   const Source source = source_of(from);
+  // What takes memory comes first: nothing is to be undone where there is none.
+  Slots in_all(1), in_group(1);
+  std::unique_ptr<Slot> slot(new Slot(*this, groups_.end(), fd));
+  in_all.front() = in_group.front() = slot.get();
   const std::lock_guard lock(mutex_);
   const auto found = groups_.find(source);
   const bool source_full = found != groups_.end() && found->second.size() >= limits_.each;
@@ -87,29 +98,31 @@ std::unique_ptr<HalfOpen::Place> HalfOpen::admit(const Address& from, int fd) {
     if (dropped_++ == dropped_before_) last_from_ = source_full ? from.text() : std::string();
     drop_oldest(source_full ? found->second : all_);
   }
-  const auto group = groups_.try_emplace(source).first;
-  std::unique_ptr<Place> place(new Place(*this, group, fd));
-  place->in_all_ = all_.silent.insert(all_.silent.end(), place.get());
-  place->in_group_ = group->second.silent.insert(group->second.silent.end(), place.get());
-  return place;
+  slot->group_ = groups_.try_emplace(source).first;
+  slot->in_all_ = in_all.begin();
+  slot->in_group_ = in_group.begin();
+  all_.silent.splice(all_.silent.end(), in_all);
+  Slots& silent = slot->group_->second.silent;
+  silent.splice(silent.end(), in_group);
+  return slot;
 }
 
-// leave is the end of a place, with the mutex held.
-void HalfOpen::leave(Place& place) {
-  if (place.group_ == groups_.end()) return;
-  Queue& group = place.group_->second;
-  (place.spoken_ ? all_.spoken : all_.silent).erase(place.in_all_);
-  (place.spoken_ ? group.spoken : group.silent).erase(place.in_group_);
-  if (group.size() == 0) groups_.erase(place.group_);
-  place.group_ = groups_.end();
+// leave is the end of a slot, with the mutex held.
+void HalfOpen::leave(Slot& slot) {
+  if (slot.group_ == groups_.end()) return;
+  Queue& group = slot.group_->second;
+  (slot.spoken_ ? all_.spoken : all_.silent).erase(slot.in_all_);
+  (slot.spoken_ ? group.spoken : group.silent).erase(slot.in_group_);
+  if (group.size() == 0) groups_.erase(slot.group_);
+  slot.group_ = groups_.end();
 }
 
-HalfOpen::Place::~Place() {
+HalfOpen::Slot::~Slot() {
   const std::lock_guard lock(owner_.mutex_);
   owner_.leave(*this);
 }
 
-void HalfOpen::Place::spoke() {
+void HalfOpen::Slot::spoke() {
   const std::lock_guard lock(owner_.mutex_);
   if (spoken_ || group_ == owner_.groups_.end()) return;
   spoken_ = true;
@@ -145,9 +158,10 @@ std::optional<std::string> HalfOpen::news() {
   dropping_ = false;
   quiet_ = 0;
   return fmt::format(
-      "no connection was dropped before the handshake for {} s; before that {} "
-      "were, and {} more were refused without a line here",
-      kQuietSeconds, dropped, std::exchange(unlogged_, 0));
+      "no connection was dropped before the handshake for {} s; before that {}, and {} refused "
+      "without a line here",
+      kQuietSeconds, counted(dropped, "was", "were"),
+      counted(std::exchange(unlogged_, 0), "more was", "more were"));
 }
 
 }  // namespace psp::proxy

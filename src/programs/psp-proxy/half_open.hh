@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // HalfOpen: the connections of peers that have not proved anything yet, from accept to the end of
-// the upgrade. They have limits of their own, so that strangers take no place from those who are
+// the upgrade. They have limits of their own, so that strangers take no slot from those who are
 // through, and a limit for each source, so that one stranger takes none from others.
 //
 // Where there are too many, the oldest goes, and those that have not said a word before all others:
-// a peer speaks as soon as it is connected, and is through before others have filled all places.
-// The new one is never turned away: who held places by a word each would keep all others out.
+// a peer speaks as soon as it is connected, and is through before others have filled all slots.
+// The new one is never turned away: who held slots by a word each would keep all others out.
 //
 // Threading: all of it by any thread.
 #pragma once
@@ -43,10 +43,10 @@ class HalfOpen {
  public:
   explicit HalfOpen(HalfOpenLimits limits) : limits_(limits) {}
 
-  class Place;
-  // admit gives a place that is the connection's own until it is through or over; `fd` stays open
+  class Slot;
+  // admit gives a slot that is the connection's own until it is through or over; `fd` stays open
   // for as long. Room may be made by a shutdown of another connection.
-  std::unique_ptr<Place> admit(const Address& from, int fd);
+  std::unique_ptr<Slot> admit(const Address& from, int fd);
 
   // may_log is true for a few refusals, then for one a second: strangers shall not fill the log.
   bool may_log();
@@ -56,9 +56,9 @@ class HalfOpen {
 
  private:
   using Source = std::array<std::uint8_t, 9>;  // family and prefix
-  using Places = std::list<Place*>;            // the oldest first
+  using Slots = std::list<Slot*>;              // the oldest first
   struct Queue {
-    Places silent, spoken;
+    Slots silent, spoken;
     std::size_t size() const { return silent.size() + spoken.size(); }
   };
   using Groups = std::map<Source, Queue>;
@@ -66,7 +66,7 @@ class HalfOpen {
   static Source source_of(const Address& from);
   bool unlucky();
   static void drop_oldest(const Queue& queue);
-  void leave(Place& place);
+  void leave(Slot& slot);
 
   const HalfOpenLimits limits_;
   std::mutex mutex_;
@@ -81,26 +81,26 @@ class HalfOpen {
   std::string last_from_;
 };
 
-class HalfOpen::Place {
+class HalfOpen::Slot {
  public:
-  ~Place();
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
+  ~Slot();
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
 
   // spoke tells that the peer has sent something.
   void spoke();
   bool spoken() const { return spoken_; }
-  // dropped: it has lost its place to another, and its socket is shut down.
+  // dropped: it has lost its slot to another, and its socket is shut down.
   bool dropped() const { return dropped_; }
 
  private:
   friend class HalfOpen;
-  Place(HalfOpen& owner, Groups::iterator group, int fd) : owner_(owner), group_(group), fd_(fd) {}
+  Slot(HalfOpen& owner, Groups::iterator group, int fd) : owner_(owner), group_(group), fd_(fd) {}
 
   HalfOpen& owner_;
   Groups::iterator group_;
   int fd_;
-  Places::iterator in_all_, in_group_;
+  Slots::iterator in_all_, in_group_;
   bool spoken_ = false;
   std::atomic<bool> dropped_{false};
 };

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who loses his place when strangers take too many.
+// Who loses his slot when strangers take too many. A caller is one end of a socketpair: it sees its
+// connection end as a stranger would, and no handshake is needed.
+//
+// The threat is a flood that costs its sender nothing: connections without a word, or with one
+// octet, from one address or from a whole IPv6 network. The log must not be flooded either. Rates
+// are left to chance in the code, so their tests have bounds that chance does not reach.
 #include "half_open.hh"
 
 #include <algorithm>
@@ -11,7 +16,7 @@
 #include <poll.h>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 namespace psp::proxy {
 namespace {
@@ -29,21 +34,21 @@ Address address(const std::string& text) {
   return out;
 }
 
-// Caller is a connection that asks for a place; ended() tells that its socket was shut down.
+// Caller is a connection that asks for a slot; ended() tells that its socket was shut down.
 struct Caller {
   Caller(HalfOpen& half_open, const std::string& from) {
     int pair[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     ours = UniqueFd(pair[0]);
     theirs = UniqueFd(pair[1]);
-    place = half_open.admit(address(from), ours.get());
+    slot = half_open.admit(address(from), ours.get());
   }
   bool ended() const {
     pollfd p{theirs.get(), POLLIN, 0};
     return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
   }
   UniqueFd ours, theirs;
-  std::unique_ptr<HalfOpen::Place> place;
+  std::unique_ptr<HalfOpen::Slot> slot;
 };
 
 TEST(HalfOpen, TheOldestThatIsSilentGoesFirst) {
@@ -51,29 +56,29 @@ TEST(HalfOpen, TheOldestThatIsSilentGoesFirst) {
   std::vector<Caller> callers;
   for (int i = 1; i <= 4; ++i)
     callers.emplace_back(half_open, "2001:db8:0:" + std::to_string(i) + "::1");
-  callers[0].place->spoke();
+  callers[0].slot->spoke();
   const Caller fifth(half_open, "2001:db8:0:5::1");
-  ASSERT_NE(fifth.place, nullptr);
-  EXPECT_FALSE(callers[0].ended() || callers[0].place->dropped()) << "it has spoken";
-  EXPECT_TRUE(callers[1].ended() && callers[1].place->dropped());
+  ASSERT_NE(fifth.slot, nullptr);
+  EXPECT_FALSE(callers[0].ended() || callers[0].slot->dropped()) << "it has spoken";
+  EXPECT_TRUE(callers[1].ended() && callers[1].slot->dropped());
   EXPECT_FALSE(callers[2].ended() || callers[3].ended() || fifth.ended());
 }
 
-// A word costs a stranger nothing: who says one to each place shall not keep others out.
+// A word costs a stranger nothing: who says one to each slot shall not keep others out.
 TEST(HalfOpen, WhereAllHaveSpokenTheOldestGoes) {
   HalfOpen half_open(kNoSourceLimit);
   std::vector<Caller> callers;
   for (int i = 0; i < 4; ++i) {
     callers.emplace_back(half_open, "2001:db8::1");
-    callers.back().place->spoke();
+    callers.back().slot->spoke();
   }
   const Caller fifth(half_open, "2001:db8:1::1");
-  ASSERT_NE(fifth.place, nullptr);
-  EXPECT_TRUE(callers[0].ended() && callers[0].place->dropped());
+  ASSERT_NE(fifth.slot, nullptr);
+  EXPECT_TRUE(callers[0].ended() && callers[0].slot->dropped());
   EXPECT_FALSE(callers[1].ended() || callers[2].ended() || callers[3].ended() || fifth.ended());
   callers.pop_back();
   const Caller sixth(half_open, "2001:db8:1::1");
-  EXPECT_FALSE(callers[1].ended() || fifth.ended()) << "a place that is given up is free";
+  EXPECT_FALSE(callers[1].ended() || fifth.ended()) << "a slot that is given up is free";
 }
 
 TEST(HalfOpen, OneSourceTakesNoPlaceFromAnother) {
@@ -83,11 +88,11 @@ TEST(HalfOpen, OneSourceTakesNoPlaceFromAnother) {
   for (int i = 0; i < 1000; ++i) flood.emplace_back(half_open, "::ffff:192.0.2.1");
   EXPECT_FALSE(other.ended());
   int dropped = 0;
-  for (const Caller& caller : flood) dropped += caller.place->dropped();
+  for (const Caller& caller : flood) dropped += caller.slot->dropped();
   EXPECT_EQ(dropped, 998);
-  for (Caller& caller : flood) caller.place->spoke();
+  for (Caller& caller : flood) caller.slot->spoke();
   const Caller more(half_open, "::ffff:192.0.2.1"), third(half_open, "::ffff:192.0.2.3");
-  EXPECT_TRUE(flood[998].place->dropped()) << "its own talker";
+  EXPECT_TRUE(flood[998].slot->dropped()) << "its own talker";
   EXPECT_FALSE(other.ended() || third.ended());
 }
 
@@ -105,7 +110,7 @@ TEST(HalfOpen, FromStartOnSomeGoAndFromFullOnOneForEach) {
   std::vector<Caller> callers;
   callers.reserve(2000);
   const auto dropped = [&] {
-    return std::ranges::count_if(callers, [](const Caller& c) { return c.place->dropped(); });
+    return std::ranges::count_if(callers, [](const Caller& c) { return c.slot->dropped(); });
   };
   for (int i = 0; i < 100; ++i) callers.emplace_back(half_open, "2001:db8::1");
   EXPECT_EQ(dropped(), 0);

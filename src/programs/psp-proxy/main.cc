@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // psp-proxy: PSP for programs that cannot be changed. See psp-proxy(1).
+//
+// OpenSSL is told to wipe what it frees before it has allocated anything, which is why that comes
+// first. SIGPIPE is ignored: a peer that goes away is an error code of one connection, not the end
+// of all. Core dumps are off before any key is read.
 #include <csignal>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -8,7 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <psp/keyx/tls.hh>
+#include "keyx/tls.hh"
 
 #include "options.hh"
 #include "proxy.hh"

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command line by CLI11, with a help text that teaches by example.
+//
+// What would let in more people than its writer meant is refused here: for a client certificates
+// without an authority, names that nobody vouches for, names that no certificate can have. A
+// client's peer must be the host of --to unless another name is given, so that a certificate of
+// somebody else's does not do.
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
@@ -9,11 +14,11 @@
 #include <fmt/format.h>
 #include <thread>
 
-#include <psp/netlink/client.hh>
-#include <psp/wire/version_text.hh>
-
 #include "between.hh"
-#include "plain_help.hh"
+#include "exchange_options.hh"
+#include "parse.hh"
+#include "port.hh"
+#include "version_line.hh"
 
 namespace psp::proxy {
 namespace {
@@ -41,14 +46,14 @@ Exit status: 0 ok, 1 failure, 2 usage.)";
 
 // Raw is what CLI11 fills in before it makes sense.
 struct Raw {
-  std::string listen, listen_psp, to, policy = "required", versions, half_open;
-  double timeout_s = 10, retire_idle_s = 300, drain_s = 30, stats_interval_s = 0;
-  bool first_use = false;
+  std::string listen, listen_psp, to, policy = "required", half_open;
+  double retire_idle_s = 300, drain_s = 30, stats_interval_s = 0;
+  ExchangeOptions exchange;
 };
 
 void declare(CLI::App& app, Options& options, Raw& raw) {
   app.footer(kExamples);
-  app.set_version_flag("-V,--version", "psp-proxy of softpsp " PSP_RELEASE);
+  app.set_version_flag("-V,--version", version_line("psp-proxy"));
   auto* listen = app.add_option("--listen", raw.listen, "Take programs' connections, in clear")
                      ->type_name("ADDR");
   app.add_option("--listen-psp", raw.listen_psp, "Take peers' connections, by PSP")
@@ -60,21 +65,13 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
          "required: PSP or no connection (default). preferred: TLS where a host has no PSP, "
          "if both ends prefer")
       ->check(CLI::IsMember({"required", "preferred"}));
-  app.add_option("--psp-version", raw.versions,
-                 "Only these PSP versions, with commas (default 1,0: those that encrypt)")
-      ->type_name("LIST");
-  app.add_option("--cert", options.tls.cert_file, "Own certificate, PEM")->type_name("FILE");
-  app.add_option("--key", options.tls.key_file, "Its key, PEM")->type_name("FILE");
-  app.add_option("--ca", options.tls.ca_file,
-                 "Whom to believe, PEM. With --listen-psp: demand a certificate of every peer")
-      ->type_name("FILE");
+  raw.exchange.declare_versions(app);
+  raw.exchange.declare_credentials(app, "With --listen-psp: demand a certificate of every peer",
+                                   " instead of certificates");
   app.add_option("--peer-name", options.peer_names,
                  "Name that a peer's certificate must be for (default: the host of --to). With "
                  "--listen-psp: let only these in; may be given several times")
       ->type_name("NAME");
-  app.add_option("--psk-file", options.tls.psk_file, "Pre-shared key instead of certificates")
-      ->type_name("FILE");
-  app.add_flag("--insecure-first-use", raw.first_use, "No credentials (the default without any)");
   app.add_option("--max-connections", options.max_connections,
                  "More than so many at once are refused (1000)")
       ->check(CLI::Range(1U, 1'000'000U));
@@ -89,10 +86,7 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
                  "Of those, at most so many from one address (IPv6: from one /64) (256)")
       ->check(CLI::Range(1U, 1'000'000U))
       ->needs("--listen-psp");
-  app.add_option("--timeout", raw.timeout_s,
-                 "Seconds to connect and to agree on keys, all together (10)")
-      ->check(between(0.001, 86400.0))
-      ->type_name("SECONDS");
+  raw.exchange.declare_timeout(app, ", all together (10)");
   app.add_option("--retire-idle", raw.retire_idle_s,
                  "After a rotation of the device key, close connections that were idle for so many "
                  "seconds (300); 0: never")
@@ -110,13 +104,8 @@ void declare(CLI::App& app, Options& options, Raw& raw) {
                  "One line of JSON on standard output every so many seconds")
       ->check(between(0.1, 1e7))
       ->type_name("SECONDS");
-  app.add_option("--socket", options.socket, "Where pspd listens, and ask nobody else")
-      ->type_name("ADDR");
+  raw.exchange.declare_socket(app);
   app.add_flag("-q,--quiet", options.quiet, "Log only warnings and errors");
-}
-
-std::chrono::milliseconds to_ms(double seconds) {
-  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }
 
 std::expected<void, std::string> refine_addresses(Options& options, const Raw& raw) {
@@ -129,20 +118,26 @@ std::expected<void, std::string> refine_addresses(Options& options, const Raw& r
   auto to = parse_host_port(raw.to);
   if (!to) return std::unexpected("--to: " + to.error());
   if (to->host.empty()) return std::unexpected(std::string("--to: give a host"));
+  for (const HostPort* each : {&*listen, &*to})
+    if (const auto port = check_port(each->port); !port) return port;
   options.listen = std::move(*listen);
   options.to = std::move(*to);
   return {};
 }
 
 std::expected<void, std::string> refine_tls(Options& options, const Raw& raw) {
-  auto& tls = options.tls;
-  tls.server = options.serve;
-  const bool certificates = !tls.cert_file.empty() || !tls.key_file.empty() || !tls.ca_file.empty();
-  if (certificates && !tls.psk_file.empty())
+  const bool certificates = raw.exchange.has_certificates();
+  if (certificates && !raw.exchange.tls.psk_file.empty())
     return std::unexpected(std::string("choose one: certificates or --psk-file"));
-  if ((certificates || !tls.psk_file.empty()) && raw.first_use)
-    return std::unexpected(std::string("--insecure-first-use does not go with credentials"));
-  tls.first_use = !certificates && tls.psk_file.empty();
+  const auto taken = raw.exchange.take_tls(options.serve);
+  if (!taken) return std::unexpected(taken.error());
+  const keyx::TlsOptions& tls = options.tls = *taken;
+  if (tls.cert_file.empty() != tls.key_file.empty())
+    return std::unexpected(std::string("--cert needs --key, and --key needs --cert"));
+  if (certificates && options.serve && tls.cert_file.empty())
+    return std::unexpected(std::string("--listen-psp with --ca needs --cert and --key as well"));
+  if (certificates && !options.serve && tls.ca_file.empty())
+    return std::unexpected(std::string("--cert needs --ca: whom shall this end believe?"));
   if (!options.peer_names.empty() && tls.ca_file.empty())
     return std::unexpected(std::string("--peer-name needs --ca: who vouches for the name?"));
   if (!options.serve && options.peer_names.size() > 1)
@@ -161,24 +156,19 @@ std::expected<void, std::string> refine(Options& options, const Raw& raw) {
   if (auto done = refine_addresses(options, raw); !done) return done;
   if (auto done = refine_tls(options, raw); !done) return done;
   options.allow_tls = raw.policy == "preferred";
-  if (!raw.versions.empty()) {
-    const auto versions = parse_versions_to_use(raw.versions);
-    if (!versions || versions->bits == 0)
-      return std::unexpected(
-          fmt::format("--psp-version: \"{}\" names no PSP version; versions are {}", raw.versions,
-                      kVersionWords));
-    options.versions = *versions;
-  }
+  const auto versions = raw.exchange.take_versions(options.versions);
+  if (!versions) return std::unexpected(versions.error());
+  options.versions = *versions;
   if (!raw.half_open.empty()) {
     const auto limits = parse_start_rate_full(raw.half_open, options.half_open);
     if (!limits) return std::unexpected("--half-open: " + limits.error());
     options.half_open = *limits;
   }
-  if (!options.socket || options.socket->empty()) options.socket = chosen_socket();
-  options.timeout = to_ms(raw.timeout_s);
-  options.retire_idle = to_ms(raw.retire_idle_s);
-  options.drain = to_ms(raw.drain_s);
-  options.stats_interval = to_ms(raw.stats_interval_s);
+  options.socket = raw.exchange.take_socket();
+  options.timeout = raw.exchange.take_timeout();
+  options.retire_idle = ExchangeOptions::to_ms(raw.retire_idle_s);
+  options.drain = ExchangeOptions::to_ms(raw.drain_s);
+  options.stats_interval = ExchangeOptions::to_ms(raw.stats_interval_s);
   if (options.threads == 0)
     options.threads = std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
   return {};
@@ -192,25 +182,8 @@ int usage_error(const std::string& what) {
 }  // namespace
 
 std::expected<Options, int> parse_options(int argc, const char* const* argv) {
-  CLI::App app(kDescription, "psp-proxy");
-  app.formatter(std::make_shared<PlainHelp>());
-  Options options;
-  Raw raw;
-  declare(app, options, raw);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForVersion& asked) {
-    if (argc == 2) return std::unexpected(app.exit(asked));
-    return std::unexpected(
-        usage_error("--version stands alone; a version of PSP is chosen by --psp-version"));
-  } catch (const CLI::Success& asked) {
-    return std::unexpected(app.exit(asked));
-  } catch (const CLI::ParseError& error) {
-    return std::unexpected(usage_error(error.what()));
-  }
-  if (const auto done = refine(options, raw); !done)
-    return std::unexpected(usage_error(done.error()));
-  return options;
+  return read_command_line<Options, Raw>("psp-proxy", kDescription, argc, argv, declare, refine,
+                                         usage_error);
 }
 
 }  // namespace psp::proxy

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of psp-proxy.
+// The command line of psp-proxy, as all of its parts read it: what does not fit together has been
+// refused. It does not change while the program runs; what is read again are the files that it
+// names (Credentials).
+//
+// Threading: values; all workers read the same ones.
 #pragma once
 
 #include <chrono>
@@ -10,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include <psp/keyx/tls.hh>
-#include <psp/wire/types.hh>
+#include "keyx/tls.hh"
+#include "wire/types.hh"
 
 #include "address.hh"
 #include "half_open.hh"

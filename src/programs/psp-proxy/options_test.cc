@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The command line of psp-proxy, and that the completion for zsh knows all of it.
+// The command line of psp-proxy, and that the completion for zsh knows all of it. Most command
+// lines are parsed in this process, and what is refused is known by its sentence on standard error.
+//
+// The completion is compared with the --help of the program as it is built, so an option that
+// somebody adds to one of them only is found. Files are not opened: what is in them is not shown
+// here.
 #include "options.hh"
 
 #include <cstdio>
@@ -27,6 +32,12 @@ void expect_refused(const std::vector<const char*>& words, const std::string& se
   ASSERT_FALSE(options.has_value()) << sentence;
   EXPECT_EQ(options.error(), kExitUsage);
   EXPECT_THAT(said, testing::HasSubstr(sentence));
+}
+
+TEST(ProxyOptions, ANumberThatIsNoPortIsNotAnotherPort) {
+  expect_refused({"--listen", "127.0.0.1:99999", "--to", "db.example:7001"}, "99999 is no port");
+  expect_refused({"--listen-psp", ":7001", "--to", "db.example:65536"}, "65536 is no port");
+  parse({"--listen", "127.0.0.1:0", "--to", "db.example:postgresql"});
 }
 
 TEST(ProxyOptions, TwoAddressesAreEnough) {
@@ -71,6 +82,13 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
   expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--insecure-first-use"},
                  "does not go with credentials");
   expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "c", "--psk-file", "p"}, "choose one");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--cert", "c", "--key", "k"},
+                 "psp-proxy: error: --cert needs --ca: whom shall this end believe?");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--ca", "a", "--cert", "c"},
+                 "--cert needs --key");
+  expect_refused({"--listen-psp", ":1", "--to", "a:1", "--cert", "c"}, "--cert needs --key");
+  expect_refused({"--listen-psp", ":1", "--to", "a:1", "--ca", "a"},
+                 "--listen-psp with --ca needs --cert and --key");
   expect_refused({"--listen", ":1", "--to", "a:1", "--half-open", "1:1:1"}, "--listen-psp");
   expect_refused({"--listen", ":1", "--to", "a:1", "--half-open-source", "1"}, "--listen-psp");
   expect_refused({"--listen-psp", ":1", "--to", "a:1", "--half-open", "9:1:1"}, "--half-open: ");
@@ -80,7 +98,9 @@ TEST(ProxyOptions, WhatDoesNotFitIsSaid) {
                    "is refused (peer-name): ");
   expect_refused({"--listen", ":1", "--to", "a:1", "--policy", "maybe"}, "--policy");
   expect_refused({"--listen", ":1", "--to", "a:1", "--psp-version", "none"},
-                 "names no PSP version");
+                 "--psp-version: give at least one");
+  expect_refused({"--listen", ":1", "--to", "a:1", "--psp-version", "1,7"},
+                 "there is no PSP version \"7\"");
 }
 
 TEST(ProxyOptions, VersionIsThatOfTheProgram) {

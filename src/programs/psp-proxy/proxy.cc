@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The order of a start: all that can fail for a reason that the user can mend (certificates, names,
+// limits, addresses) is tried before the first thread. Signals are blocked before it, too, so that
+// none goes to a worker. A stop lets connections end by themselves for a time, a second one ends
+// them at once.
 #include "proxy.hh"
 
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
+#include <utility>
 
-#include <psp/wire/version_text.hh>
+#include "base/shortage.hh"
+#include "keyx/client_ops.hh"
+#include "wire/version_text.hh"
 
 #include "socket.hh"
 
@@ -102,14 +111,19 @@ void Proxy::declare() {
     if (const auto news = shared_.half_open.news()) spdlog::warn("{}", *news);
   }));
   sources_.push_back(loop_.every(30s, [this] { refresh_target(); }));
+  draining_ = loop_.every(20ms, [this] { end_if_drained(); });
+  draining_.enable(false);
   if (options_.stats_interval.count() > 0)
     sources_.push_back(loop_.every(options_.stats_interval, [this] {
       std::puts(stats().c_str());
       std::fflush(stdout);
     }));
-  if (stats_socket_)
-    sources_.push_back(
-        loop_.on_readable(stats_socket_->fd(), [this] { stats_socket_->answer(stats() + "\n"); }));
+  if (!stats_socket_) return;
+  asked_ = loop_.on_readable(stats_socket_->fd(), [this] {
+    if (!stats_socket_->answer(stats() + "\n")) rest(true);
+  });
+  resting_ = loop_.every(kShortagePause, [this] { rest(false); });
+  resting_.enable(false);
 }
 
 int Proxy::run() {
@@ -119,14 +133,24 @@ int Proxy::run() {
     return 1;
   }
   for (unsigned i = 0; i < options_.threads; ++i)
-    workers_.push_back(std::make_unique<Worker>(shared_));
-  for (const auto& worker : workers_) worker->start();
+    workers_.push_back(std::make_unique<ProxyWorker>(shared_));
+  for (const auto& worker : workers_)
+    if (const int error = worker->start(); error != 0) {
+      spdlog::error("cannot start a worker: {}", std::strerror(error));
+      workers_.clear();
+      return 1;
+    }
   loop_.watchdog();
   spdlog::info("ready");
   sd_notify(0, "READY=1");
   const int status = loop_.run();
   workers_.clear();
   return status;
+}
+
+// rest: nobody is answered until there may be a descriptor to do it with.
+void Proxy::rest(bool on) {
+  if (asked_.enable(!on)) resting_.enable(on);
 }
 
 void Proxy::reload(bool asked) {
@@ -145,19 +169,18 @@ void Proxy::refresh_target() {
 }
 
 void Proxy::on_stop() {
-  if (draining_) {
+  if (std::exchange(stopping_, true)) {
     drain_end_ = Clock::now();
     return end_if_drained();
   }
-  draining_ = true;
   drain_end_ = Clock::now() + options_.drain;
+  draining_.enable(true);
   sd_notify(0, "STOPPING=1");
   for (const auto& worker : workers_) worker->drain();
   for (const UniqueFd& fd : shared_.listeners) shutdown(fd.get(), SHUT_RDWR);
   // Said when it is true: a worker takes what comes until its listener is shut.
   spdlog::info("stopping: no new connections; {} go on for up to {} s", shared_.active.load(),
                static_cast<double>(options_.drain.count()) / 1000);
-  sources_.push_back(loop_.every(20ms, [this] { end_if_drained(); }));
 }
 
 void Proxy::end_if_drained() {

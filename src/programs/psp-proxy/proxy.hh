@@ -11,12 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "base/event_loop.hh"
+
 #include "credentials.hh"
-#include "event_loop.hh"
 #include "options.hh"
+#include "proxy_worker.hh"
 #include "stats_socket.hh"
 #include "target.hh"
-#include "worker.hh"
 
 namespace psp::proxy {
 
@@ -33,6 +34,7 @@ class Proxy {
   std::expected<void, std::string> find_descriptors();
   void warn_of_weak_settings() const;
   void declare();
+  void rest(bool on);
   void reload(bool asked);
   void refresh_target();
   void on_stop();
@@ -44,10 +46,12 @@ class Proxy {
   Target target_;
   Shared shared_;
   std::optional<StatsSocket> stats_socket_;
-  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::unique_ptr<ProxyWorker>> workers_;
   EventLoop loop_;
-  std::vector<EventLoop::Source> sources_;
-  bool draining_ = false, resolves_ = true;
+  std::vector<Loop::Source> sources_;
+  Loop::Source asked_, resting_;  // by the statistics socket
+  Loop::Source draining_;         // from the first signal to stop on
+  bool stopping_ = false, resolves_ = true;
   Clock::time_point drain_end_;
 };
 

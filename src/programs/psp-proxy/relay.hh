@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <span>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 namespace psp::proxy {
 

@@ -1,4 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// A session is in one stage at a time: silent, connecting, handshake, upgrade, relay, parting. What
+// becomes ready is served as the stage has it; tick ends what has waited too long.
+//
+// Until the upgrade is done the other end is a stranger, who must cost little: no TLS before he has
+// said something, no connection to the program before the upgrade is done, no line in the log but a
+// few. close_both ends it from every stage, and moves the session to the worker's list of those
+// that are over: events that have been fetched may still name it.
 #include "session.hh"
 
 #include <algorithm>
@@ -9,10 +17,13 @@
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 
+#include "base/counted.hh"
+#include "base/socket_options.hh"
+
+#include "proxy_worker.hh"
 #include "socket.hh"
 #include "splice_relay.hh"
 #include "tls_relay.hh"
-#include "worker.hh"
 
 namespace psp::proxy {
 namespace {
@@ -36,15 +47,15 @@ std::string subject(X509* certificate) {
 
 }  // namespace
 
-Session::Session(Worker& worker, UniqueFd accepted, const Address& from,
-                 std::unique_ptr<HalfOpen::Place> place)
+Session::Session(ProxyWorker& worker, UniqueFd accepted, const Address& from,
+                 std::unique_ptr<HalfOpen::Slot> slot)
     : worker_(worker),
       serve_(worker.shared_.options.serve),
       from_(from.text()),
       started_(worker.now_),
       deadline_(worker.now_ + worker.shared_.options.timeout),
-      place_(std::move(place)),
-      counted_(place_ == nullptr) {
+      slot_(std::move(slot)),
+      counted_(slot_ == nullptr) {
   (serve_ ? peer_ : clear_).fd = std::move(accepted);
   if (counted_) worker_.shared_.active.fetch_add(1, std::memory_order_relaxed);
 }
@@ -55,14 +66,16 @@ Session::~Session() {
   if (counted_) worker_.shared_.active.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void Session::Side::ready(std::uint32_t events) { session.on_ready(*this, events); }
+void Session::Side::ready(std::uint32_t events) {
+  ProxyWorker::attempt(session, [&] { session.on_ready(*this, events); });
+}
 
 void Session::begin() {
   addresses_ = worker_.shared_.target.addresses();
   if (serve_) {
     hear();
   } else {
-    worker_.watch(clear_.fd.get(), EPOLLET, clear_, std::exchange(clear_.watched, true));
+    if (!watch(clear_, EPOLLET)) return;
     connect_next();
   }
 }
@@ -89,8 +102,8 @@ void Session::hear() {
   char octet = 0;
   const ssize_t n = recv(peer_.fd.get(), &octet, 1, MSG_PEEK | MSG_DONTWAIT);
   if (n < 0 && errno == EAGAIN) return wait_for(peer_, EPOLLIN);
-  if (n > 0) place_->spoke();
-  if (place_->dropped()) return refuse(Refusal::kHalfOpen, "others need its place");
+  if (n > 0) slot_->spoke();
+  if (slot_->dropped()) return refuse(Refusal::kHalfOpen, "others need its place");
   start_tls();
 }
 
@@ -100,11 +113,11 @@ bool Session::let_in() {
   const unsigned most = worker_.shared_.options.max_connections;
   if (active.fetch_add(1, std::memory_order_relaxed) >= most) {
     active.fetch_sub(1, std::memory_order_relaxed);
-    refuse(Refusal::kLimit, fmt::format("there are {} connections already", most));
+    refuse(Refusal::kLimit, counted(most, "connection is", "connections are") + " there already");
     return false;
   }
   counted_ = true;
-  place_.reset();
+  slot_.reset();
   return true;
 }
 
@@ -240,7 +253,7 @@ void Session::start_upgrade() {
   stage_ = Stage::kUpgrade;
   const Options& options = worker_.shared_.options;
   ops_ = worker_.ops();
-  ticket_ = worker_.provider_.begin();
+  ticket_ = worker_.psp_.begin();
   upgrade_ = keyx::make_upgrade(ssl_.get(), *ops_,
                                 {.versions = options.versions,
                                  .allow_tls = options.allow_tls,
@@ -307,7 +320,7 @@ void Session::start_relay() {
   }
   early_ = crypto::WipedVector();
   for (Side* side : {&clear_, &peer_})
-    worker_.watch(side->fd.get(), kRelayEvents, *side, std::exchange(side->watched, true));
+    if (!watch(*side, kRelayEvents)) return;
   spdlog::debug("{}: {}", who(), protection_);
   // OpenSSL may hold octets of which the socket knows nothing any more.
   turn();
@@ -343,9 +356,9 @@ void Session::turn() {
 
 void Session::refuse(Refusal reason, const std::string& why) {
   // Whatever the end of its socket looked like.
-  if (place_ != nullptr && place_->dropped()) reason = Refusal::kHalfOpen;
-  worker_.counters_.refused[static_cast<std::size_t>(reason)].add();
+  if (slot_ != nullptr && slot_->dropped()) reason = Refusal::kHalfOpen;
   log_refusal(reason, why);
+  worker_.counters_.refused[static_cast<std::size_t>(reason)].add();
   const bool told = ssl_ != nullptr && reason != Refusal::kTimeout && reason != Refusal::kGone;
   if (!told) return close_both(true);
   drop(clear_, true);
@@ -355,7 +368,7 @@ void Session::refuse(Refusal reason, const std::string& why) {
 // log_refusal writes a line each for peers that were let in once and for programs of this host, and
 // for strangers not more than HalfOpen grants.
 void Session::log_refusal(Refusal reason, const std::string& why) const {
-  const bool stranger = place_ != nullptr;
+  const bool stranger = slot_ != nullptr;
   if (stranger && (reason == Refusal::kHalfOpen || !worker_.shared_.half_open.may_log())) return;
   spdlog::warn("{}: refused ({}): {}", who(), name(reason), why);
 }
@@ -381,18 +394,28 @@ void Session::read_away() {
 }
 
 void Session::end(Ending how, const std::string& why) {
-  worker_.counters_.ended[static_cast<std::size_t>(how)].add();
   const auto level =
       how == Ending::kComplete || how == Ending::kReset ? spdlog::level::info : spdlog::level::warn;
-  spdlog::log(level, "{}: closed ({}): {}; {}, {} octets to the peer, {} from it, {:.3f} s", who(),
-              name(how), why, protection_, counted_to_peer_, counted_from_peer_,
+  spdlog::log(level, "{}: closed ({}): {}; {}, {} to the peer, {} from it, {:.3f} s", who(),
+              name(how), why, protection_, counted(counted_to_peer_, "octet"), counted_from_peer_,
               seconds_since(started_));
+  worker_.counters_.ended[static_cast<std::size_t>(how)].add();
   close_both(how != Ending::kComplete && how != Ending::kRetired);
+}
+
+void Session::give_up(const char* what) {
+  if (stage_ == Stage::kOver) return;
+  spdlog::error("a connection is given up: {}", what);
+  if (stage_ == Stage::kRelay)
+    worker_.counters_.ended[static_cast<std::size_t>(Ending::kReset)].add();
+  else if (stage_ != Stage::kParting)
+    worker_.counters_.refused[static_cast<std::size_t>(Refusal::kProtocol)].add();
+  close_both(true);
 }
 
 void Session::close_both(bool reset) {
   stage_ = Stage::kOver;
-  place_.reset();  // before its descriptor is another's
+  slot_.reset();  // before its descriptor is another's
   drop(clear_, reset);
   drop(peer_, reset);
   worker_.over_.splice(worker_.over_.end(), worker_.sessions_, self);
@@ -405,9 +428,14 @@ void Session::drop(Side& side, bool reset) {
 
 // --- waiting ---
 
-void Session::wait_for(Side& side, std::uint32_t events) {
-  worker_.watch(side.fd.get(), events | EPOLLONESHOT, side, std::exchange(side.watched, true));
+// watch: one that nobody would wake any more is given up.
+bool Session::watch(Side& side, std::uint32_t events) {
+  const bool done = worker_.watch(side.fd.get(), events, side, std::exchange(side.watched, true));
+  if (!done) give_up(std::strerror(errno));
+  return done;
 }
+
+void Session::wait_for(Side& side, std::uint32_t events) { watch(side, events | EPOLLONESHOT); }
 
 void Session::wait_for(Step step) { wait_for(peer_, step == Step::kWantRead ? EPOLLIN : EPOLLOUT); }
 

@@ -17,19 +17,19 @@
 #include <string>
 #include <vector>
 
-#include <psp/keyx/rotation.hh>
-#include <psp/keyx/tls.hh>
-#include <psp/keyx/upgrade.hh>
+#include "keyx/rotation.hh"
+#include "keyx/tls.hh"
+#include "keyx/upgrade.hh"
 
+#include "counters.hh"
 #include "credentials.hh"
 #include "half_open.hh"
 #include "relay.hh"
-#include "stats.hh"
 #include "target.hh"
 
 namespace psp::proxy {
 
-class Worker;
+class ProxyWorker;
 
 using Clock = std::chrono::steady_clock;
 
@@ -44,9 +44,9 @@ class Watched {
 
 class Session {
  public:
-  // A peer's has a place among the half open until it is through.
-  Session(Worker& worker, UniqueFd accepted, const Address& from,
-          std::unique_ptr<HalfOpen::Place> place);
+  // A peer's has a slot among the half open until it is through.
+  Session(ProxyWorker& worker, UniqueFd accepted, const Address& from,
+          std::unique_ptr<HalfOpen::Slot> slot);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -62,6 +62,8 @@ class Session {
   void key_gone();
   // stop ends it now.
   void stop();
+  // give_up ends it where something is missing that it cannot go on without. Takes no memory.
+  void give_up(const char* what);
 
   bool over() const { return stage_ == Stage::kOver; }
   // ages: the connection stands on a device key that is not the newest.
@@ -101,6 +103,7 @@ class Session {
   void end(Ending how, const std::string& why);
   void close_both(bool reset);
 
+  bool watch(Side& side, std::uint32_t events);
   // wait_for wants one event of `side`; if it is there already it is reported at once.
   void wait_for(Side& side, std::uint32_t events);
   void wait_for(keyx::Step step);
@@ -108,16 +111,16 @@ class Session {
   Side& onward() { return serve_ ? clear_ : peer_; }  // the side that we connect
   std::string who() const;                            // for logs
 
-  Worker& worker_;
+  ProxyWorker& worker_;
   bool serve_;
   Stage stage_ = Stage::kConnecting;
   Side clear_{*this}, peer_{*this};
   std::string from_, peer_name_;
   Clock::time_point started_, deadline_, moved_at_;
 
-  // While it is being established. The place is given up before the sockets are; then the
+  // While it is being established. The slot is given up before the sockets are; then the
   // connection is one of those that --max-connections counts, or over.
-  std::unique_ptr<HalfOpen::Place> place_;
+  std::unique_ptr<HalfOpen::Slot> slot_;
   bool counted_;
   Target::Addresses addresses_;
   std::size_t next_address_ = 0;

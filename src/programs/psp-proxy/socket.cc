@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// A name without a host listens on all addresses: by one IPv6 socket where the host has IPv6, else
+// by IPv4. Other names listen on each of their addresses that this host has.
+//
+// An address that the host lacks, or a family, is passed over as long as another one works: names
+// often have addresses of both. Any other error ends it: to listen on a part of what was asked for,
+// in silence, would be found out too late.
 #include "socket.hh"
 
 #include <algorithm>
@@ -8,19 +15,17 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "base/socket_options.hh"
+
 namespace psp::proxy {
 namespace {
-
-void set(int fd, int level, int option, int value) {
-  setsockopt(fd, level, option, &value, sizeof value);
-}
 
 // listen_at is an errno where it fails. `both`: an IPv6 wildcard that takes IPv4 as well.
 std::expected<UniqueFd, int> listen_at(const Address& address, bool both) {
   UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return std::unexpected(errno);
-  set(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (address.family() == AF_INET6) set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1);
+  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  if (address.family() == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1);
   if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
   return fd;
@@ -55,13 +60,13 @@ std::expected<std::vector<UniqueFd>, std::string> listen_on(const HostPort& name
 
 void prepare(int fd) {
   constexpr int kIdleS = 60, kIntervalS = 15, kProbes = 4;
-  set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(fd, IPPROTO_TCP, TCP_KEEPIDLE, kIdleS);
-  set(fd, IPPROTO_TCP, TCP_KEEPINTVL, kIntervalS);
-  set(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kIdleS);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kIntervalS);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
   // splice() stops before an urgent octet; in line, an ordinary read gets past it.
-  set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+  set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
 std::expected<UniqueFd, int> begin_connect(const Address& to) {
@@ -73,15 +78,9 @@ std::expected<UniqueFd, int> begin_connect(const Address& to) {
   return fd;
 }
 
-int pending_error(int fd) {
-  int error = 0;
-  socklen_t size = sizeof error;
-  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
-}
-
 void reset_on_close(int fd) {
   const linger now{.l_onoff = 1, .l_linger = 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  set_option(fd, SOL_SOCKET, SO_LINGER, now);
 }
 
 Address local_address(int fd) {

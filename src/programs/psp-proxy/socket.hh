@@ -2,13 +2,17 @@
 //
 // TCP sockets as the proxy uses them: never waiting, without Nagle's delay, with keep-alives so
 // that a peer that has vanished is noticed.
+//
+// prepare() is for each socket that carries data, accepted ones too. Closing in order and by a
+// reset are different answers to the other side: a connection that was cut off must not look
+// complete.
 #pragma once
 
 #include <expected>
 #include <string>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 #include "address.hh"
 
@@ -23,9 +27,6 @@ void prepare(int fd);
 // begin_connect starts a connection: the socket is writable when it has ended. The error is an
 // errno.
 std::expected<UniqueFd, int> begin_connect(const Address& to);
-
-// pending_error is the errno that waits on a socket, and takes it off; 0: none.
-int pending_error(int fd);
 
 // reset makes the close of `fd` a reset of its connection.
 void reset_on_close(int fd);

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Each direction fills a pipe from one socket and pours it into the other until one of them would
+// block. Only an empty pipe is filled: then EAGAIN can only mean that the socket has nothing. Pipes
+// are large where the user may have large ones, and go back to the pool as soon as they are empty.
 #include "splice_relay.hh"
 
 #include <cerrno>

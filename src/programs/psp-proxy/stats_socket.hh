@@ -9,7 +9,7 @@
 #include <expected>
 #include <string>
 
-#include "socket_file.hh"
+#include "base/socket_file.hh"
 
 namespace psp::proxy {
 
@@ -20,8 +20,9 @@ class StatsSocket {
   static std::expected<StatsSocket, std::string> open(const std::string& address);
 
   int fd() const { return listener_.fd(); }
-  // answer accepts one connection, writes `line` to it and closes it.
-  void answer(const std::string& line);
+  // answer accepts one connection, writes `line` to it and closes it. False: there is no descriptor
+  // or memory to do it with.
+  bool answer(const std::string& line);
 
  private:
   explicit StatsSocket(SocketFile listener) : listener_(std::move(listener)) {}

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Addresses are replaced as a whole, under a lock that is held for the length of a pointer: a
+// session that is going through the list keeps the one that it began with. If the resolver fails,
+// those found before stay.
 #include "target.hh"
 
 namespace psp::proxy {

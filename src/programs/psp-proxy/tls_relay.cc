@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// One buffer for each direction, written out before it is filled again. OpenSSL says which way the
+// socket blocks, whatever was asked of it: reading may wait for writing. The end of a stream is
+// passed on by itself, so that the other direction goes on; an end of TCP without one of TLS is an
+// error, because octets may be missing.
 #include "tls_relay.hh"
 
 #include <algorithm>

@@ -9,7 +9,7 @@
 #include <array>
 #include <vector>
 
-#include <psp/keyx/tls.hh>
+#include "keyx/tls.hh"
 
 #include "relay.hh"
 

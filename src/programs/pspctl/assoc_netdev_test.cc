@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl dev assoc and disassoc: netdevs and network namespaces by their names, and how devices
-// with associated netdevs are shown.
+// with associated netdevs are shown. The server is the real one, over a core with fake drivers
+// (FakePspd).
+//
+// A namespace of another's is that of a thread which the test holds; without the right to make one
+// that test is skipped. That packets of a container are then sealed is tested in
+// tests/netns/container_test.cc.
 #include <algorithm>
 #include <future>
 #include <sched.h>

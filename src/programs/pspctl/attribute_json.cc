@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The tables of the specification say what each attribute is; here is a function for each type, one
+// way and the other. An error names the path of the value (".tx-key.spi"), as the user wrote it.
+// Keys are wiped wherever they have been: in the text, in the octets on their way, in the message.
 #include "attribute_json.hh"
 
 #include <algorithm>

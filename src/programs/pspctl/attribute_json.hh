@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/netlink/spec.hh>
+#include "netlink/spec.hh"
 
 #include "failure.hh"
 

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// pspctl capture: the command line and the line at the end.
+// pspctl capture: the command line and the line at the end. What goes by the wire is taken in
+// capture_wire.cc, what pspd kept in capture_kept.cc.
+//
+// What does not fit together is refused before anything is opened. Where the packets themselves go
+// to standard output, all that is said goes to standard error, the JSON of the summary too.
 #include "capture.hh"
 
 #include <fmt/format.h>
 #include <unistd.h>
+
+#include "base/counted.hh"
 
 namespace psp::ctl {
 
@@ -69,12 +75,12 @@ void print_json(Context& context, const CaptureSummary& summary) {
 }
 
 void print_text(Context& context, const CaptureSummary& summary) {
-  std::string keys = summary.keys ? fmt::format("; {} keys", *summary.keys) : std::string();
+  std::string keys = summary.keys ? "; " + counted(*summary.keys, "key") : std::string();
   if (summary.without_key.value_or(0) != 0)
-    keys += fmt::format(", {} SPIs without", *summary.without_key);
-  fmt::print(context.environment.err, "pspctl: {}: {} packets, {} octets; dropped {}{}\n",
-             context.options.capture.device, summary.packets, summary.octets, summary.dropped,
-             keys);
+    keys += fmt::format(", {} without", counted(*summary.without_key, "SPI"));
+  fmt::print(context.environment.err, "pspctl: {}: {}, {}; dropped {}{}\n",
+             context.options.capture.device, counted(summary.packets, "packet"),
+             counted(summary.octets, "octet"), summary.dropped, keys);
 }
 
 Outcome<void> capture(Context& context) {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two kinds of captures.
+// The two kinds of captures. Each opens what it needs in an order in which a refusal leaves no file
+// behind, and runs until its count or time is over, a signal comes or the file takes no more.
+//
+// A summary comes of a capture that began, even if it ended badly: `outcome` then has the failure,
+// and the numbers are told all the same.
 #pragma once
 
 #include <optional>

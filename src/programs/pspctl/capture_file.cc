@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Packets are gathered and written a megabyte at a time; the header at once, so that a reader of
+// "-w -" knows what is to come. Whoever reads our output may go away: that is the end of the
+// capture and no error. The first real error counts, and the file is completed in any case.
 #include "capture_file.hh"
 
 #include <algorithm>
@@ -6,6 +10,8 @@
 #include <ctime>
 #include <sys/signalfd.h>
 #include <unistd.h>
+
+#include "version_line.hh"
 
 namespace psp::ctl {
 
@@ -47,9 +53,10 @@ Outcome<CaptureFile> CaptureFile::open(const CaptureOptions& options, std::strin
   auto writer = pcap::Writer::open(options.file, -1, true);
   if (!writer) return std::unexpected(Failure{ExitStatus::kFailed, "capture: " + writer.error()});
   CaptureFile file(options, std::move(*writer));
+  const std::string program = version_line("pspctl");
   pcap::begin_capture({.name = options.device,
                        .filter = filter,
-                       .program = "pspctl " PSP_VERSION " (softpsp)",
+                       .program = program,
                        .link_type = link_type,
                        .snap_length = options.snap_length},
                       file.out_);

@@ -2,15 +2,21 @@
 //
 // What captures have in common, wherever their packets come from: the file that is being made, when
 // it is to end, and the signals that end it in order.
+//
+// The file is pcapng, readable by its owner only: packets are sealed, but who talks to whom is not.
+// Signals are taken by a descriptor, to be waited for beside the packets; so the end of the file is
+// written.
+//
+// Threading: one thread; StopSignals holds them back for the thread that makes it.
 #pragma once
 
 #include <chrono>
 #include <csignal>
 #include <cstdint>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/pcap/capture_writer.hh>
-#include <psp/pcap/file.hh>
+#include "base/unique_fd.hh"
+#include "pcap/capture_writer.hh"
+#include "pcap/file.hh"
 
 #include "capture_options.hh"
 #include "failure.hh"

@@ -2,6 +2,10 @@
 //
 // pspctl capture --failed: the packets that pspd's device kept since it did not accept them, could
 // not send them or was asked to sample them. pspd keeps the newest and only so many a second.
+//
+// There is no notification: pspd is asked for all of them again and again, and by their numbers
+// those are known that were seen before. A gap in the numbers is what was lost between two
+// questions, and counts as dropped.
 #include <fmt/format.h>
 #include <poll.h>
 
@@ -21,7 +25,7 @@ std::string comment_on(const KeptPacket& packet) {
 
 // take adds the packets behind number `last` to the file.
 Outcome<void> take(Client& client, std::uint32_t device, std::uint64_t& last, CaptureFile& file) {
-  const auto packets = client.kept_packets();
+  const auto packets = kept_packets(client);
   if (!packets) return refused("capture --failed", packets.error());
   for (const KeptPacket& packet : *packets) {
     if (packet.dev_id != device || packet.number <= last) continue;
@@ -46,7 +50,7 @@ Outcome<CaptureSummary> capture_kept(Context& context) {
   const auto device =
       find_device(*client, {.ifname = options.device, .id = {}}, "capture --failed");
   if (!device) return std::unexpected(device.error());
-  const auto kept = client->kept_packets();  // refused before there is a file
+  const auto kept = kept_packets(*client);  // refused before there is a file
   if (!kept) return refused("capture --failed", kept.error());
   auto file = CaptureFile::open(options, "failed or sampled", pcap::kLinkRaw);
   if (!file) return std::unexpected(file.error());

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// How the options of `pspctl capture` are read: their names, units and limits. As everywhere in
+// pspctl the last one of a repeated option counts. What they mean together, and their help, is with
+// the command (capture.cc).
 #include "capture_options.hh"
 
 #include <CLI/CLI.hpp>

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The options behind `pspctl capture`.
+// The options behind `pspctl capture`. They are in a header of their own since Options has them
+// too, and the command is not needed to read a command line.
+//
+// Values are within their limits when they are here (declare_capture); whether they go together is
+// seen by the command.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,10 @@
 //
 // pspctl capture: PSP packets off a netdev, sealed as they are on the wire; and if root asks for it
 // and pspd allows it, their keys into a key log beside the capture.
+//
+// The filter is compiled in: nothing but packets to PSP's port is taken off the netdev, whatever
+// the user adds. If pspd gives no more keys, that is said once and ends nothing: a capture of
+// sealed packets is better than none. Packets that the ring has at the signal are still written.
 #include <array>
 #include <fmt/format.h>
 #include <poll.h>

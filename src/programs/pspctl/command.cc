@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From argv to a command and from its outcome to an exit status.
+// From argv to a command and from its outcome to an exit status: options, noun, verb, then the
+// handler, which has the words behind them.
+//
+// Nouns and verbs may be abbreviated as with ip(8): the first in the table that begins so is meant,
+// so the order of the table is part of the interface. A command that could not write its output has
+// failed, whatever it did. The namespace of -n is entered before anybody is asked.
 #include "command.hh"
 
 #include <algorithm>
@@ -8,7 +13,9 @@
 #include <cstring>
 #include <fmt/format.h>
 
-#include "netns.hh"
+#include "named_netns.hh"
+#include "nearest.hh"
+#include "version_line.hh"
 
 namespace psp::ctl {
 
@@ -63,7 +70,10 @@ Outcome<const Noun*> find_noun(Words& words) {
   auto word = words.take("NOUN");
   if (!word) return std::unexpected(word.error());
   if (const Noun* noun = choose(nouns(), *word)) return noun;
-  return usage_error(fmt::format("\"{}\" is no noun of pspctl; see pspctl --help", *word));
+  std::vector<std::string> names;
+  for (const Noun& noun : nouns()) names.emplace_back(noun.name);
+  return usage_error(fmt::format("\"{}\" is no noun of pspctl{}; see pspctl --help", *word,
+                                 did_you_mean(nearest(*word, names))));
 }
 
 Tail tail_of(std::string_view word) {
@@ -87,7 +97,7 @@ Outcome<Handler> find_verb(const Noun& noun, Words& words) {
 
 Outcome<void> execute(const Options& options, const Environment& environment) {
   if (options.version) {
-    print(environment.out, "pspctl " PSP_VERSION " (softpsp)\n");
+    print(environment.out, version_line("pspctl") + "\n");
     return {};
   }
   Words words(options.words);

@@ -2,6 +2,10 @@
 //
 // The frame around the commands of pspctl: what a command is given, the table of nouns and verbs,
 // and run(), which is all of the program but main().
+//
+// A command reads its words, asks the Client, prints by the Emitter, and says by an Outcome how it
+// ended. It writes nothing to standard output beside the Emitter, so that -j is JSON in any case.
+// The world outside comes in as an Environment: tests run commands in their own process.
 #pragma once
 
 #include <chrono>

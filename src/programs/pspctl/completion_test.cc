@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // completions/: bash's completion function, called as readline would, with a pspd to ask.
+//
+// A real bash sources the file, and what it offers is compared word by word: a noun, verb or option
+// that pspctl has and the completion lacks shows here. Devices and versions come from a real server
+// over fakes, by way of the pspctl that was built. zsh's file is only parsed, where there is a zsh.
 #include <algorithm>
 #include <cstdio>
 #include <sstream>
@@ -13,7 +17,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-std::string quoted(const std::string& word) {
+std::string shell_quoted(const std::string& word) {
   std::string result = "'";
   for (const char letter : word)
     result += letter == '\'' ? std::string("'\\''") : std::string(1, letter);
@@ -37,9 +41,9 @@ class Completion : public Pspctl {
     std::string command =
         "bash -c 'source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _pspctl; "
         "((${#COMPREPLY[@]} == 0)) || printf \"%s\\n\" \"${COMPREPLY[@]}\"' bash " +
-        quoted(PSP_SOURCE_DIR "/completions/pspctl.bash") + " " + quoted(PSPCTL_BINARY) +
-        " --socket " + pspd.address;
-    for (const std::string& word : words) command += " " + quoted(word);
+        shell_quoted(PSP_SOURCE_DIR "/completions/pspctl.bash") + " " +
+        shell_quoted(PSPCTL_BINARY) + " --socket " + pspd.address;
+    for (const std::string& word : words) command += " " + shell_quoted(word);
     std::istringstream lines(output_of(command + " 2>&1"));
     Words offered;
     for (std::string line; std::getline(lines, line);) offered.push_back(line);
@@ -107,7 +111,8 @@ TEST_F(Completion, SurvivesADaemonThatIsAway) {  // never started
 
 TEST(ZshCompletion, Parses) {
   if (std::system("command -v zsh >/dev/null") != 0) GTEST_SKIP() << "needs zsh";
-  EXPECT_EQ(output_of("zsh -n " + quoted(PSP_SOURCE_DIR "/completions/_pspctl") + " 2>&1"), "");
+  EXPECT_EQ(output_of("zsh -n " + shell_quoted(PSP_SOURCE_DIR "/completions/_pspctl") + " 2>&1"),
+            "");
 }
 
 }  // namespace

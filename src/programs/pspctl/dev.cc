@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// pspctl dev: the PSP devices and the versions that they accept.
+// pspctl dev: the PSP devices and the versions that they accept. Show, set, and which other netdevs
+// may use a device (assoc, disassoc).
+//
+// The family knows netdevs by index and namespaces by number; users say names. The index is asked
+// for in the namespace that the netdev is in, since the same number is another netdev elsewhere. A
+// mistake in the words is found before anybody is asked.
 #include <cerrno>
 #include <fmt/format.h>
 
 #include "command.hh"
 #include "devices.hh"
+#include "named_netns.hh"
 #include "netlink_query.hh"
-#include "netns.hh"
 
 namespace psp::ctl {
 
@@ -40,6 +45,7 @@ void print_details(Emitter& out, const DaemonInfo::Device& daemon) {
   out.print("mtu", " mtu {}", daemon.mtu);
   out.print("generation", " generation {}", daemon.generation);
   out.print("spi-remaining", " spi-remaining {}", daemon.spi_remaining);
+  out.print("refused", " refused {}", daemon.refused);
   out.print("repairs", " repairs {}\n", daemon.repairs);
   if (!daemon.trouble.empty()) out.print("trouble", "    trouble: {}\n", daemon.trouble);
 }
@@ -67,17 +73,11 @@ Outcome<void> print_device(Context& context, Client& client, const DeviceInfo& d
 }
 
 Outcome<void> show(Context& context) {
-  const auto selector = take_optional_device(context.words);
-  if (!selector) return std::unexpected(selector.error());
-  if (auto end = context.words.expect_end(); !end) return end;
-  auto client = context.connect();
-  if (!client) return std::unexpected(client.error());
-  const auto devices = select_devices(*client, *selector, "dev show");
-  if (!devices) return std::unexpected(devices.error());
-  const auto daemon = context.daemon_info(*client);
-  if (!daemon) return std::unexpected(daemon.error());
-  for (const DeviceInfo& device : *devices)
-    if (auto printed = print_device(context, *client, device, *daemon); !printed) return printed;
+  auto shown = devices_to_show(context, "dev show");
+  if (!shown) return std::unexpected(shown.error());
+  for (const DeviceInfo& device : shown->devices)
+    if (auto printed = print_device(context, shown->client, device, shown->daemon); !printed)
+      return printed;
   context.out.finish();
   return {};
 }
@@ -106,33 +106,33 @@ Outcome<void> set(Context& context) {
   return {};
 }
 
-// Place is where a netdev is, and the words that said so.
-struct Place {
+// Location is where a netdev is, and the words that said so.
+struct Location {
   std::optional<std::int32_t> nsid;  // none: here
   std::string words;
 };
 
-Outcome<Place> place_of(const Outcome<UniqueFd>& netns, std::string words) {
+Outcome<Location> location_of(const Outcome<UniqueFd>& netns, std::string words) {
   if (!netns) return std::unexpected(netns.error());
   const auto nsid = nsid_of(*netns, words);
   if (!nsid) return std::unexpected(nsid.error());
-  return Place{*nsid, " " + std::move(words)};
+  return Location{*nsid, " " + std::move(words)};
 }
 
 // take_place reads `[netns NAME | nsid N | pid PID]`.
-Outcome<Place> take_place(Words& words) {
+Outcome<Location> take_place(Words& words) {
   const std::string key(words.peek());
-  if (key != "netns" && key != "nsid" && key != "pid") return Place{};
+  if (key != "netns" && key != "nsid" && key != "pid") return Location{};
   words.accept(key);
   const auto word = words.take(fmt::format("value behind \"{}\"", key));
   if (!word) return std::unexpected(word.error());
   const std::string both = fmt::format("{} {}", key, *word);
-  if (key == "netns") return place_of(open_netns(*word), both);
+  if (key == "netns") return location_of(open_netns(*word), both);
   const auto number = parse_number(*word);
   if (!number || *number > INT32_MAX)
     return usage_error(fmt::format("\"{}\" is no {}", *word, key));
-  if (key == "pid") return place_of(open_netns_of(*number), both);
-  return Place{static_cast<std::int32_t>(*number), " " + both};
+  if (key == "pid") return location_of(open_netns_of(*number), both);
+  return Location{static_cast<std::int32_t>(*number), " " + both};
 }
 
 using Change = ClientResult<void> (Client::*)(std::uint32_t, std::uint32_t,

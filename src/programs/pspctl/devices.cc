@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Devices by name, sets of versions by name.
+// Devices by name, sets of versions by name. A name is looked up in this network namespace; a
+// device that is only visible by association (in a container) is known by our netdev that uses it.
+//
+// Names of netdevs in other namespaces are asked for there, and are "if<index>" where they cannot
+// be had: a list must not fail for one name. Which counters there are, and in which order they are
+// shown, stands here once for dev and stats.
 #include "devices.hh"
 
 #include <algorithm>
@@ -9,7 +14,7 @@
 #include <fmt/format.h>
 #include <net/if.h>
 
-#include <psp/wire/version_text.hh>
+#include "wire/version_text.hh"
 
 #include "netlink_query.hh"
 
@@ -133,6 +138,19 @@ Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
   if (!devices) return refused(what, devices.error());
   std::ranges::sort(*devices, {}, &DeviceInfo::id);
   return std::move(*devices);
+}
+
+Outcome<Shown> devices_to_show(Context& context, std::string_view what) {
+  const auto selector = take_optional_device(context.words);
+  if (!selector) return std::unexpected(selector.error());
+  if (auto end = context.words.expect_end(); !end) return std::unexpected(end.error());
+  auto client = context.connect();
+  if (!client) return std::unexpected(client.error());
+  auto devices = select_devices(*client, *selector, what);
+  if (!devices) return std::unexpected(devices.error());
+  auto daemon = context.daemon_info(*client);
+  if (!daemon) return std::unexpected(daemon.error());
+  return Shown{std::move(*client), std::move(*devices), std::move(*daemon)};
 }
 
 Outcome<VersionSet> read_versions(std::string_view list, VersionSet cap) {

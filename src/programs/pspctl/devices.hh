@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Naming devices: the family knows ids and ifindexes, people know interface names.
+// Naming devices: the family knows ids and ifindexes, people know interface names. All commands
+// that take a device read it by this, and print it by this, so that they have one grammar and one
+// look.
+//
+// Between the look-up of a name and the request the netdev can go or get another name. The request
+// is by the device's id; ids are given out in turn, so an old one names nobody rather than another.
 #pragma once
 
 #include <optional>
@@ -50,6 +55,16 @@ Outcome<DeviceInfo> find_device(Client& client, const DeviceSelector& selector,
 Outcome<std::vector<DeviceInfo>> select_devices(Client& client,
                                                 const std::optional<DeviceSelector>& selector,
                                                 std::string_view what);
+
+// Shown is what a command that shows devices needs: who is asked, the devices, and what pspd says
+// of itself.
+struct Shown {
+  Client client;
+  std::vector<DeviceInfo> devices;
+  std::optional<DaemonInfo> daemon;
+};
+// devices_to_show reads the words, which may name a device, and asks; `what` begins errors.
+Outcome<Shown> devices_to_show(Context& context, std::string_view what);
 
 // read_versions reads a list as people write it: "hdr0-aes-gcm-128,aes-gcm-256,2", "none", or
 // "all", which is `cap`. Errors: kUsage.

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// pspctl doctor: what works here, what does not, and what to do about it; one verdict a line.
+// pspctl doctor: what works here, what does not, and what to do about it; one verdict a line. This
+// file has the order of the checks and how verdicts are printed; the checks are in doctor_host.cc,
+// doctor_device.cc and doctor_peer.cc.
+//
+// What pspd lacks is excused where the kernel's own devices do the work. It goes on after a
+// failure, since the second one may be the reason of the first. A WARN does not change the exit
+// status.
 #include "doctor.hh"
 
 #include <algorithm>
@@ -18,8 +24,8 @@ constexpr std::string_view kHelp = R"(Usage: pspctl doctor [IFNAME | id N] [--pe
        it makes a TAP device that is gone when it ends.
 
        --peer sends probes to UDP port 1000 of HOST that travel as PSP packets do, small ones and
-       of full size, from every family's address, and HOST's pspd answers them; needs root. No
-       answer is a FAIL. It says what is wrong on the way and what helps. What it does not try is
+       of full size, from every family's address, and HOST's pspd answers them; needs root:
+       without, it is a FAIL that says so. No answer is a FAIL. It says what is wrong on the way and what helps. What it does not try is
        whether the two ends prove to each other who they are; for that, use psp-cat.
 
        Exit status 0 if nothing FAILed, else 1.
@@ -79,7 +85,8 @@ Outcome<void> doctor(Context& context) {
   if (auto end = context.words.expect_end(); !end) return end;
 
   std::optional<Client> client;
-  Verdicts provider = check_provider(context.options.socket, client);
+  bool hangs = false;
+  Verdicts provider = check_provider(context.options.socket, client, hangs);
   std::vector<DeviceInfo> devices;
   if (client) devices = client->devices().value_or(devices);
   Verdicts verdicts = check_host();
@@ -88,10 +95,12 @@ Outcome<void> doctor(Context& context) {
   if (client) {
     append(verdicts, check_devices(*client, *selector));
     append(verdicts, check_udp_port());
-  } else {
-    append(verdicts, check_leftovers());
   }
-  if (context.options.peer) append(verdicts, check_peer(*context.options.peer, devices));
+  if (context.options.peer && hangs)
+    verdicts.push_back(fail("peer-route", "not tried: pspd does not say which netdevs are its own",
+                            "first what is said of pspd above"));
+  else if (context.options.peer)
+    append(verdicts, check_peer(*context.options.peer, devices));
 
   for (const Verdict& verdict : verdicts) print(context.out, verdict);
   context.out.finish();

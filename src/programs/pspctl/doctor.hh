@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What pspctl doctor looks at: each check ends in verdicts, none of them changes the host.
+//
+// A check (check_...) looks at the host; what it found is judged by a function of its own
+// (judge_...), which tests give facts that no host has at hand. Each WARN and FAIL says what to do:
+// who runs doctor wants to go on, not to read. Silence is never taken for ok.
 #pragma once
 
 #include <optional>
@@ -8,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include <psp/netlink/client.hh>
+#include "netlink/client.hh"
 
 #include "devices.hh"
 #include "path_probe.hh"
@@ -38,8 +42,11 @@ Verdict judge_kernel(std::string_view release);
 // root and has none is kSkipped.
 Verdicts check_host();
 
-// check_provider: kernel family or pspd, and who answers. Leaves the connection in `client`.
-Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client);
+// check_provider: kernel family or pspd, and who answers; what a dead pspd left, if none does.
+// Leaves the connection in `client`.
+// `hangs`: somebody is there and does not answer.
+Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client,
+                        bool& hangs);
 
 // check_udp_port: does another program use UDP port 1000 here? Nothing if not.
 Verdicts check_udp_port();

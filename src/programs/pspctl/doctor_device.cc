@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Doctor, second part: who serves the psp family here, and the state of its devices.
+// Doctor, second part: who serves the psp family here, and the state of its devices. Who serves it
+// is asked as programs do, so doctor meets what they would meet.
+//
+// Three ways of having no pspd have three answers: nobody is there (is it another namespace or
+// address?), somebody who is not root is there (do not give him keys), pspd is there and does not
+// answer (it hangs). Only in the first two cases what a dead pspd left is looked for: else it
+// belongs to a living one.
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
@@ -8,8 +14,9 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include <psp/base/udp_port.hh>
-#include <psp/base/unique_fd.hh>
+#include "base/counted.hh"
+#include "base/udp_port.hh"
+#include "base/unique_fd.hh"
 
 #include "doctor.hh"
 
@@ -32,11 +39,14 @@ void look_at_netdev(const std::string& ifname, DeviceFacts& facts) {
     facts.mtu = static_cast<std::uint32_t>(request.ifr_mtu);
 }
 
+constexpr const char* kItHangs =
+    "it hangs: systemctl restart pspd; before, its log: journalctl -u pspd";
+
 Verdicts check_daemon(Client& client) {
   const auto info = client.daemon_info();
   if (!info)
     return {fail("pspd", fmt::format("connected, but does not answer: {}", info.error().message),
-                 "look at its log: journalctl -u pspd")};
+                 kItHangs)};
   return {ok("pspd", fmt::format("pspd {} answers, pid {}, {}", info->version, info->pid,
                                  info->crypto_backend))};
 }
@@ -46,6 +56,7 @@ Verdict judge_connection(const ClientError& error, const std::string& address) {
   if (error.sys_errno == EPERM || error.sys_errno == EACCES)
     return fail("pspd", fmt::format("at {}: {}", address, words),
                 "do not give it keys: find out who listens there (ss -xlp)");
+  if (error.sys_errno == ETIMEDOUT) return fail("pspd", words, kItHangs);
   return fail("pspd", words,
               fmt::format("if it runs: is it in this network namespace, and at {}? "
                           "(--socket, $PSP_SOCKET)",
@@ -63,10 +74,17 @@ bool hides_kernels(const std::vector<DeviceInfo>& devices, const DeviceInfo& dev
 
 }  // namespace
 
-Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client) {
+Verdicts check_provider(const std::optional<std::string>& socket, std::optional<Client>& client,
+                        bool& hangs) {
   const auto chosen = socket ? socket : chosen_socket();
   auto connected = Client::connect(chosen);
-  if (!connected) return {judge_connection(connected.error(), chosen.value_or(kCommonSocket))};
+  if (!connected) {
+    Verdicts verdicts{judge_connection(connected.error(), chosen.value_or(kCommonSocket))};
+    hangs = connected.error().sys_errno == ETIMEDOUT;
+    if (!hangs)  // else they belong to a living one
+      for (Verdict& verdict : check_leftovers()) verdicts.push_back(std::move(verdict));
+    return verdicts;
+  }
   client.emplace(std::move(*connected));
   const bool daemon = client->has(Provider::kDaemon);
   Verdicts verdicts;
@@ -91,7 +109,9 @@ Verdicts judge_device(const DeviceFacts& facts) {
     verdicts.push_back(fail(name, "there is no such netdev in this network namespace any more",
                             "restart pspd with the netdevs that there are"));
   else if (!*facts.up)
-    verdicts.push_back(fail(name, "the netdev is down", fmt::format("ip link set {} up", name)));
+    verdicts.push_back(fail(
+        name, "the netdev is down",
+        fmt::format("ip link set {} up, and its routes, which went with it, once more", name)));
   else if (facts.mtu < kIpv6MinimumMtu + kTransportOverhead)
     verdicts.push_back(warn(
         name, fmt::format("MTU {}: PSP takes {} octets of a packet", facts.mtu, kTransportOverhead),
@@ -109,14 +129,14 @@ Verdicts judge_device(const DeviceFacts& facts) {
                             "when); pspd goes on trying"));
   else if (facts.repairs != 0)
     verdicts.push_back(warn(name,
-                            fmt::format("pspd has put back {} times what somebody else had changed "
-                                        "of its own",
-                                        facts.repairs),
+                            fmt::format("pspd has put back {} what somebody else had changed of "
+                                        "its own",
+                                        counted(facts.repairs, "time")),
                             "journalctl -u pspd says what and when; who does it should leave the "
                             "netdev's qdiscs and pspd's TAP alone"));
   if (!facts.spi_remaining) return verdicts;
   const std::string left =
-      fmt::format("{} SPIs are left under this device key", *facts.spi_remaining);
+      counted(*facts.spi_remaining, "SPI is", "SPIs are") + " left under this device key";
   const std::string rotate = fmt::format("pspctl key rotate {}", name);
   if (*facts.spi_remaining == 0)
     verdicts.push_back(fail(name, left + ": no new connection can be secured", rotate));

@@ -23,8 +23,9 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/crypto/aead.hh>
+#include "base/netlink_socket.hh"
+#include "base/unique_fd.hh"
+#include "crypto/aead.hh"
 
 #include "doctor.hh"
 
@@ -63,8 +64,10 @@ Verdict check_tap(UniqueFd& tap, unsigned& ifindex) {
   return ok(check, "TAP with TCP and UDP segmentation offload");
 }
 
-Verdict check_tc(unsigned ifindex) {
+Verdict check_tc(const Verdict& tap, unsigned ifindex) {
   constexpr std::string_view check = "tc-bpf";
+  // What the TAP lacks, this lacks too.
+  if (tap.level == Verdict::Level::kSkipped) return skipped(check, tap.text);
   if (ifindex == 0) return skipped(check, "needs the TAP device of the check before");
   const bpf_insn program[] = {
       {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 0},
@@ -110,37 +113,23 @@ Verdict check_cgroup() {
 // check_sock_destroy asks for the end of a connection that cannot be: to port 0, with cookie 0.
 Verdict check_sock_destroy() {
   constexpr std::string_view check = "sock-destroy";
-  struct {
-    nlmsghdr header;
-    inet_diag_req_v2 request;
-  } message{};
-  message.header.nlmsg_len = sizeof message;
-  message.header.nlmsg_type = SOCK_DESTROY;
-  message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-  message.request.sdiag_family = AF_INET;
-  message.request.sdiag_protocol = IPPROTO_TCP;
-
-  const UniqueFd fd(socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  struct {
-    nlmsghdr header;
-    nlmsgerr error;
-    std::array<char, 512> rest;
-  } answer{};
-  if (!fd || send(fd.get(), &message, sizeof message, 0) < 0 ||
-      recv(fd.get(), &answer, sizeof answer, 0) <
-          static_cast<ssize_t>(NLMSG_LENGTH(sizeof(nlmsgerr))))
+  alignas(nlmsghdr) std::array<char, 4096> room;
+  auto* const request = start_request<inet_diag_req_v2>(room, SOCK_DESTROY, NLM_F_ACK).header;
+  request->sdiag_family = AF_INET;
+  request->sdiag_protocol = IPPROTO_TCP;
+  const NetlinkSocket nl(NETLINK_SOCK_DIAG);
+  if (!nl)
     return fail(check, fmt::format("sock_diag: {}", errno_words()),
                 "CONFIG_INET_DIAG, modprobe inet_diag");
-  switch (-answer.error.error) {
+  switch (const int error = nl.exchange(room) ? 0 : errno) {
     case EPERM:
       return skipped(check, std::string(kNeedsRoot));
     case EOPNOTSUPP:
       return fail(check, "the kernel cannot abort sockets", "CONFIG_INET_DIAG_DESTROY=y");
     case ENOENT:
-      if (answer.header.nlmsg_type == NLMSG_ERROR) return ok(check, "sockets can be aborted");
-      [[fallthrough]];
+      return ok(check, "sockets can be aborted");
     default:
-      return fail(check, fmt::format("sock_diag: {}", std::strerror(-answer.error.error)),
+      return fail(check, fmt::format("sock_diag: {}", std::strerror(error)),
                   "CONFIG_INET_DIAG, modprobe tcp_diag");
   }
 }
@@ -198,7 +187,7 @@ Verdicts check_host() {
   UniqueFd tap;
   unsigned ifindex = 0;
   verdicts.push_back(check_tap(tap, ifindex));
-  verdicts.push_back(check_tc(ifindex));
+  verdicts.push_back(check_tc(verdicts.back(), ifindex));
   verdicts.push_back(check_btf());
   verdicts.push_back(check_cgroup());
   verdicts.push_back(check_sock_destroy());

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Doctor, third part: the way to another host, and what a dead pspd left on our netdevs.
+//
+// It goes the way of a packet: name, route, netdev with a PSP device, next hop, then probes there
+// and back. The first thing that is wrong is the verdict, for what comes after it cannot be tried.
+// Both families are tried side by side, and all of it has one deadline: who asks gets an answer
+// within three seconds. docs/probe.md says what is sent.
 #include <algorithm>
 #include <arpa/inet.h>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fmt/format.h>
+#include <future>
 #include <memory>
 #include <net/if.h>
 #include <netdb.h>
@@ -14,8 +21,10 @@
 #include <sys/socket.h>
 #include <thread>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/wire/version_text.hh>
+#include "base/socket_options.hh"
+#include "base/unique_fd.hh"
+#include "base/v4_mapped.hh"
+#include "wire/version_text.hh"
 
 #include "doctor.hh"
 #include "netlink_query.hh"
@@ -25,6 +34,12 @@ namespace psp::ctl {
 namespace {
 
 using namespace std::chrono_literals;
+using std::chrono::steady_clock;
+
+// For all addresses of a host together: whoever asks gets an answer within three seconds.
+constexpr auto kPatience = 2500ms;
+// One packet may be lost anywhere, and is nothing to tell of.
+constexpr int kLossToTell = 2;
 
 struct Peer {
   sockaddr_storage address{};
@@ -58,14 +73,10 @@ std::expected<std::vector<Peer>, std::string> resolve(const std::string& host) {
 }
 
 ProbeAddress widened(const sockaddr_storage& address) {
-  ProbeAddress wide{};
-  if (address.ss_family == AF_INET6) {
-    std::memcpy(wide.data(), &reinterpret_cast<const sockaddr_in6&>(address).sin6_addr, 16);
-  } else {
-    wide[10] = wide[11] = 0xff;
-    std::memcpy(wide.data() + 12, &reinterpret_cast<const sockaddr_in&>(address).sin_addr, 4);
-  }
-  return wide;
+  if (address.ss_family == AF_INET6)
+    return to_address16(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr.s6_addr);
+  const auto* v4 = &reinterpret_cast<const sockaddr_in&>(address).sin_addr;
+  return to_address16({reinterpret_cast<const std::uint8_t*>(v4), sizeof *v4});
 }
 
 std::vector<std::uint8_t> narrowed(const ProbeAddress& address, unsigned family) {
@@ -99,12 +110,10 @@ int ask_kernel(const Peer& peer, Way& way) {
     return errno;
   way.source = widened(own);
   const bool v6 = peer.address.ss_family == AF_INET6;
-  int mtu = 0;
-  size = sizeof mtu;
-  if (getsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, &mtu, &size) !=
-      0)
-    return errno;
-  way.mtu = static_cast<std::uint32_t>(std::min(mtu, 65535));
+  const auto mtu =
+      get_option<int>(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU);
+  if (!mtu) return errno;
+  way.mtu = static_cast<std::uint32_t>(std::min(*mtu, 65535));
   return 0;
 }
 
@@ -119,6 +128,16 @@ std::optional<std::array<std::uint8_t, 6>> find_next_hop(std::uint32_t ifindex,
     found = find_neighbour(ifindex, address);
   }
   return found;
+}
+
+// may_be_loss: so many tries in a row can go unanswered where of others so many were lost.
+bool may_be_loss(const Tries& others, int tries) {
+  if (others.sent == 0) return false;
+  return std::pow(1.0 - static_cast<double>(others.answered) / others.sent, tries) > 0.01;
+}
+
+std::string find_loss(const std::string& peer) {
+  return fmt::format("look where they are lost: mtr -n {}, from both ends", peer);
 }
 
 Verdict judge_answer(const PathFacts& facts, const std::string& peer) {
@@ -138,6 +157,12 @@ Verdict judge_answer(const PathFacts& facts, const std::string& peer) {
                 fmt::format("{}: addresses are translated on the way: that host is {}", peer,
                             words(answer->destination, family)),
                 std::string(kNoNat));
+  const Tries& probes = facts.heard.probes;
+  if (!facts.heard.answer && may_be_loss(probes, probes.sent))
+    return fail(check,
+                fmt::format("packets are lost on the way to {}: {} of {} probes were answered",
+                            peer, probes.answered, probes.sent),
+                find_loss(peer));
   if (!facts.heard.answer)
     return fail(
         check,
@@ -145,6 +170,12 @@ Verdict judge_answer(const PathFacts& facts, const std::string& peer) {
                     "packet to UDP port {} pass by itself, as PSP must",
                     peer, kUdpPort),
         fmt::format("allow UDP to port {} there in both directions, from any port", kUdpPort));
+  if (probes.sent - probes.answered >= kLossToTell)
+    return warn(check,
+                fmt::format("{} answers, but packets are lost on the way: {} of {} probes were "
+                            "answered",
+                            peer, probes.answered, probes.sent),
+                find_loss(peer));
   return ok(check, fmt::format("{} answers: PSP packets pass in both directions", peer));
 }
 
@@ -174,14 +205,22 @@ Verdict judge_silence(const PathFacts& facts, const std::string& peer) {
         fmt::format("what {} sends comes back by {}, which has no PSP device", peer, facts.stray),
         fmt::format("pspctl dev assoc {} netdev {}, or have it come back by {}", facts.netdev,
                     facts.stray, facts.netdev));
+  const Tries& echoes = facts.heard.echoes;
+  if (facts.heard.echo && may_be_loss(echoes, echoes.sent))
+    return fail(check,
+                fmt::format("packets are lost on the way to {}: {} of {} pings were answered, and "
+                            "no probe",
+                            peer, echoes.answered, echoes.sent),
+                find_loss(peer));
   if (facts.heard.echo)
     return fail(check,
                 fmt::format("{} is there (it answers a ping), but not a probe: UDP to port {} is "
                             "dropped on the way, or not taken there",
                             peer, kUdpPort),
-                fmt::format("allow UDP to port {} between the hosts in both directions; there, "
-                            "pspctl -s stats show: PROBE grows if only the way back is closed, "
-                            "PEER_NOT_ALLOWED if its --allow-peers lacks this host",
+                fmt::format("there, pspctl doctor: does pspd hang? if not, allow UDP to port {} "
+                            "between the hosts in both directions; there, pspctl -s stats show: "
+                            "PROBE grows if only the way back is closed, PEER_NOT_ALLOWED if its "
+                            "--allow-peers lacks this host",
                             kUdpPort));
   return fail(check, fmt::format("no sign of {}: it answers neither a probe nor a ping", peer),
               fmt::format("is it up, and that its address? else something on the way drops all: "
@@ -207,6 +246,10 @@ Verdict judge_mtu(const PathFacts& facts, const std::string& peer) {
   const std::uint32_t full = heard.path_mtu != 0 ? heard.path_mtu : facts.way.mtu;
   const std::uint32_t full_back = std::min(full, heard.answer->mtu);
   const std::string via = facts.gateway.empty() ? "" : " via " + facts.gateway;
+  if ((heard.there < full || heard.back < full_back) &&
+      may_be_loss(heard.probes, heard.tries_of_a_size))
+    return warn(check, "not known: too many packets are lost, whatever their size",
+                find_loss(peer));
   if (heard.there < full)
     return fail(check,
                 fmt::format("packets of {} octets are lost on the way to {}, those of {} are not, "
@@ -236,16 +279,38 @@ std::vector<std::uint32_t> netdevs_of(const std::vector<DeviceInfo>& devices) {
   return netdevs;
 }
 
-// check_address does all with one address. `alone`: the host has no other.
-Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices, bool alone) {
+// share_advice: how a netdev here gets a PSP device. Who sees none of his own may be in a
+// container.
+std::string share_advice(const std::vector<DeviceInfo>& devices, const std::string& netdev) {
+  const auto own = std::ranges::find(devices, false, &DeviceInfo::by_association);
+  if (own == devices.end())
+    return fmt::format(
+        "in a container: on its host, pspctl dev assoc DEVICE netdev {0} pid N (a "
+        "process in it); on a host: pspd --dev {0}",
+        netdev);
+  return fmt::format(
+      "if {0} is another way to the same network: pspctl dev assoc {1} netdev {0}; "
+      "else restart pspd with --dev {0} as well",
+      netdev, device_name(*own));
+}
+
+// not_tried: no probe was sent, and nothing is known of the way.
+Verdict not_tried(std::string_view needed) {
+  return fail("peer-udp", fmt::format("not tried: {}", needed), "run pspctl doctor --peer as root");
+}
+
+// check_address does all with one address, until then. `alone`: the host has no other.
+Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices, bool alone,
+                       steady_clock::time_point until) {
   constexpr std::string_view check = "peer-route";
-  const std::string look = "ip route get " + peer.words;
+  const std::string add =
+      fmt::format("ip route add {} via GATEWAY; what there is: ip route", peer.words);
   const auto route = find_route(peer.address);
   PathFacts facts;
   const int error = route ? ask_kernel(peer, facts.way) : route.error();
   if (error != 0) {
     const std::string text = fmt::format("{}: {}", peer.words, std::strerror(error));
-    return {alone ? fail(check, text, look) : warn(check, text, look)};
+    return {alone ? fail(check, text, add) : warn(check, text, add)};
   }
   facts.netdev = netdev_name(route->ifindex);
   if (route->local || facts.netdev == "lo")
@@ -261,10 +326,7 @@ Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices,
     return {
         fail(check,
              fmt::format("{} is reached by {}, which has no PSP device", peer.words, facts.netdev),
-             fmt::format("restart pspd with --dev {0} as well; or for the netdev of a "
-                         "container, or another way to the same network: pspctl dev assoc "
-                         "DEVICE netdev {0} (pid N)",
-                         facts.netdev))};
+             share_advice(devices, facts.netdev))};
   Verdicts verdicts{
       ok(check, fmt::format("{} is reached by {}, a PSP device", peer.words, facts.netdev))};
   facts.enabled = device->versions_ena;
@@ -272,8 +334,9 @@ Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices,
   facts.way.peer = widened(peer.address);
   facts.way.ifindex = route->ifindex;
   facts.way.back = netdevs_of(devices);
+  facts.way.until = until;
   if (geteuid() != 0) {
-    verdicts.push_back(skipped("peer-udp", "needs root"));
+    verdicts.push_back(not_tried("needs root"));
     return verdicts;
   }
   if (!route->gateway.empty()) {
@@ -297,7 +360,7 @@ Verdicts check_address(const Peer& peer, const std::vector<DeviceInfo>& devices,
   const auto heard = probe_path(facts.way);
   if (!heard) {
     verdicts.push_back(heard.error() == EPERM
-                           ? skipped("peer-udp", "needs CAP_NET_RAW")
+                           ? not_tried("needs CAP_NET_RAW")
                            : fail("peer-udp",
                                   fmt::format("a probe cannot be sent by {}: {}", facts.netdev,
                                               std::strerror(heard.error())),
@@ -318,7 +381,7 @@ Verdicts judge_path(const PathFacts& facts) {
   if (!heard.answer && !heard.reply)
     return {heard.refusal ? judge_refusal(facts, peer) : judge_silence(facts, peer)};
   Verdicts verdicts{judge_answer(facts, peer)};
-  if (verdicts[0].level != Verdict::Level::kOk) return verdicts;
+  if (verdicts[0].level == Verdict::Level::kFail) return verdicts;
   verdicts.push_back(judge_versions(facts));
   verdicts.push_back(judge_mtu(facts, peer));
   return verdicts;
@@ -329,10 +392,14 @@ Verdicts check_peer(const std::string& host, const std::vector<DeviceInfo>& devi
   if (!peers)
     return {fail("peer", fmt::format("{}: {}", host, peers.error()),
                  "check the name, or give an address")};
-  Verdicts verdicts;
+  // At the same time, so that the silence of one takes nothing from the other.
+  std::vector<std::future<Verdicts>> checks;
+  const auto until = steady_clock::now() + kPatience;
   for (const Peer& peer : *peers)
-    std::ranges::move(check_address(peer, devices, peers->size() == 1),
-                      std::back_inserter(verdicts));
+    checks.push_back(std::async(std::launch::async, check_address, std::cref(peer),
+                                std::cref(devices), peers->size() == 1, until));
+  Verdicts verdicts;
+  for (auto& check : checks) std::ranges::move(check.get(), std::back_inserter(verdicts));
   return verdicts;
 }
 

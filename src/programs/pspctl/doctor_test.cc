@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What doctor judges, apart from what it finds on the host that runs the test.
+// What doctor judges, apart from what it finds on the host that runs the test. Most tests hand
+// facts to the judges: an old kernel, a device out of SPIs, a path with a translation in it. The
+// oracle is the level of the verdict; that advice is there whenever something is wrong is checked
+// each time.
+//
+// Some look at a network namespace of their own, and want root. Probes on a real path, with
+// firewalls and routers, are in tests/netns/doctor_test.cc and doctor_host_test.cc.
 #include "doctor.hh"
 
 #include <bpf/bpf.h>
@@ -14,10 +20,11 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 namespace psp::ctl {
 namespace {
@@ -100,6 +107,20 @@ TEST(CheckHost, NamesEveryCheckOnceAndAdvisesWhereItIsNotOk) {
   }
   EXPECT_EQ(checks, (std::vector<std::string>{"kernel", "tun", "tc-bpf", "btf", "cgroup",
                                               "sock-destroy", "cpu", "crypto"}));
+}
+
+TEST(CheckHost, SaysOfTheTapAndOfTcThatTheyNeedRoot) {
+  std::thread([] {
+    // By the system call, which is about this thread alone.
+    if (geteuid() == 0) {
+      ASSERT_EQ(syscall(SYS_setresuid, -1, 65534, -1), 0);
+    }
+    for (const Verdict& verdict : check_host())
+      if (verdict.check == "tun" || verdict.check == "tc-bpf") {
+        EXPECT_EQ(verdict.level, Level::kSkipped) << verdict.check;
+        EXPECT_EQ(verdict.text, "needs root") << verdict.check;
+      }
+  }).join();
 }
 
 TEST(CheckPeer, SaysThatANameIsUnknown) {
@@ -243,6 +264,44 @@ TEST(JudgePath, NeverTakesSilenceForGood) {
   facts.heard.reply = good_path().heard.reply;
   EXPECT_EQ(worst_of(facts).level, Level::kFail);
   EXPECT_NE(worst_of(facts).text.find("can only reply"), std::string::npos);
+}
+
+TEST(JudgePath, NamesLossAsSuch) {
+  auto facts = good_path();
+  facts.heard.probes = {.sent = 9, .answered = 8};
+  EXPECT_EQ(worst_of(facts).level, Level::kOk) << "one may be lost anywhere";
+  facts.heard.probes = {.sent = 14, .answered = 8};
+  EXPECT_EQ(worst_of(facts).level, Level::kWarning);
+  EXPECT_EQ(worst_of(facts).text,
+            "10.77.0.2 answers, but packets are lost on the way: 8 of 14 probes were answered");
+}
+
+TEST(JudgePath, TakesLossForNoFirewall) {
+  auto facts = good_path();
+  facts.heard = {};
+  facts.heard.echo = true;
+  facts.heard.echoes = {.sent = 8, .answered = 2};
+  EXPECT_EQ(worst_of(facts).text,
+            "packets are lost on the way to 10.77.0.2: 2 of 8 pings were answered, and no probe");
+  facts.heard.echoes = {.sent = 8, .answered = 6};
+  EXPECT_NE(worst_of(facts).text.find("dropped on the way"), std::string::npos)
+      << "as many pings are not answered where all probes are lost by chance";
+  facts.heard.reply = good_path().heard.reply;
+  facts.heard.probes = {.sent = 8, .answered = 1};
+  EXPECT_EQ(worst_of(facts).text,
+            "packets are lost on the way to 10.77.0.2: 1 of 8 probes were answered");
+}
+
+TEST(JudgePath, TakesLossForNoLimitOfSize) {
+  auto facts = good_path();
+  facts.heard.there = 1400;
+  facts.heard.probes = {.sent = 20, .answered = 7};
+  facts.heard.tries_of_a_size = 8;
+  const auto verdicts = judge_path(facts);
+  EXPECT_EQ(verdicts.back().level, Level::kWarning);
+  EXPECT_EQ(verdicts.back().text, "not known: too many packets are lost, whatever their size");
+  facts.heard.probes = {.sent = 7, .answered = 7};
+  EXPECT_EQ(worst_of(facts).level, Level::kFail);
 }
 
 TEST(JudgePath, NamesWhoRefuses) {

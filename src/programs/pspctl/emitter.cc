@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two ways out of pspctl: text and JSON.
+// The two ways out of pspctl: text and JSON. Text is written as it comes, or with -o a line for
+// each element; JSON is gathered, and written whole or not at all.
+//
+// What is printed may be of others' making: names of netdevs are any octets. In text what a
+// terminal would obey, or what ends a line, is escaped; in JSON what is no UTF-8 is replaced.
+// Errors of writing are kept by the stream and seen to at the end (run()).
 #include "emitter.hh"
 
 #include <algorithm>

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include <psp/wire/types.hh>
+#include "wire/types.hh"
 
 namespace psp::ctl {
 

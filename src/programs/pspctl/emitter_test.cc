@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The emitter by itself: colour, nesting, streams, octets that are no UTF-8.
+// The emitter by itself: colour, nesting, streams, octets that are no UTF-8. It writes to a stream
+// in memory, and what it wrote is compared octet for octet.
+//
+// What scripts rely on is shown: one array for a command, also an empty one; nothing at all of a
+// command that failed; an event as soon as it comes. What commands print with it is in
+// pspctl_test.cc.
 #include "emitter.hh"
 
 #include <cstdlib>

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From errors of the client to exit statuses and sentences.
+// From errors of the client to exit statuses and sentences. The server's own words (extack) go
+// first: they say more than an errno; without them it is the errno's text.
+//
+// A connection that is refused or breaks off is "nobody to ask", whenever it happens: scripts try
+// again on that status. One that may not be made is a matter of permission, which no trying
+// changes.
 #include "failure.hh"
 
 #include <cerrno>

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What ends a command early: an exit status and a sentence.
+// What ends a command early: an exit status and a sentence. No function of pspctl throws one or
+// exits: what can fail returns an Outcome, and run() prints the sentence.
+//
+// `what` begins each sentence with the command as it was given ("dev set eth0"), so that a line in
+// a log tells what was tried.
 #pragma once
 
 #include <expected>
 #include <string>
 #include <string_view>
 
-#include <psp/netlink/client.hh>
+#include "netlink/client.hh"
 
 namespace psp::ctl {
 

@@ -17,15 +17,14 @@
 #include <poll.h>
 #include <string>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/server.hh>
-
-#include "core_fakes.hh"
+#include "base/unique_fd.hh"
+#include "base/unix_address.hh"
+#include "device/core_fakes.hh"
+#include "netlink/server.hh"
 
 namespace psp::ctl {
 
@@ -45,19 +44,16 @@ class FakePspd final : public netlink::Inspector {
 
   void start() {
     server_ = std::make_unique<netlink::Server>(core, with_inspector ? this : nullptr);
-    core.set_listener(server_.get());
+    core.set_notifier(server_.get());
     server_->set_multicast(
         [this](std::uint32_t bit, std::uint64_t where, const netlink::Datagram& message) {
           for (const auto& one : connections_)
             if ((one->caller.groups & bit) != 0 && one->caller.netns == where)
               send(one->fd.get(), message.data(), message.size(), MSG_NOSIGNAL);
         });
-    sockaddr_un name{};
-    name.sun_family = AF_UNIX;
-    std::copy(address.begin() + 1, address.end(), name.sun_path + 1);
+    const auto name = UnixAddress::parse(address);
     listener_ = UniqueFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    bind(listener_.get(), reinterpret_cast<sockaddr*>(&name),
-         static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.size()));
+    bind(listener_.get(), name->get(), name->length());
     listen(listener_.get(), 8);
     std::array<int, 2> ends{};
     if (pipe(ends.data()) != 0) std::abort();
@@ -96,7 +92,9 @@ class FakePspd final : public netlink::Inspector {
     netlink::Caller caller;
   };
 
-  std::vector<AssocInfo> associations() override { return assocs; }
+  std::unique_ptr<netlink::Associations> associations(Visible) override {
+    return std::make_unique<netlink::ListedAssociations>(assocs);
+  }
   DaemonInfo daemon_info() override { return info; }
 
   void serve() {

@@ -2,6 +2,10 @@
 //
 // The command line of pspctl in the manner of ip(8): abbreviations, options, one line an element,
 // and that what is printed stays what it says for odd names, closed pipes and dead daemons.
+//
+// Commands run in this process against the real server over fakes; where a signal or a closed pipe
+// matters, the program that was built runs as a child. Each abbreviation must mean what the long
+// form means, so the oracle is the output of that. ip itself is not asked.
 #include <csignal>
 #include <fcntl.h>
 #include <future>
@@ -28,7 +32,8 @@ TEST_F(Pspctl, UnderstandsAbbreviations) {
   EXPECT_EQ(text({"d", "se", "lo", "psp-versions-ena", "3"}), "");
   EXPECT_EQ(json({"d", "s", "lo"})[0]["psp-versions-ena"][0], "hdr0-aes-gmac-256");
   EXPECT_THAT(call_pspd({"do"}).out, HasSubstr("pspd 0.1.0 answers"));
-  fails({"devs"}, ExitStatus::kUsage, "\"devs\" is no noun of pspctl; see pspctl --help");
+  fails({"devs"}, ExitStatus::kUsage,
+        "\"devs\" is no noun of pspctl (did you mean dev?); see pspctl --help");
   fails({"stats", "showy"}, ExitStatus::kUsage, "stats: \"showy\" is no verb of it (show)");
 }
 
@@ -42,7 +47,7 @@ TEST_F(Pspctl, TakesOptionsAsIpDoes) {
   EXPECT_EQ(text({"-statistics", "dev"}), text({"-s", "dev"}));
   EXPECT_EQ(text({"-details", "dev"}), text({"-d", "dev"}));
   EXPECT_EQ(text({"-jp", "dev"}), text({"-json", "-pretty", "dev"}));
-  fails({"-x", "dev"}, ExitStatus::kUsage, "\"-x\" is no option; see pspctl --help");
+  fails({"-x", "dev"}, ExitStatus::kUsage, "there is no option -x; see pspctl --help");
   // What is behind -- is a word, and brackets are no list.
   fails({"dev", "--", "show", "-j"}, ExitStatus::kFailed, "dev show -j: no such network interface");
   fails({"dev", "show", "[lo]"}, ExitStatus::kFailed, "dev show [lo]: no such network interface");

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl key: device keys. They never leave the device; all that can be done is make a new one.
+//
+// After two rotations connections of the first key are dead, and their sockets are not told: that
+// is the kernel's rule for PSP, and the help says so, since nobody would guess it. rotate prints
+// nothing: pspctl dev show -d has the generation.
 #include <fmt/format.h>
 
 #include "command.hh"

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// A pair of SPI and destination is asked about until pspd has a key for it, but not for ever: an
+// attacker can send packets under any SPI, and must not make the capture ask for each. A key goes
+// to the file in one write and is wiped here. From open() on the process leaves no core file.
 #include "key_follower.hh"
 
 #include <cerrno>
@@ -9,15 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <psp/pcap/keys.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/packet.hh>
+#include "pcap/keys.hh"
+#include "wire/bytes.hh"
+#include "wire/ip_octets.hh"
+#include "wire/packet.hh"
 
 namespace psp::ctl {
 
 namespace {
-
-constexpr std::size_t kUdpLengthAt = 4;
 
 std::unexpected<Failure> failed(const std::string& path, const char* what) {
   return std::unexpected(Failure{ExitStatus::kFailed, fmt::format("capture: {}: {}", path, what)});
@@ -42,7 +45,7 @@ std::span<const std::uint8_t> psp_datagram(std::span<const std::uint8_t> packet)
       ip->total_length < ip->header_length + kUdpHeader + kPspBaseHeader + kIcv)
     return {};
   const auto udp = packet.subspan(ip->header_length, ip->total_length - ip->header_length);
-  if (wire::load_be<std::uint16_t>(udp.data() + kUdpLengthAt) != udp.size()) return {};
+  if (wire::load_be<std::uint16_t>(udp.data() + wire::kUdpLengthAt) != udp.size()) return {};
   return udp.subspan(kUdpHeader);
 }
 
@@ -57,7 +60,7 @@ pcap::Address destination_of(std::span<const std::uint8_t> packet) {
 
 Outcome<KeyFollower> KeyFollower::open(Client client, const std::string& path) {
   ::prctl(PR_SET_DUMPABLE, 0);  // there will be keys: no core file
-  if (const auto may = client.captured_key({}); !may)
+  if (const auto may = captured_key(client, {}); !may)
     return refused("capture --key-log", may.error());
   auto file = open_log(path);
   if (!file) return std::unexpected(file.error());
@@ -87,7 +90,7 @@ Outcome<void> KeyFollower::see(std::span<const std::uint8_t> packet) {
 
 Outcome<bool> KeyFollower::ask(std::span<const std::uint8_t> packet,
                                std::span<const std::uint8_t> datagram) {
-  auto key = client_.captured_key(datagram);
+  auto key = captured_key(client_, datagram);
   if (!key) {
     const int error = key.error().sys_errno;
     if (error != ENOENT && error != EMSGSIZE && error != EINVAL) problem_ = key.error().message;

@@ -12,8 +12,8 @@
 #include <string>
 #include <unordered_map>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/client.hh>
+#include "base/unique_fd.hh"
+#include "netlink/client.hh"
 
 #include "failure.hh"
 

@@ -2,6 +2,10 @@
 //
 // pspctl, the operator's tool of softpsp: devices, keys, secured connections, counters. See
 // pspctl(8). All of it is in command.cc and in one file per noun.
+//
+// main() is what tests must not have: the real streams and the real terminal. An exception here is
+// one that nobody expected (no memory, for example): a sentence and a status, not an abort. SIGPIPE
+// is left as it is, so that pspctl in a pipe ends as any other program does.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>

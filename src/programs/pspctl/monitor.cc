@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl monitor: notifications of the family as they come, one a line, written at once.
+//
+// Notifications can be lost, by the kernel and by pspd, when they come faster than they are read.
+// The line "lost" stands in their place: who keeps a picture of the devices must then ask anew. It
+// also ends when nobody reads its output any more, without waiting for an event that shows it: `|
+// head` has the shell back.
 #include <array>
 #include <cerrno>
 #include <charconv>

@@ -2,6 +2,11 @@
 //
 // pspctl netlink: any operation of the family by the names of its specification, as the kernel's
 // ynl tool does it. Keys come by a file or the standard input, and are printed only if asked for.
+//
+// Nothing is judged here but whether the JSON fits the specification: limits and rights are the
+// server's, so that its answers can be tried out. A key on the command line is refused, since all
+// users of the host see it there. What held a key is wiped, no error quotes the request, and there
+// is no core dump.
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -10,11 +15,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/netlink/spec.hh>
+#include "base/unique_fd.hh"
+#include "netlink/spec.hh"
 
 #include "attribute_json.hh"
 #include "command.hh"
+#include "nearest.hh"
 
 namespace psp::ctl {
 
@@ -71,8 +77,12 @@ Outcome<const spec::Operation*> take_operation(Words& words) {
   if (!name) return std::unexpected(name.error());
   if (auto end = words.expect_end(); !end) return std::unexpected(end.error());
   const spec::Operation* operation = spec::find_operation(*name);
-  if (operation == nullptr)
-    return usage_error(fmt::format("\"{}\" is no operation; see pspctl netlink help", *name));
+  if (operation == nullptr) {
+    std::vector<std::string> names;
+    for (const spec::Operation& one : spec::operations()) names.emplace_back(one.name);
+    return usage_error(fmt::format("\"{}\" is no operation{}; see pspctl netlink help", *name,
+                                   did_you_mean(nearest(*name, names))));
+  }
   if (operation->is_notification())
     return usage_error(fmt::format("\"{}\" is a notification; see pspctl monitor", *name));
   return operation;

@@ -2,11 +2,15 @@
 //
 // pspctl netlink: every operation by its names, values in all their ways of writing, and no key
 // where it does not belong.
+//
+// Values go through octets and back, and must be what they were: that is the oracle for the coding.
+// Requests go to the real server over fakes, so a refusal has the server's own words. That the
+// kernel takes the same octets is not shown here.
 #include <cstdio>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <psp/netlink/spec.hh>
+#include "netlink/spec.hh"
 
 #include "attribute_json.hh"
 #include "pspctl_fixture.hh"

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The few questions that pspctl puts to the kernel by rtnetlink.
+// The few requests that pspctl has for the kernel by rtnetlink: where packets to a peer leave, who
+// is next there, which programs stand at a netdev, how netdevs of other namespaces are called.
+//
+// Mostly for doctor. None changes the host, but that ask_neighbour has the kernel look for a
+// neighbour, as any packet to it would. Requests wait for the kernel and for nobody else.
 #pragma once
 
 #include <array>
@@ -31,11 +35,6 @@ int ask_neighbour(std::uint32_t ifindex, const std::vector<std::uint8_t>& addres
 // tc_programs lists the names of the BPF programs that tc runs on a netdev, at clsact's ingress and
 // egress; empty also if that cannot be told.
 std::vector<std::string> tc_programs(std::uint32_t ifindex);
-
-// netns_id is the number by which our network namespace knows the one behind `fd`, -1 if it has
-// none. assign_netns_id gives it one, and returns 0 or an errno.
-std::expected<std::int32_t, int> netns_id(int fd);
-int assign_netns_id(int fd);
 
 // link_index and link_name find a netdev by name or index, in the namespace known by that number.
 // Errors: errno.

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command line, read by CLI11; ip(8)'s ways of writing options are first put into CLI11's.
+//
+// It is read in two parts, before the noun and behind it: behind `run` all is another program's,
+// and behind `netlink` --json takes a value. So the noun must be known before the options are, and
+// noun_at() knows which of them have values. What neither CLI11 nor a command takes is a mistake.
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <fmt/format.h>
+
+#include "mistake.hh"
 
 namespace psp::ctl {
 
@@ -106,7 +112,7 @@ Outcome<void> parse(const std::vector<std::string>& arguments, Options& options,
     if (!words_only && word.size() > 1 && word[0] == '-') {
       words_only = word == "--";
       if (words_only) continue;
-      return usage_error(fmt::format("\"{}\" is no option; see pspctl --help", word));
+      return usage_error(unknown_option(word, options_of(app)) + "; see pspctl --help");
     }
     options.words.push_back(std::move(word));
   }

@@ -2,6 +2,10 @@
 //
 // The command line in the manner of ip(8): options anywhere, short ones in one word ("-jp"), long
 // ones with one dash or two, and the words between them, which are noun, verb and objects.
+//
+// Options that one noun alone has are here too; others refuse or do not have them. Words is how
+// commands read the rest: a command takes what it knows and then expects the end, so that a word
+// too many is never passed over.
 #pragma once
 
 #include <optional>

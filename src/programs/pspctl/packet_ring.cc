@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The ring by TPACKET_V3: the kernel fills blocks of frames and hands each over when it is full or
+// some time has passed. The filter is compiled by libpcap for frames without the virtio-net header,
+// which the kernel puts before them after it has filtered.
 #include "packet_ring.hh"
 
 #include <arpa/inet.h>
@@ -18,6 +22,8 @@
 #include <sys/socket.h>
 #include <thread>
 #include <utility>
+
+#include "base/socket_options.hh"
 
 namespace psp::ctl {
 
@@ -115,9 +121,9 @@ Outcome<void> PacketRing::attach_filter(const std::string& filter) {
   static_assert(sizeof(bpf_insn) == sizeof(sock_filter));
   const sock_fprog code{static_cast<unsigned short>(program.bf_len),
                         reinterpret_cast<sock_filter*>(program.bf_insns)};
-  const int done = ::setsockopt(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, &code, sizeof code);
+  const bool done = set_option(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, code);
   pcap_freecode(&program);
-  if (done != 0) return failed("filter");
+  if (!done) return failed("filter");
   return {};
 }
 
@@ -176,20 +182,17 @@ void PacketRing::settle() {
 }
 
 PacketRing::Counts PacketRing::counts() {
-  tpacket_stats_v3 stats{};
-  socklen_t size = sizeof stats;
   // Reading sets them back to zero. tp_packets counts dropped ones too.
-  if (::getsockopt(fd_.get(), SOL_PACKET, PACKET_STATISTICS, &stats, &size) == 0) {
-    counts_.received += stats.tp_packets;
-    counts_.dropped += stats.tp_drops;
+  if (const auto stats = get_option<tpacket_stats_v3>(fd_.get(), SOL_PACKET, PACKET_STATISTICS)) {
+    counts_.received += stats->tp_packets;
+    counts_.dropped += stats->tp_drops;
   }
   return counts_;
 }
 
 Outcome<void> PacketRing::check() const {
-  int error = 0;
-  socklen_t size = sizeof error;
-  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error == 0) return {};
+  const int error = get_option<int>(fd_.get(), SOL_SOCKET, SO_ERROR).value_or(0);
+  if (error == 0) return {};
   errno = error;
   return failed(device_);
 }

@@ -14,7 +14,7 @@
 #include <span>
 #include <string>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 #include "failure.hh"
 

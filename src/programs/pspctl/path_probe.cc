@@ -2,10 +2,15 @@
 //
 // A packet socket sends where sealed packets leave, behind netfilter, and hears before tc takes PSP
 // packets for pspd. Each probe has a port of its own: GRO cannot join them.
+//
+// Each probe has a nonce, and only an answer with it counts; an ICMP error counts only if it quotes
+// a probe of ours. Who sits on the way can forge either, so a probe says whether the way is open,
+// and nothing about who is at its end. A lost probe is sent again, a few times, until a deadline.
 #include "path_probe.hh"
 
 #include <algorithm>
 #include <arpa/inet.h>
+#include <bitset>
 #include <cerrno>
 #include <cstring>
 #include <linux/filter.h>
@@ -17,11 +22,13 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <psp/base/unique_fd.hh>
-#include <psp/crypto/aead.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
+#include "base/socket_options.hh"
+#include "base/unique_fd.hh"
+#include "base/v4_mapped.hh"
+#include "crypto/aead.hh"
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
+#include "wire/packet.hh"
 
 namespace psp::ctl {
 namespace {
@@ -30,19 +37,29 @@ using Octets = std::vector<std::uint8_t>;
 using std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr int kTries = 3;
-constexpr auto kPatience = 250ms;  // between two tries
+// So often, or a way that loses every third packet looks like one that lets none pass.
+constexpr std::size_t kTries = 8;
+constexpr auto kPatience = 150ms;  // between two tries; their answers may come later
 constexpr std::size_t kSmallSizes[] = {1400, 1280};
 constexpr std::uint8_t kProtocolIcmp6 = 58;
 
 struct Ask {
-  std::uint16_t port = 0;  // source; 0: an ICMP echo, of which there is one
-  std::size_t there = 0;   // IP length
-  std::size_t back = 0;    // of the answer
-  std::array<std::uint8_t, 16> nonce{};
+  std::uint16_t port = 0;                // source; 0: an ICMP echo, of which there is one
+  std::size_t there = 0;                 // IP length
+  std::size_t back = 0;                  // of the answer
+  std::array<std::uint8_t, 16> nonce{};  // its last octet is the number of the try
   std::optional<wire::Probe> answer{};
   std::size_t came_back = 0;  // IP length of the answer
+  std::bitset<kTries> sent{}, answered{};
 };
+
+bool was_sent(const Ask& ask, std::size_t number) { return number < kTries && ask.sent[number]; }
+
+// is_of: this nonce is that of one of its tries.
+bool is_of(const Ask& ask, const std::array<std::uint8_t, 16>& nonce) {
+  return std::equal(nonce.begin(), nonce.end() - 1, ask.nonce.begin()) &&
+         was_sent(ask, nonce.back());
+}
 
 template <typename T>
 T random_value() {
@@ -59,7 +76,10 @@ class Prober {
   int open();
   // ask sends what is not answered yet, up to kTries times. Returns 0 or an errno.
   int ask(std::vector<Ask>& asks);
-  Ask question(std::uint16_t port, std::size_t there, std::size_t back) const;
+  // count is what became of the tries of those that were answered: a try whose answer can still
+  // come is none.
+  Tries count(const std::vector<Ask>& asks) const;
+  Ask request(std::uint16_t port, std::size_t there, std::size_t back) const;
   std::size_t headers() const { return header() + kUdpHeader; }
   bool echo = false;
   std::optional<Refusal> refusal;
@@ -69,20 +89,24 @@ class Prober {
  private:
   std::size_t header() const { return way_.family == 4 ? kIpv4Header : kIpv6Header; }
   Octets ip_packet(std::size_t size, std::uint8_t protocol) const;
-  Octets probe_packet(const Ask& ask) const;
-  Octets echo_packet() const;
+  Octets probe_packet(const Ask& ask, std::size_t number) const;
+  Octets echo_packet(std::size_t number) const;
   int send(const Octets& packet) const;
   bool waits(const std::vector<Ask>& asks) const;
   void listen(std::vector<Ask>& asks, steady_clock::time_point until);
+  void note(Ask& ask, std::size_t number);
   void hear(std::span<const std::uint8_t> packet, std::uint32_t ifindex, std::vector<Ask>& asks);
   void hear_icmp(std::span<const std::uint8_t> icmp, const ProbeAddress& from,
-                 const std::vector<Ask>& asks);
+                 std::vector<Ask>& asks);
   bool is_quoted(std::span<const std::uint8_t> quote, const std::vector<Ask>& asks) const;
   ProbeAddress address(const std::uint8_t* ip, bool destination) const;
 
   const Way way_;
   const std::uint16_t echo_id_;
   UniqueFd fd_;
+  // Of the last ask: when each try was sent, and how long the slowest answer took.
+  std::array<steady_clock::time_point, kTries> sent_at_{};
+  steady_clock::duration slowest_{};
 };
 
 int Prober::open() {
@@ -99,8 +123,7 @@ int Prober::open() {
   if (!good) return EINVAL;
   const sock_fprog code{static_cast<unsigned short>(program.bf_len),
                         reinterpret_cast<sock_filter*>(program.bf_insns)};
-  const int filtered =
-      ::setsockopt(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, &code, sizeof code) == 0 ? 0 : errno;
+  const int filtered = set_option(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, code) ? 0 : errno;
   pcap_freecode(&program);
   if (filtered != 0) return filtered;
   sockaddr_ll here{};
@@ -109,7 +132,7 @@ int Prober::open() {
   return ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&here), sizeof here) == 0 ? 0 : errno;
 }
 
-Ask Prober::question(std::uint16_t port, std::size_t there, std::size_t back) const {
+Ask Prober::request(std::uint16_t port, std::size_t there, std::size_t back) const {
   const std::size_t least = headers() + wire::kProbeSize;
   return {.port = port,
           .there = std::max(there, least),
@@ -118,14 +141,8 @@ Ask Prober::question(std::uint16_t port, std::size_t there, std::size_t back) co
 }
 
 ProbeAddress Prober::address(const std::uint8_t* ip, bool destination) const {
-  ProbeAddress address{};
-  if (way_.family == 4) {
-    address[10] = address[11] = 0xff;
-    std::copy_n(ip + (destination ? 16 : 12), 4, address.begin() + 12);
-  } else {
-    std::copy_n(ip + (destination ? 24 : 8), 16, address.begin());
-  }
-  return address;
+  return to_address16(way_.family == 4 ? std::span(ip + (destination ? 16 : 12), 4)
+                                       : std::span(ip + (destination ? 24 : 8), 16));
 }
 
 Octets Prober::ip_packet(std::size_t size, std::uint8_t protocol) const {
@@ -157,28 +174,30 @@ void finish(Octets& packet, std::size_t header, std::size_t checksum_at, std::ui
   wire::store_be(rest.data() + checksum_at, value != 0 ? value : std::uint16_t{0xffff});
 }
 
-Octets Prober::probe_packet(const Ask& ask) const {
+Octets Prober::probe_packet(const Ask& ask, std::size_t number) const {
+  auto nonce = ask.nonce;
+  nonce.back() = static_cast<std::uint8_t>(number);
   Octets packet = ip_packet(ask.there, wire::kProtocolUdp);
   std::uint8_t* udp = packet.data() + header();
   const std::size_t length = packet.size() - header();
   wire::store_be(udp, ask.port);
   wire::store_be(udp + 2, kUdpPort);
   wire::store_be(udp + 4, static_cast<std::uint16_t>(length));
-  wire::write_probe(
-      std::span(udp, length).subspan(kUdpHeader),
-      {.wanted = static_cast<std::uint16_t>(ask.back - headers()), .nonce = ask.nonce});
+  wire::write_probe(std::span(udp, length).subspan(kUdpHeader),
+                    {.wanted = static_cast<std::uint16_t>(ask.back - headers()), .nonce = nonce});
   finish(packet, header(), 6,
          wire::pseudo_header_sum(packet, way_.family, wire::kProtocolUdp,
                                  static_cast<std::uint32_t>(length)));
   return packet;
 }
 
-Octets Prober::echo_packet() const {
+Octets Prober::echo_packet(std::size_t number) const {
   const bool v4 = way_.family == 4;
   const std::uint8_t protocol = v4 ? std::uint8_t{IPPROTO_ICMP} : kProtocolIcmp6;
   Octets packet = ip_packet(header() + 16, protocol);
   packet[header()] = v4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST;
   wire::store_be(packet.data() + header() + 4, echo_id_);
+  wire::store_be(packet.data() + header() + 6, static_cast<std::uint16_t>(number));
   finish(packet, header(), 2, v4 ? 0 : wire::pseudo_header_sum(packet, way_.family, protocol, 16));
   return packet;
 }
@@ -203,15 +222,31 @@ bool Prober::waits(const std::vector<Ask>& asks) const {
 }
 
 int Prober::ask(std::vector<Ask>& asks) {
-  for (int round = 0; round < kTries && waits(asks); ++round) {
-    for (const Ask& ask : asks) {
+  const std::uint32_t known = path_mtu;  // a router that tells of a smaller one changes the request
+  slowest_ = {};
+  for (std::size_t round = 0; round < kTries && waits(asks) && path_mtu == known; ++round) {
+    sent_at_[round] = steady_clock::now();
+    if (sent_at_[round] >= way_.until) return 0;
+    for (Ask& ask : asks) {
       if (ask.port != 0 && ask.answer) continue;
-      if (const int error = send(ask.port == 0 ? echo_packet() : probe_packet(ask)); error != 0)
-        return error;
+      const int error = send(ask.port == 0 ? echo_packet(round) : probe_packet(ask, round));
+      if (error != 0) return error;
+      ask.sent.set(round);
     }
-    listen(asks, steady_clock::now() + kPatience);
+    listen(asks, std::min(steady_clock::now() + kPatience, way_.until));
   }
   return 0;
+}
+
+Tries Prober::count(const std::vector<Ask>& asks) const {
+  Tries tries;
+  const auto late = steady_clock::now() - 2 * slowest_;
+  for (const Ask& ask : asks)
+    for (std::size_t i = 0; i < kTries && ask.answered.any(); ++i) {
+      tries.answered += ask.answered[i];
+      tries.sent += ask.answered[i] || (ask.sent[i] && sent_at_[i] < late);
+    }
+  return tries;
 }
 
 void Prober::listen(std::vector<Ask>& asks, steady_clock::time_point until) {
@@ -241,7 +276,8 @@ void Prober::hear(std::span<const std::uint8_t> packet, std::uint32_t ifindex,
   if (ip->protocol != wire::kProtocolUdp || rest.size() < kUdpHeader) return;
   const auto probe = wire::parse_probe(rest.subspan(kUdpHeader));
   if (!probe || !probe->answer) return;
-  const auto asked = std::ranges::find(asks, probe->nonce, &Ask::nonce);
+  const auto asked =
+      std::ranges::find_if(asks, [&](const Ask& ask) { return is_of(ask, probe->nonce); });
   if (asked == asks.end() || asked->port == 0) return;
   if (std::ranges::find(way_.back, ifindex) == way_.back.end()) {
     stray = ifindex;  // or a netdev below one of those: then the packet is heard again
@@ -249,6 +285,12 @@ void Prober::hear(std::span<const std::uint8_t> packet, std::uint32_t ifindex,
   }
   asked->answer = probe;
   asked->came_back = ip->total_length;
+  note(*asked, probe->nonce.back());
+}
+
+void Prober::note(Ask& ask, std::size_t number) {
+  ask.answered.set(number);
+  slowest_ = std::max(slowest_, steady_clock::now() - sent_at_[number]);
 }
 
 // is_quoted: the packet that an ICMP error quotes is a probe of ours.
@@ -284,12 +326,18 @@ std::optional<Refusal::What> judge_error(unsigned family, std::uint8_t type, std
 }
 
 void Prober::hear_icmp(std::span<const std::uint8_t> icmp, const ProbeAddress& from,
-                       const std::vector<Ask>& asks) {
+                       std::vector<Ask>& asks) {
   constexpr std::size_t kIcmpHeader = 8;
   if (icmp.size() < kIcmpHeader) return;
   const std::uint8_t reply = way_.family == 4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
   if (icmp[0] == reply) {
-    echo |= from == way_.peer && wire::load_be<std::uint16_t>(icmp.data() + 4) == echo_id_;
+    const auto number = wire::load_be<std::uint16_t>(icmp.data() + 6);
+    const auto asked = std::ranges::find(asks, 0, &Ask::port);
+    if (from != way_.peer || wire::load_be<std::uint16_t>(icmp.data() + 4) != echo_id_ ||
+        asked == asks.end() || !was_sent(*asked, number))
+      return;
+    echo = true;
+    note(*asked, number);
     return;
   }
   const auto what = judge_error(way_.family, icmp[0], icmp[1], from == way_.peer);
@@ -303,17 +351,24 @@ void Prober::hear_icmp(std::span<const std::uint8_t> icmp, const ProbeAddress& f
   if (mtu != 0 && mtu < way_.mtu) path_mtu = mtu;
 }
 
+void add(Tries& sum, const Tries& more) {
+  sum.sent += more.sent;
+  sum.answered += more.answered;
+}
+
 // try_sizes asks with packets of several sizes: each there with a small answer, and there and back.
 int try_sizes(Prober& prober, std::size_t full, Heard& heard) {
   std::vector<Ask> asks;
-  const auto add = [&](std::size_t size) {
+  const auto add_size = [&](std::size_t size) {
     for (const std::size_t back : {std::size_t{0}, size})
-      asks.push_back(prober.question(random_value<std::uint16_t>() | 0x8000, size, back));
+      asks.push_back(prober.request(random_value<std::uint16_t>() | 0x8000, size, back));
   };
-  add(full);
+  add_size(full);
   for (const std::size_t size : kSmallSizes)
-    if (size < full) add(size);
+    if (size < full) add_size(size);
   if (const int error = prober.ask(asks); error != 0) return error;
+  add(heard.probes, prober.count(asks));
+  heard.tries_of_a_size = static_cast<int>(asks[1].sent.count());
   for (const Ask& ask : asks) {
     if (!ask.answer) continue;
     heard.there = std::max(heard.there, static_cast<std::uint32_t>(ask.there));
@@ -328,12 +383,15 @@ std::expected<Heard, int> probe_path(const Way& way) {
   Prober prober(way);
   Heard heard;
   if (const int error = prober.open(); error != 0) return std::unexpected(error);
-  std::vector<Ask> asks = {prober.question(random_value<std::uint16_t>() | 0x8000, 0, 0),
-                           prober.question(kUdpPort, 0, 0), prober.question(0, 0, 0)};
+  std::vector<Ask> asks = {prober.request(random_value<std::uint16_t>() | 0x8000, 0, 0),
+                           prober.request(kUdpPort, 0, 0), prober.request(0, 0, 0)};
   if (const int error = prober.ask(asks); error != 0) return std::unexpected(error);
   heard.answer = asks[0].answer;
   heard.reply = asks[1].answer;
   heard.echo = prober.echo;
+  heard.echoes = prober.count({asks[2]});
+  asks.pop_back();
+  heard.probes = prober.count(asks);
   heard.refusal = prober.refusal;
   heard.stray = prober.stray;
   if (!heard.answer) return heard;

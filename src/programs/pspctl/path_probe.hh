@@ -12,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-#include <psp/wire/probe.hh>
+#include "wire/probe.hh"
 
 namespace psp::ctl {
 
@@ -26,6 +26,7 @@ struct Way {
   std::array<std::uint8_t, 6> next_hop{};
   std::uint32_t mtu = 0;              // as far as the kernel knows, of the whole way
   std::vector<std::uint32_t> back{};  // ifindexes of netdevs by which PSP packets may come back
+  std::chrono::steady_clock::time_point until{};  // no longer than this
 };
 
 // Refusal is an ICMP error that came for a probe.
@@ -34,6 +35,11 @@ struct Refusal {
   What what = What::kPort;
   ProbeAddress from{};
   std::uint32_t mtu = 0;  // kTooBig
+};
+
+// Tries is what was sent of a kind, and how much of it was answered.
+struct Tries {
+  int sent = 0, answered = 0;
 };
 
 // Heard is what came back. Sizes are of IP packets; 0: none passed.
@@ -45,10 +51,13 @@ struct Heard {
   std::uint32_t stray = 0;            // ifindex of another netdev, by which answers came
   std::uint32_t path_mtu = 0;         // the way there, by what routers say
   std::uint32_t there = 0, back = 0;  // the largest that passed
+  Tries probes;                       // of those that pass at all: what is missing was lost
+  Tries echoes;
+  int tries_of_a_size = 0;  // so often was the largest tried, if it did not pass
 };
 
-// probe_path asks and listens for about a second at most. Errors: an errno; EPERM without
-// CAP_NET_RAW.
+// probe_path asks, again and again what is not answered, and never beyond Way::until. Errors: an
+// errno; EPERM without CAP_NET_RAW.
 std::expected<Heard, int> probe_path(const Way& way);
 
 }  // namespace psp::ctl

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <psp/device/state_table.h>
+#include "device/state_table.h"
 
 #include "command.hh"
 #include "fake_pspd.hh"
@@ -85,7 +85,6 @@ class Pspctl : public ::testing::Test {
   static AssocInfo association_v4() {
     AssocInfo assoc;
     assoc.cookie = 77;
-    assoc.dev_id = 1;
     assoc.ifname = "lo";
     assoc.family = 4;
     assoc.local_address = "192.0.2.1";
@@ -94,10 +93,8 @@ class Pspctl : public ::testing::Test {
     assoc.peer_port = 7000;
     assoc.state = PSP_STATE_FULL;
     assoc.tcp_state = "established";
-    assoc.version = Version::kAesGcm256;
-    assoc.generation = 2;
+    assoc.rx = {.spi = 0x80000001, .rotation = 0, .dev_id = 1, .generation = 2, .version = 1};
     assoc.stale = true;
-    assoc.rx_spi = Spi{0x80000001};
     assoc.tx_spi = Spi{0x2a};
     assoc.rx_packets = 10;
     assoc.rx_bytes = 11;
@@ -109,7 +106,6 @@ class Pspctl : public ::testing::Test {
   static AssocInfo association_v6() {
     AssocInfo assoc;
     assoc.cookie = 78;
-    assoc.dev_id = 2;
     assoc.ifname = "gone0";
     assoc.family = 6;
     assoc.local_address = "2001:db8::1";
@@ -118,7 +114,8 @@ class Pspctl : public ::testing::Test {
     assoc.peer_port = 7000;
     assoc.state = PSP_STATE_RX;
     assoc.tcp_state = "established";
-    assoc.rx_spi = Spi{2};
+    assoc.rx.spi = 2;
+    assoc.rx.dev_id = 2;
     return assoc;
   }
 

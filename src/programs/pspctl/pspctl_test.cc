@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What each noun of pspctl prints and how it fails.
+// What each noun of pspctl prints and how it fails. Output is compared octet for octet, as text and
+// as JSON, since scripts read it: a test that fails here is an interface that has changed.
+//
+// Commands run in this process against the real server over a core with fake drivers (FakePspd): no
+// root, no packets. Each exit status has its test. pspctl against a real pspd is in tests/netns.
 #include <fstream>
 #include <future>
 
-#include <psp/wire/drop.hh>
+#include "wire/drop.hh"
 
 #include "pspctl_fixture.hh"
 
@@ -45,7 +49,8 @@ TEST_F(Pspctl, ShowsWhatPspdKnowsOfADevice) {
   pspd.start();
   EXPECT_THAT(
       text({"-d", "dev", "show", "lo"}),
-      HasSubstr("\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824 repairs 0\n"));
+      HasSubstr(
+          "\n    tap psp0 mtu 1500 generation 3 spi-remaining 1073741824 refused 0 repairs 0\n"));
   const auto device = json({"-s", "-d", "dev", "show", "dev", "lo"})[0];
   EXPECT_EQ(device["tap"], "psp0");
   EXPECT_EQ(device["spi-remaining"], 1u << 30);
@@ -263,7 +268,7 @@ TEST(Help, FitsAScreenAndExistsForEachNoun) {
   EXPECT_EQ(call({"help", "run"}).out, call({"run", "--help"}).out);
   EXPECT_EQ(call({"run"}).status, ExitStatus::kUsage);
   EXPECT_EQ(call({"run", "--"}).status, ExitStatus::kUsage);
-  EXPECT_THAT(call({"-V"}).out, StartsWith("pspctl "));
+  EXPECT_THAT(call({"-V"}).out, StartsWith("pspctl of softpsp "));
 }
 
 TEST(ManualPage, ListsEveryDropReasonInItsWords) {

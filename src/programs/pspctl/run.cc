@@ -2,6 +2,11 @@
 //
 // pspctl run: starts a program that was written for the kernel's `psp` family with libpsp-genl.so
 // before its libc.
+//
+// LD_PRELOAD fails in silence: the dynamic linker leaves the library out of a program that gains
+// privileges, and a static one has no linker. The program would then speak to a kernel without the
+// family, and nobody would know why. So these cases are looked for first. pspctl replaces itself by
+// the program (exec): its process number, signals and exit status are those of the program.
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -15,7 +20,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <psp/base/unique_fd.hh>
+#include "base/unique_fd.hh"
 
 #include "command.hh"
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // pspctl stats: the counters of the PSP specification, and why packets were dropped.
+//
+// The counters are the family's, by its names, of the kernel's devices as well as pspd's. The
+// reasons are pspd's own, and exact where a counter only says "bad". The list of all reasons is in
+// pspctl(8), and a test keeps it whole (pspctl_test.cc).
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -26,26 +30,19 @@ show   the counters of each device; with -s or -d also how many packets were dro
 )";
 
 Outcome<void> show(Context& context) {
-  const auto selector = take_optional_device(context.words);
-  if (!selector) return std::unexpected(selector.error());
-  if (auto end = context.words.expect_end(); !end) return end;
-  auto client = context.connect();
-  if (!client) return std::unexpected(client.error());
-  const auto devices = select_devices(*client, *selector, "stats show");
-  if (!devices) return std::unexpected(devices.error());
-  const auto daemon = context.daemon_info(*client);
-  if (!daemon) return std::unexpected(daemon.error());
+  auto shown = devices_to_show(context, "stats show");
+  if (!shown) return std::unexpected(shown.error());
   Emitter& out = context.out;
-  for (const DeviceInfo& device : *devices) {
-    const auto stats = client->stats(device.id);
+  for (const DeviceInfo& device : shown->devices) {
+    const auto stats = shown->client.stats(device.id);
     if (!stats) return refused(fmt::format("stats show id {}", device.id), stats.error());
     const auto element = out.element();
     out.print("dev-id", "{}: ", device.id);
     out.print("ifname", "{}", device_name(device), Colour::kName);
     out.text(":");
-    print_provider(out, *client, device.provider);
+    print_provider(out, shown->client, device.provider);
     out.text("\n");
-    print_statistics(out, *stats, daemon_device(*daemon, device.id));
+    print_statistics(out, *stats, daemon_device(shown->daemon, device.id));
   }
   out.finish();
   return {};

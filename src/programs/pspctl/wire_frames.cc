@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Frames are changed where they lie in the ring if they can be, and else copied.
+//
+// A frame that the kernel has not cut yet becomes the packets of the wire: each gets headers of its
+// own, with length, identification and checksums as the segmentation of Linux writes them. A
+// checksum is completed only where the whole packet is there: of one that the ring cut short it
+// cannot be known.
 #include "wire_frames.hh"
 
 #include <algorithm>
 #include <cstring>
 
-#include <psp/pcap/link.hh>
-#include <psp/wire/bytes.hh>
-#include <psp/wire/checksum.hh>
-#include <psp/wire/packet.hh>
+#include "pcap/link.hh"
+#include "wire/bytes.hh"
+#include "wire/checksum.hh"
+#include "wire/ip_octets.hh"
+#include "wire/packet.hh"
 
 namespace psp::ctl {
 
@@ -17,8 +23,6 @@ namespace {
 
 constexpr std::size_t kTagAt = 12;
 constexpr std::size_t kTag = 4;
-constexpr std::size_t kUdpLengthAt = 4, kUdpChecksumAt = 6;
-constexpr std::size_t kIpv4IdAt = 4;
 
 // end_checksum does what was left to the NIC: the field holds the pseudo header's sum already.
 void end_checksum(const RingFrame& frame) {
@@ -35,12 +39,13 @@ void end_checksum(const RingFrame& frame) {
 void end_udp(std::span<std::uint8_t> packet, const wire::IpHeader& ip, unsigned number) {
   const std::size_t size = packet.size() - ip.header_length;
   if (ip.family == 4)
-    wire::store_be(packet.data() + kIpv4IdAt,
-                   static_cast<std::uint16_t>(
-                       wire::load_be<std::uint16_t>(packet.data() + kIpv4IdAt) + number));
+    wire::store_be(
+        packet.data() + wire::kIpv4IdentificationAt,
+        static_cast<std::uint16_t>(
+            wire::load_be<std::uint16_t>(packet.data() + wire::kIpv4IdentificationAt) + number));
   wire::set_ip_payload(packet, ip, size, wire::kProtocolUdp);
   std::uint8_t* udp = packet.data() + ip.header_length;
-  wire::store_be(udp + kUdpLengthAt, static_cast<std::uint16_t>(size));
+  wire::store_be(udp + wire::kUdpLengthAt, static_cast<std::uint16_t>(size));
   wire::store_be(udp + kUdpChecksumAt, std::uint16_t{0});
   const auto pseudo = wire::pseudo_header_sum(packet, ip.family, wire::kProtocolUdp,
                                               static_cast<std::uint32_t>(size));

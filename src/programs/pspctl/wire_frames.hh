@@ -2,11 +2,15 @@
 //
 // What the kernel hands to a capture is not yet what stands on the wire: sealed packets travel
 // joined as far as the NIC (UDP GSO), checksums are left to it, VLAN tags are taken out.
+//
+// All of that is put back, so that a capture on the sending host looks as one from a switch would.
+// Whoever reads it need not know of offloads. Frames are given one at a time and are good until the
+// next one.
 #pragma once
 
 #include <functional>
 
-#include <psp/pcap/record.hh>
+#include "pcap/record.hh"
 
 #include "packet_ring.hh"
 

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// The lists are of what Linux has: each signal is either here, harmless by default, or cannot be
+// taken (see the test).
+//
+// A signal that nobody takes would end pspd at once, and all its connections would be blocked until
+// the next start: so also those are taken that nobody sends on purpose. After a crash nothing but a
+// system call can be trusted: one line is written, then the default happens.
 #include "signals.hh"
 
 #include <csignal>

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lists the PSP devices; prints why it cannot. */
+/*
+ * Lists the PSP devices; prints why it cannot. It is a stranger's program in C, built by
+ * tests/install/run against what was installed: with psp.h alone, and the flags of pkg-config, of
+ * psp(7) or of CMake.
+ *
+ * That it compiles, links and starts is what is shown. The test has no pspd, so it must say that
+ * nobody answers and end with 1.
+ */
 #include <stdio.h>
 
 #include <psp/psp.h>

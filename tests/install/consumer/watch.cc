@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Watches for rotations, in C++17; prints why it cannot.
+//
+// Watches for rotations, in C++17; prints why it cannot. It is a stranger's program, built by
+// tests/install/run against what was installed, in a standard older than our own: the headers that
+// are for C must not ask for more.
+//
+// It is built with the flags of pkg-config and by CMake. The test has no pspd: it must say so and
+// end with 1.
 #include <cstdio>
 #include <memory>
 

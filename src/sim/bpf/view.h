@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * The kernel's structs of kernel/bpf/kernel.h as the programs find them behind their pointers, made
+ * of what the model has. The pointer that a program takes for a struct tcp_sock is that of a struct
+ * shim_sock: shim_view, which every BPF_CORE_READ begins with, has the one for the other.
+ */
+#ifndef PSP_SIM_BPF_VIEW_H
+#define PSP_SIM_BPF_VIEW_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/bpf/kernel.h"
+
+/* shim_device is a netdev with the head of its hooks. What one call has read stays valid. */
+struct shim_device {
+  struct net_device device;
+  struct net net;
+  struct bpf_mprog_entry tcx;
+  struct mini_Qdisc clsact;
+  struct tcf_proto proto;
+  struct psp_list head;
+  struct psp_cls_bpf_prog filter;
+  struct bpf_prog programs[2];
+  struct bpf_prog_aux aux[2];
+};
+
+static inline void shim_fill_device(struct shim_device* to, const struct shim_netdev* from) {
+  memset(to, 0, sizeof *to);
+  to->device.ifindex = (int)from->ifindex;
+  to->device.nd_net.net = &to->net;
+  to->net.net_cookie = from->netns;
+  if (from->tcx_first) {
+    to->aux[0].id = from->tcx_first;
+    to->programs[0].aux = &to->aux[0];
+    to->tcx.fp_items[0].prog = &to->programs[0];
+    to->device.tcx_egress = &to->tcx;
+  }
+  if (!from->clsact_first) return;
+  to->aux[1].id = from->clsact_first;
+  to->programs[1].aux = &to->aux[1];
+  to->filter.filter = &to->programs[1];
+  to->filter.link.next = &to->head;
+  to->head.next = &to->filter.link;
+  to->proto.root = &to->head;
+  to->clsact.filter_list = &to->proto;
+  to->device.miniq_egress = &to->clsact;
+}
+
+static inline const struct sk_buff* shim_view_skb(const struct shim_skb* skb) {
+  static struct shim_device device;
+  static struct sk_buff view;
+
+  if (!skb->kernel.netdev) abort();
+  shim_fill_device(&device, skb->kernel.netdev);
+  view.dev = &device.device;
+  return &view;
+}
+
+static inline void shim_fill_common(struct sock_common* common, struct net* net,
+                                    const struct shim_sock* sk) {
+  net->net_cookie = sk->kernel.netns;
+  net->ns.__ns_ref.refs.counter = 1;
+  common->skc_net.net = net;
+  common->skc_cookie.counter = (__s64)sk->kernel.cookie;
+  common->skc_flags = 0;
+  common->skc_tw_rcv_nxt = sk->kernel.tw_rcv_nxt;
+}
+
+static inline const struct sock* shim_view_sock(const struct shim_sock* sk) {
+  static struct shim_device device;
+  static struct dst_entry route;
+  static struct sock view;
+  static struct net net;
+
+  memset(&view, 0, sizeof view);
+  shim_fill_common(&view.__sk_common, &net, sk);
+  view.sk_uid.val = sk->kernel.uid;
+  if (!sk->kernel.route) return &view;
+  shim_fill_device(&device, sk->kernel.route);
+  route.dev = &device.device;
+  view.sk_dst_cache = &route;
+  return &view;
+}
+
+static inline const struct tcp_sock* shim_view_tcp(const struct shim_sock* sk) {
+  static struct sk_buff last;
+  static struct tcp_sock view;
+  struct tcp_skb_cb cb = {.end_seq = sk->kernel.queue_end};
+
+  memset(&view, 0, sizeof view);
+  view.rcv_nxt = sk->kernel.rcv_nxt;
+  view.rcv_wnd = sk->kernel.rcv_wnd;
+  view.copied_seq = sk->kernel.copied_seq;
+  view.write_seq = sk->kernel.write_seq;
+  view.snd_nxt = sk->kernel.snd_nxt;
+  view.snd_una = sk->kernel.snd_una;
+  view.mss_cache = sk->kernel.mss_cache;
+  if (!sk->kernel.queue) return &view;
+  memcpy(last.cb, &cb, sizeof cb);
+  view.out_of_order_queue.rb_node = (struct rb_node*)&last;
+  view.ooo_last_skb = &last;
+  return &view;
+}
+
+static inline const struct tcp_timewait_sock* shim_view_timewait(const struct shim_sock* sk) {
+  static struct tcp_timewait_sock view;
+  static struct net net;
+
+  memset(&view, 0, sizeof view);
+  shim_fill_common(&view.tw_sk.__tw_common, &net, sk);
+  view.tw_sk.tw_substate = sk->kernel.tw_substate;
+  return &view;
+}
+
+#define shim_view(src) \
+  _Generic((src),                                                                     \
+      const struct sk_buff*: shim_view_skb((const void*)(src)),                       \
+      const struct sock*: shim_view_sock((const void*)(src)),                         \
+      const struct tcp_sock*: shim_view_tcp((const void*)(src)),                      \
+      const struct tcp_timewait_sock*: shim_view_timewait((const void*)(src)),        \
+      default: (src))
+
+#endif

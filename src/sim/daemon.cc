@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a daemon does while it serves, and a stop, in the order of host/host.cc: compare them when
+// that changes. The start is in daemon_start.cc.
+//
+// Events that are due hold `alive_` weakly: a daemon that was killed between is not called any
+// more. A frozen one does nothing, but its TAP fills, as with a pspd that gets no processor. A stop
+// is in steps too, since packets come between them; stop() says when it wants to be called again.
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "crypto/aead.hh"
+#include "wire/bytes.hh"
+
+#include "daemon_parts.hh"
+
+namespace psp::sim {
+namespace {
+
+constexpr std::size_t kBudget = 16;  // frames in one go, as a worker has it
+
+std::chrono::steady_clock::time_point time_point(Time now) {
+  return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(now));
+}
+
+}  // namespace
+
+Daemon::Daemon(Machine& machine, unsigned life)
+    : machine_(machine),
+      life_(life),
+      alive_(std::make_shared<bool>(true)),
+      process_(machine.kernel),
+      ivs_([&machine] { return machine.boot_ps(); }) {}
+
+Daemon::~Daemon() {
+  *alive_ = false;
+  machine_.living.erase(secrets_.epoch);
+  machine_.kernel.on_gone = {};
+  machine_.kernel.on_tap_frame = {};
+  if (netdev_object_) *netdev_object_->living = false;
+  if (tap_ != 0) machine_.kernel.remove_tap(tap_);
+  rx_.reset();
+  tx_.reset();
+  engine_.reset();
+  core_.reset();  // before the driver that it knows
+}
+
+void Daemon::hear() {
+  if (!departures_) return;
+  const Process::Inside inside(process_);
+  for (const std::uint64_t cookie : std::exchange(gone_, {}))
+    departures_->depart(cookie, time_point(machine_.schedule.now()));
+}
+
+// lose_device: the netdev has gone, and its device with it. Another comes with the netdev.
+void Daemon::lose_device() {
+  constexpr unsigned kDeviceStep = 9;
+  serving_ = false;
+  next_ = kDeviceStep;
+  guard(Kernel::kNetdev, 0);
+  *netdev_object_->living = false;
+  machine_.kernel.on_tap_frame = {};
+  machine_.kernel.remove_tap(tap_);
+  tap_ = 0;
+  rx_.reset();
+  tx_.reset();
+  engine_.reset();
+  {
+    const Process::Inside inside(process_);
+    core_->remove_device(id_);
+  }
+  operations_->unbind_device(id_);
+  stats_before_ += *device_->get_stats();
+  device_.reset();
+}
+
+void Daemon::freeze(bool on) {
+  frozen_ = on;
+  if (on) return;
+  hear();
+  if (pending_work_) on_frame();
+}
+
+void Daemon::on_frame() {
+  if (working_) return;
+  working_ = true;
+  const std::weak_ptr<bool> alive = alive_;
+  machine_.schedule.after(machine_.random.below(80 * kMicrosecond), [this, alive] {
+    const auto still = alive.lock();
+    if (!still || !*still) return;
+    working_ = false;
+    pending_work_ = frozen_;
+    if (!frozen_) work();
+  });
+}
+
+// work is Worker::Loop::run, one turn.
+void Daemon::work() {
+  auto& queue = machine_.kernel.tap_queue();
+  if (!tx_) return;
+  for (std::size_t i = 0; i < kBudget && !queue.empty(); ++i) {
+    Octets frame = std::move(queue.front());
+    queue.pop_front();
+    switch (datapath::classify(frame)) {
+      case datapath::FrameKind::kTx:
+        tx_->process(frame);
+        break;
+      case datapath::FrameKind::kRx:
+        rx_->process(frame);
+        break;
+      case datapath::FrameKind::kOther:
+        break;
+    }
+  }
+  tx_->flush();
+  rx_->flush();
+  if (!queue.empty()) on_frame();
+}
+
+// tick is what host_events.cc does each second.
+void Daemon::tick() {
+  const std::weak_ptr<bool> alive = alive_;
+  machine_.schedule.after(kSecond, [this, alive] {
+    const auto still = alive.lock();
+    if (still && *still && !stopped_) tick();
+  });
+  if (frozen_) return;
+  const auto now = time_point(machine_.schedule.now());
+  {
+    const Process::Inside inside(process_);
+    departures_->look_again();
+    while (departures_->expire(now)) {  // its turns are for others, who do not wait here
+    }
+    if (std::exchange(missed_, false)) {
+      std::set<std::uint64_t> listed;
+      for (const auto& socket : machine_.kernel.listed()) listed.insert(socket->id);
+      for (const std::uint64_t cookie : departures_->open())
+        if (!listed.contains(cookie)) departures_->depart_unheard(cookie, now);
+    }
+  }
+  if (engine_) engine_->refresh();
+  look_after();
+}
+
+// look_after puts back what somebody has taken off.
+void Daemon::look_after() {
+  if (!serving_ || stopping()) return;
+  Netdev& netdev = machine_.kernel.netdev(Kernel::kNetdev);
+  if (!netdev.present || netdev.out.filters.empty() != netdev.in.filters.empty()) {
+    if (!netdev.present) return lose_device();
+  }
+  const auto stands = [](const std::vector<Program>& list, const Program& program) {
+    return !list.empty() && list.front().id == program.id;
+  };
+  for (auto [hook, program] : {std::pair{&netdev.out, &out_}, std::pair{&netdev.in, &in_}}) {
+    if (machine_.kernel.options().tcx && !stands(hook->tcx, *program))
+      put_first(hook->tcx, *program);
+    if (!stands(hook->filters, *program)) put_first(hook->filters, *program);
+  }
+  netdev.clsact = true;
+  Netdev& tap = machine_.kernel.netdev(tap_);
+  if (!stands(tap.in.tcx, tap_in_)) put_first(tap.in.tcx, tap_in_);
+  if (!stands(tap.out.tcx, tap_out_)) put_first(tap.out.tcx, tap_out_);
+  const psp_netdev_key key{machine_.kernel.options().netns, Kernel::kNetdev, 0};
+  const auto* entry =
+      static_cast<const psp_guard_entry*>(sockets_object_->maps[SHIM_GUARD]->lookup(&key));
+  if (entry == nullptr || entry->program != out_.id) guard(Kernel::kNetdev, out_.id);
+}
+
+device::Result<device::RxAssocReply> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket,
+                                                      Version version) {
+  if (!serving_ || frozen_) return device::fail(ENOTCONN);
+  const Process::Inside inside(process_);
+  device::AssocRequest request;
+  request.fd = process_.borrow(socket);
+  request.dev_id = id_;
+  request.version = version;
+  auto reply = core_->rx_assoc(request, machine_.kernel.options().netns);
+  process_.give_back(*request.fd);
+  return reply;
+}
+
+device::Result<void> Daemon::tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
+                                      std::span<const std::uint8_t> key) {
+  if (!serving_ || frozen_) return device::fail(ENOTCONN);
+  const Process::Inside inside(process_);
+  device::AssocRequest request;
+  request.fd = process_.borrow(socket);
+  request.dev_id = id_;
+  request.version = version;
+  request.tx_key = device::AssocRequest::Keys{spi.value, key};
+  auto done = core_->tx_assoc(request, machine_.kernel.options().netns);
+  process_.give_back(*request.fd);
+  return done;
+}
+
+void Daemon::rotate() {
+  if (!serving_ || frozen_) return;
+  const Process::Inside inside(process_);
+  (void)core_->key_rotate(id_);
+}
+
+void Daemon::enable(VersionSet versions) {
+  if (!serving_ || frozen_) return;
+  const Process::Inside inside(process_);
+  (void)core_->set_versions(id_, versions);
+}
+
+// stop: connections are aborted, their RSTs leave sealed, then the programs go. Whoever connects
+// again meanwhile is looked for twice more: before and after the last program that blocks goes.
+std::optional<Time> Daemon::stop() {
+  if (stopped_ || failed_) return std::nullopt;
+  if (!serving_ && stop_ == Stop::kNot) {  // it has not got so far: as a crash
+    stopped_ = true;
+    left_in_place_ = true;
+    return std::nullopt;
+  }
+  if (frozen_) return 50 * kMillisecond;
+  serving_ = false;
+  switch (stop_) {
+    case Stop::kNot:
+      stop_ = Stop::kEnding;
+      [[fallthrough]];
+    case Stop::kEnding:
+      if (end_secured() == 0) {
+        stop_ = Stop::kDrained;
+        return 100 * kMillisecond;
+      }
+      if (patience_-- > 0) return 50 * kMillisecond;
+      return leave_in_place();
+    case Stop::kDrained:
+      if (end_secured() != 0) return leave_in_place();
+      leave_netdev();
+      stop_ = Stop::kOffNetdev;
+      return kMillisecond;
+    case Stop::kOffNetdev:
+      remove_cgroup_programs(secrets_.epoch);
+      end_secured();
+      stopped_ = true;
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<Time> Daemon::leave_in_place() {
+  stopped_ = left_in_place_ = true;
+  return std::nullopt;
+}
+
+void Daemon::leave_netdev() {
+  remove_netdev_programs(secrets_.epoch);
+  guard(Kernel::kNetdev, 0);
+  machine_.kernel.netdev(Kernel::kNetdev).clsact = false;
+  const Process::Inside inside(process_);
+  core_->remove_device(id_);
+}
+
+device::DriverStats Daemon::stats() const {
+  device::DriverStats all = stats_before_;
+  if (device_) all += *device_->get_stats();
+  return all;
+}
+
+const psp_sock* Daemon::state_of(const Tcp& socket) const {
+  if (!sockets_object_) return nullptr;
+  return static_cast<const psp_sock*>(sockets_object_->maps[SHIM_ASSOC]->lookup(&socket.id));
+}
+
+}  // namespace psp::sim

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Kernel: one host below its programs: netdevs with their hooks, a TAP, IP as far as it must be,
+// the table of sockets, the cgroup programs, and the calls that applications and pspd make. The BPF
+// programs run in it where they do in Linux: at the cgroup before the netdev, at tcx before clsact,
+// after the lookup of the socket and before TCP.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "programs.hh"
+#include "random.hh"
+#include "schedule.hh"
+#include "tcp.hh"
+
+namespace psp::sim {
+
+// Netdev has hooks for programs: lists, the first in line first.
+struct Netdev {
+  shim_netdev numbers{};
+  bool present = true;
+  bool tap = false;
+  bool clsact = false;
+  struct Hook {
+    std::vector<Program> tcx, filters;
+  };
+  Hook in, out;
+};
+
+// Cgroup are the programs at the root of the cgroup tree.
+struct Cgroup {
+  std::vector<Program> in, out;
+  std::vector<Program> setsockopt, getsockopt, release;
+};
+
+// Watcher hears what happens in a kernel: the observer, and who draws the map of what was reached.
+class Watcher {
+ public:
+  virtual ~Watcher() = default;
+  // judged: psp_sock_in of pspd's has let a segment of a full socket in, or not.
+  virtual void judged(Tcp& /*socket*/, const Skb& /*skb*/, bool /*passed*/) {}
+  // taken: TCP takes a segment that carried the proof.
+  virtual void taken(Tcp& /*socket*/, const Segment& /*segment*/, const Skb& /*skb*/) {}
+};
+
+struct KernelOptions {
+  bool tcx = true;
+  std::size_t mtu = 1500;
+  std::size_t tap_queue = 500;
+  std::uint64_t netns = 0;
+  Address address4{}, address6{};
+};
+
+class Kernel final : public Network, public Surroundings {
+ public:
+  static constexpr std::uint32_t kNetdev = 2, kOther = 3;  // ifindexes; TAPs are above
+
+  Kernel(Schedule& schedule, Random random, const KernelOptions& options,
+         std::function<void(Octets)> wire);
+
+  // --- sockets
+  std::shared_ptr<Tcp> open();
+  // connect with a port that is free; 0: with none.
+  void connect(Tcp& socket, Tuple to);
+  void listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept);
+  // release: the application closes it. How is Tcp's; this runs psp_released first.
+  void release(Tcp& socket);
+  std::size_t sockets() const { return by_tuple_.size() + open_; }
+  std::vector<std::shared_ptr<Tcp>> listed() const;  // as sock_diag lists them
+  // on_gone hears of full sockets that are no more.
+  std::function<void(std::uint64_t cookie)> on_gone;
+  // on_ended hears of connections that have no full socket any more, by the id of that.
+  std::function<void(std::uint64_t id)> on_ended;
+  Watcher* watcher = nullptr;
+
+  // setsockopt and getsockopt run the programs of the cgroup. 0 or a negative errno.
+  int setsockopt(Tcp& socket, int level, int name, const void* value, std::size_t size);
+  int getsockopt(Tcp& socket, int level, int name, void* value, std::uint32_t& size);
+
+  // --- netdevs
+  Netdev& netdev(std::uint32_t ifindex);
+  Netdev& add_tap();
+  void remove_tap(std::uint32_t ifindex);
+  std::uint32_t route = kNetdev;
+  Cgroup cgroup;
+  void keep_storage(const std::shared_ptr<Map>& storage) { storages_.push_back(storage); }
+  std::uint32_t next_program() { return ++last_program_; }
+
+  // receive is a packet of the wire.
+  void receive(Octets packet, std::uint32_t ifindex, bool forged);
+  // The TAP as pspd has it: frames with a virtio-net header.
+  std::deque<Octets>& tap_queue() { return tap_queue_; }
+  std::function<void()> on_tap_frame;
+  bool write_tap(std::uint32_t ifindex, Octets frame);
+
+  const KernelOptions& options() const { return options_; }
+
+  std::uint64_t dropped_at_tap = 0;
+
+ private:
+  // Network, for its sockets.
+  Schedule& schedule() override { return schedule_; }
+  Random& random() override { return random_; }
+  std::size_t mtu() const override { return options_.mtu; }
+  void send(const Segment& segment, std::shared_ptr<Sock> sk) override;
+  void to_time_wait(Tcp& socket, unsigned substate) override;
+  void unhash(Tcp& socket) override;
+  void has_ended(Tcp& socket) override;
+
+  // Surroundings, for the helpers of programs.
+  Sock* find_socket(const Tuple& tuple) override;
+  std::uint64_t boot_ns() const override { return schedule_.now(); }
+  bool has_tcx() const override { return options_.tcx; }
+  std::uint64_t netns() const override { return options_.netns; }
+  bool is_local(const Address& address) const override {
+    return address == options_.address4 || address == options_.address6;
+  }
+
+  struct Listener;
+  enum class Verdict : std::uint8_t { kPass, kDrop, kRedirect };
+  struct Result {
+    Verdict verdict = Verdict::kPass;
+    Redirect redirect{};
+  };
+
+  // kernel_packets.cc
+  int run(const Program& program, Skb& skb, std::uint32_t ifindex, std::size_t l3, Sock* sk);
+  bool run_cgroup(const std::vector<Program>& programs, Skb& skb, std::uint32_t ifindex, Sock& sk);
+  Result run_hook(const Netdev::Hook& hook, Skb& skb, std::uint32_t ifindex);
+  void transmit(std::uint32_t ifindex, Skb skb);
+  void redirect(const Redirect& to, Skb skb);
+  void arrive(std::uint32_t ifindex, Skb skb);
+  void to_tap(Netdev& tap, const Skb& skb);
+  void poll();
+  void deliver(Skb skb);
+
+  // kernel_tcp.cc
+  void to_time_wait_socket(TimeWait& past, const Segment& segment);
+  void to_request(const std::shared_ptr<Request>& request, const Segment& segment);
+  void to_listener(Listener& listener, const Segment& segment);
+  void answer_request(const std::shared_ptr<Request>& request);
+  void reset_reply(const Segment& segment, Sock* listener);
+  void answer(const Segment& to, std::uint32_t seq, std::uint32_t ack, bool rst,
+              std::shared_ptr<Sock> sk);
+  std::shared_ptr<Sock> find(const Tuple& tuple);
+
+  Schedule& schedule_;
+  Random random_;
+  const KernelOptions options_;
+  std::function<void(Octets)> wire_;
+  std::map<std::uint32_t, Netdev> netdevs_;
+  std::map<Tuple, std::shared_ptr<Sock>> by_tuple_;
+  std::map<std::uint64_t, std::weak_ptr<Tcp>> full_;  // by id
+  struct Listener {
+    std::shared_ptr<Tcp> socket;
+    std::function<void(std::shared_ptr<Tcp>)> accept;
+  };
+  std::map<std::uint16_t, Listener> listeners_;
+  std::shared_ptr<Sock> control_, tap_socket_;
+  std::vector<std::weak_ptr<Map>> storages_;
+  std::deque<Octets> tap_queue_;
+  std::deque<std::pair<Octets, bool>> arrived_;  // before GRO: forged?
+  std::uint32_t arrived_by_ = kNetdev;
+  bool polling_ = false;
+  std::uint64_t last_socket_ = 100;
+  std::uint32_t last_program_ = 10, last_netdev_ = 10;
+  std::size_t open_ = 0;
+  std::uint16_t last_port_ = 40000;
+};
+
+}  // namespace psp::sim

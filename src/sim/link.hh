@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Link: the wire between the hosts, and the enemy who has it: he sees all packets, keeps some, and
+// can do with them what he likes. He knows all numbers of all connections, and no key.
+//
+// That is the threat of docs/security.md: an attacker on the path. What is said to be forged is
+// what he has touched or made: the observer lets it do to connections in clear what it likes, and
+// nothing to secured ones but to cost them packets.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "packet.hh"
+#include "plan.hh"
+#include "random.hh"
+#include "schedule.hh"
+
+namespace psp::sim {
+
+class Link {
+ public:
+  // Target is what the enemy knows of a connection's end, to forge what would fit there.
+  struct Target {
+    unsigned host;
+    Tuple tuple;  // of a segment to it
+    std::uint32_t seq, ack_seq;
+  };
+  struct Calls {
+    std::function<void(unsigned host, Octets packet, bool forged)> arrive;
+    std::function<std::vector<Target>()> targets;
+    // seen hears of all that arrives.
+    std::function<void(unsigned to, const Octets& packet, bool forged)> seen;
+  };
+
+  Link(Schedule& schedule, Random random, const Plan& plan, Calls calls);
+
+  // send takes a packet of host `from` (0 or 1).
+  void send(unsigned from, Octets packet);
+  // act is a deed of the enemy's own.
+  void act();
+  // calm: from now on nothing is lost, and the enemy has gone.
+  void calm() { calm_ = true; }
+
+  std::uint64_t packets = 0, lost = 0, changed = 0, replayed = 0, injected = 0, forged = 0;
+
+ private:
+  bool now(Feature feature, std::uint32_t part);
+  void deliver(unsigned to, Octets packet, bool forged, Time delay);
+  void keep(unsigned to, const Octets& packet);
+  void replay();
+  void inject();
+  void forge();
+
+  Schedule& schedule_;
+  Random random_;
+  const Plan& plan_;
+  Calls calls_;
+  bool calm_ = false;
+  struct Kept {
+    unsigned to = 0;
+    Octets packet;
+  };
+  std::array<Kept, 256> kept_;
+  std::array<Time, 2> last_{};  // arrival, so that packets keep their order
+};
+
+}  // namespace psp::sim

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Each check is a promise of docs/security.md, or what follows from one. What is allowed to be
+// otherwise is named where it is let pass.
+//
+// What is in clear is judged by what the application did: where it stood in its stream at tx-assoc,
+// and which octets it wrote. Their content is a function of stream and place, so no copy is needed,
+// and an octet of one connection that turns up in another is seen. A mark in all content shows text
+// inside a packet that should be sealed.
+#include "observer.hh"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+
+#include "wire/constants.h"
+
+#include "content.hh"
+
+namespace psp::sim {
+namespace {
+
+// For so long what the kernel sends without a socket is sealed (host::Departures::kTimeWait).
+constexpr Time kTimeWait = 120 * kSecond;
+
+bool has_mark(std::span<const std::uint8_t> octets) {
+  return memmem(octets.data(), octets.size(), kMark.data(), kMark.size()) != nullptr;
+}
+
+std::string flags_of(const Segment& s) {
+  std::string flags;
+  for (const auto& [set, letter] : {std::pair{s.syn, 'S'},
+                                    {s.fin, 'F'},
+                                    {s.rst, 'R'},
+                                    {s.psh, 'P'},
+                                    {s.ack, 'A'},
+                                    {s.urg, 'U'}})
+    if (set) flags += letter;
+  return flags;
+}
+
+}  // namespace
+
+void Observer::fail(const std::string& what) {
+  if (!breach_) breach_ = what;
+}
+
+void Observer::begins(const std::shared_ptr<End>& end) {
+  auto& place = ends_[{end->host, end->tuple}];
+  if (const auto socket = end->socket.lock()) end->iss = socket->iss;
+  if (place) place->before.reset();
+  end->before = std::exchange(place, end);
+}
+
+// wrote_in_clear: are these octets that the application wrote before tx-assoc?
+bool Observer::wrote_in_clear(const End& end, const Segment& segment) {
+  const std::uint32_t last = segment.seq + static_cast<std::uint32_t>(segment.payload.size());
+  if (end.secured && psp_before(end.boundary, last)) return false;
+  for (std::size_t i = 0; i < segment.payload.size(); ++i)
+    if (segment.payload[i] !=
+        content_octet(end.stream, segment.seq + static_cast<std::uint32_t>(i) - end.iss - 1))
+      return false;
+  return true;
+}
+
+void Observer::gone(unsigned host, std::uint64_t cookie) {
+  for (auto& [key, end] : ends_)
+    if (key.first == host && end->cookie == cookie && end->gone == 0) end->gone = schedule_.now();
+}
+
+std::shared_ptr<End> Observer::find(unsigned host, const Tuple& tuple) const {
+  const auto found = ends_.find({host, tuple});
+  return found == ends_.end() ? nullptr : found->second;
+}
+
+void Observer::sent(unsigned host, const Octets& packet) {
+  const std::span ip(packet.data() + kEthernet, packet.size() - kEthernet);
+  if (is_psp(ip))
+    sent_psp(host, ip);
+  else
+    sent_clear(host, ip);
+}
+
+void Observer::sent_psp(unsigned host, std::span<const std::uint8_t> ip) {
+  const auto numbers = psp_numbers(ip);
+  if (!numbers) return fail("a PSP packet without a whole header was sent");
+  ++sealed[host];
+  // IVs only grow, in all lives of pspd on a host: so none comes twice under a key.
+  if (numbers->iv <= last_iv_[host] && last_iv_[host] != 0)
+    fail(fmt::format("host {}: IV {} after {}: a (key, IV) pair can come twice", host, numbers->iv,
+                     last_iv_[host]));
+  last_iv_[host] = std::max(last_iv_[host], numbers->iv);
+  const std::size_t header = (ip[0] >> 4) == 4 ? 20 : 40;
+  const unsigned version = ip[header + PSP_UDP_HEADER + 3] >> 2 & 15;
+  if (version < 2 && has_mark(ip))
+    fail(fmt::format("host {}: octets of an application in clear inside of a PSP packet", host));
+}
+
+void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
+  const auto segment = parse_segment(ip, true);
+  if (!segment) {
+    if (parse_tuple(ip)) fail(fmt::format("host {}: a damaged TCP segment was sent", host));
+    return;
+  }
+  const auto end = find(host, segment->tuple);
+  if (end == nullptr || !end->secured) return;
+  coverage_.count("clear after tx-assoc", segment->payload.empty() ? "bare" : "data");
+  const std::string what = fmt::format(
+      "host {}: {}:{} -> {} in clear, flags {}, seq {}, {} octets, boundary {}, {}", host,
+      segment->tuple.family, segment->tuple.local_port, segment->tuple.remote_port,
+      flags_of(*segment), segment->seq, segment->payload.size(), end->boundary,
+      end->gone == 0
+          ? "its socket is there"
+          : fmt::format("its socket has gone {} us ago", (schedule_.now() - end->gone) / 1000));
+  const std::uint32_t last = segment->seq + static_cast<std::uint32_t>(segment->payload.size());
+  if (!segment->payload.empty()) {
+    // What was written before tx-assoc stays in clear, and nothing else. It can have waited for a
+    // pspd that did not run, while the socket began anew.
+    if (end->before && wrote_in_clear(*end->before, *segment)) return;
+    if (psp_before(end->boundary, last)) return fail("octets written after tx-assoc: " + what);
+    if (segment->fin || segment->rst) return fail("the end of a secured connection: " + what);
+    return;
+  }
+  if (segment->fin) return fail("the end of a secured connection: " + what);
+  const bool departed = end->gone != 0;
+  // A SYN begins another connection, and is answered in clear by a host that has nobody there.
+  // With that the one before is forgotten (psp_supersede), be it that the enemy has sent the SYN.
+  if (segment->syn && departed) end->superseded = true;
+  if (segment->syn || (departed && segment->rst && segment->ack)) return;
+  // Of a socket only its last connection is noted (psp_unnote).
+  if (end->superseded) return coverage_.count("clear after tx-assoc", "bare, superseded");
+  // What the kernel sends without a socket is known only where the programs are
+  // (docs/simulation.md).
+  if (departed && !has_egress(host)) return coverage_.count("clear after tx-assoc", "bare, unseen");
+  // A connection is forgotten some time after its socket; at once if its keys died with their pspd.
+  if (departed && (schedule_.now() - end->gone > kTimeWait || end->life != hosts[host].life))
+    return;
+  fail("a segment of a secured connection: " + what);
+}
+
+void Observer::read(const End& end, std::uint32_t seq, std::uint32_t irs, const Octets& octets) {
+  for (std::size_t i = 0; i < octets.size(); ++i) {
+    const std::uint32_t at = seq + static_cast<std::uint32_t>(i);
+    const bool after = end.secured && !psp_before(at, end.read_boundary);
+    if (octets[i] == content_octet(end.peer_stream, at - irs - 1) || (end.touched && !after))
+      continue;
+    return fail(fmt::format("host {}: read {} octet {} of {}:{} that the peer did not write",
+                            end.host, after ? "after tx-assoc" : "in clear", at - irs - 1,
+                            end.tuple.local_port, end.tuple.remote_port));
+  }
+}
+
+// harmless: would the peer itself have sent that, in this connection?
+bool Observer::harmless(const End& end, const Segment& segment) const {
+  const auto other = find(1 - end.host, end.tuple.turned());
+  const auto peer = other == nullptr ? nullptr : other->socket.lock();
+  if (!peer || peer->stream != end.peer_stream || segment.rst || segment.syn || segment.urg)
+    return false;
+  if (psp_before(peer->write_seq, segment.seq + static_cast<std::uint32_t>(segment.payload.size())))
+    return false;
+  if (psp_before(peer->rcv_nxt, segment.ack_seq) || segment.fin) return false;
+  for (std::size_t i = 0; i < segment.payload.size(); ++i)
+    if (segment.payload[i] !=
+        content_octet(end.peer_stream, segment.seq + static_cast<std::uint32_t>(i) - peer->iss - 1))
+      return false;
+  return true;
+}
+
+void Observer::let_in(unsigned host, const Tcp& socket, const Segment& segment, const Skb& skb) {
+  const auto end = find(host, socket.tuple);
+  if (end == nullptr || end->cookie != socket.id) return;
+  const Host& now = hosts[host];
+  const bool verified = now.verified != 0 && skb.tc_index == now.verified;
+  if (!verified) {
+    if (skb.forged && !harmless(*end, segment)) end->touched = true;
+    return;
+  }
+  if (!end->has_rx) return fail(fmt::format("host {}: opened for a socket without Rx key", host));
+  if (end->life != now.life)
+    return fail(fmt::format("host {}: opened under a key of an earlier pspd", host));
+  // With one key for one connection: what the peer seals is under the one that it was given here.
+  const auto peer = find(1 - host, socket.tuple.turned());
+  if (peer && peer->tx_spi != 0 && peer->stream == end->peer_stream && peer->tx_spi != end->rx_spi)
+    fail(fmt::format("host {}: opened under the key of another connection", host));
+  if (now.rotations - end->rotation > 1)
+    fail(fmt::format("host {}: opened under a key {} rotations old", host,
+                     now.rotations - end->rotation));
+}
+
+}  // namespace psp::sim

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Receiving, in the order of Linux: is it in the window, RST, SYN, ACK, data, FIN. Data is taken as
+// far as it is new; what came before stands.
+//
+// The order is what an attacker plays with: a RST counts only at rcv_nxt (RFC 5961), and the first
+// copy of an octet counts, so a forged one that comes first is read. The observer knows that of
+// connections in clear. Answers to what does not fit are rationed, or two ends that disagree would
+// go on for ever.
+#include <algorithm>
+#include <cerrno>
+
+#include "tcp.hh"
+
+namespace psp::sim {
+
+void Tcp::receive(const Segment& segment) {
+  const auto keep = shared_from_this();
+  if (state == PSP_TCP_CLOSE) return;
+  if (state == PSP_TCP_SYN_SENT) return receive_syn_sent(segment);
+  if (!acceptable(segment)) {
+    if (!segment.rst) challenge(segment);
+    return;
+  }
+  if (segment.rst) {
+    if (segment.seq != rcv_nxt) return challenge(segment);  // RFC 5961
+    return fail_with(state == kCloseWait ? EPIPE : ECONNRESET);
+  }
+  if (segment.syn) return challenge(segment);
+  if (!segment.ack) return;
+  if (psp_before(snd_nxt, segment.ack_seq)) return challenge(segment);
+  take_ack(segment);
+  if (state == PSP_TCP_CLOSE) return;
+  // An application that is not there any more does not read.
+  if (closed_ && !segment.payload.empty() && psp_before(rcv_nxt, segment.end())) {
+    send_bare(snd_nxt, true, false);
+    return fail_with(0);
+  }
+  take_data(segment);
+}
+
+// challenge answers what does not fit. Seldom, where two that do not agree would go on for ever.
+void Tcp::challenge(const Segment& segment) {
+  constexpr Time kPause = 500 * kMillisecond;
+  const Time now = network_.schedule().now();
+  if (segment.payload.empty() || segment.syn) {
+    if (now - challenged_ < kPause) return;
+    challenged_ = now;
+  }
+  acknowledge();
+}
+
+void Tcp::receive_syn_sent(const Segment& segment) {
+  if (segment.ack && segment.ack_seq != snd_nxt) return;
+  if (segment.rst) {
+    if (segment.ack) fail_with(ECONNREFUSED);
+    return;
+  }
+  if (!segment.syn || !segment.ack) return;
+  irs = segment.seq;
+  rcv_nxt = copied_seq = irs + 1;
+  snd_una = segment.ack_seq;
+  snd_wnd_ = max_window_ = segment.window;
+  state = PSP_TCP_ESTABLISHED;
+  tries_ = 0;
+  ++timer_;
+  armed_ = false;
+  acknowledge();
+}
+
+bool Tcp::acceptable(const Segment& segment) const {
+  const std::uint32_t end = segment.end();
+  return !psp_before(end, rcv_nxt) && !psp_before(rcv_nxt + receive_window(), segment.seq);
+}
+
+void Tcp::take_ack(const Segment& segment) {
+  if (psp_before(segment.ack_seq, snd_una)) return;
+  if (segment.ack_seq == snd_una) {
+    const bool duplicate =
+        segment.payload.empty() && !segment.fin && snd_una != snd_nxt && segment.window == snd_wnd_;
+    snd_wnd_ = segment.window;
+    if (snd_una == snd_nxt) tries_ = 0;  // it answers our probes
+    if (duplicate && ++duplicates_ == 3) {
+      congestion_ = std::max<std::size_t>(congestion_ / 2, 2u * maximum_segment());
+      resend();
+    }
+    if (!duplicate) output();
+    return;
+  }
+  const std::uint32_t acknowledged = segment.ack_seq - snd_una;
+  snd_una = segment.ack_seq;
+  snd_wnd_ = segment.window;
+  duplicates_ = tries_ = 0;
+  congestion_ = std::min<std::size_t>(congestion_ + acknowledged, 400000);
+  ++timer_;
+  armed_ = false;
+  if (snd_una != snd_nxt) arm(200 * kMillisecond);
+  if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged();
+  if (state != PSP_TCP_CLOSE) output();
+}
+
+void Tcp::our_fin_acknowledged() {
+  switch (state) {
+    case PSP_TCP_FIN_WAIT1:
+      state = PSP_TCP_FIN_WAIT2;
+      if (!closed_) return;
+      network_.to_time_wait(*this, PSP_TCP_FIN_WAIT2);
+      return over();
+    case PSP_TCP_CLOSING:
+      return enter_time_wait();
+    case PSP_TCP_LAST_ACK:
+      return over();
+    default:
+      return;
+  }
+}
+
+// take_data keeps what is new of a segment, and moves what now follows on to where it is read.
+void Tcp::take_data(const Segment& segment) {
+  const std::uint32_t limit = rcv_nxt + receive_window();
+  const bool fin_fits = segment.fin && !psp_before(limit, segment.end() - 1);
+  if (segment.payload.empty() && !segment.fin) return;
+  // Nothing comes behind a FIN that has been taken; one that data has run over was none.
+  if (fin_received_ && rcv_nxt == fin_seq_ + 1) return acknowledge();
+  if (fin_received_ && psp_before(fin_seq_, rcv_nxt)) fin_received_ = false;
+  if (fin_fits && !fin_received_) {
+    fin_received_ = true;
+    fin_seq_ = segment.end() - 1;
+  }
+  std::uint32_t from = segment.seq;
+  Octets octets = segment.payload;
+  if (psp_before(from, rcv_nxt)) {
+    const std::size_t old = std::min<std::size_t>(rcv_nxt - from, octets.size());
+    octets.erase(octets.begin(), octets.begin() + static_cast<std::ptrdiff_t>(old));
+    from += static_cast<std::uint32_t>(old);
+  }
+  const bool in_order = !psp_before(rcv_nxt, from);
+  if (!octets.empty()) {
+    // The first copy of an octet stands: pieces are only added where there is none.
+    for (std::size_t i = 0; i < octets.size();) {
+      const std::uint32_t at = from + static_cast<std::uint32_t>(i) - irs;
+      auto next = queue_.upper_bound(at);
+      if (next != queue_.begin()) {
+        const auto before = std::prev(next);
+        const std::uint32_t end = before->first + static_cast<std::uint32_t>(before->second.size());
+        if (end > at) {
+          i += end - at;
+          continue;
+        }
+      }
+      std::size_t size = octets.size() - i;
+      if (next != queue_.end()) size = std::min<std::size_t>(size, next->first - at);
+      if (!psp_before(irs + at, limit)) break;
+      size = std::min<std::size_t>(size, limit - (irs + at));
+      const auto begin = octets.begin() + static_cast<std::ptrdiff_t>(i);
+      queue_[at] = Octets(begin, begin + static_cast<std::ptrdiff_t>(size));
+      i += size;
+    }
+  }
+  while (!queue_.empty() && queue_.begin()->first == rcv_nxt - irs) {
+    const Octets& piece = queue_.begin()->second;
+    received_.insert(received_.end(), piece.begin(), piece.end());
+    rcv_nxt += static_cast<std::uint32_t>(piece.size());
+    queue_.erase(queue_.begin());
+  }
+  if (fin_received_ && rcv_nxt == fin_seq_) return take_fin(fin_seq_);
+  if (in_order && queue_.empty())
+    acknowledge_soon();
+  else
+    acknowledge();
+}
+
+void Tcp::take_fin(std::uint32_t seq) {
+  rcv_nxt = seq + 1;
+  acknowledge();
+  switch (state) {
+    case PSP_TCP_ESTABLISHED:
+      state = kCloseWait;
+      return;
+    case PSP_TCP_FIN_WAIT1:
+      state = PSP_TCP_CLOSING;
+      return;
+    case PSP_TCP_FIN_WAIT2:
+      return enter_time_wait();
+    default:
+      return;
+  }
+}
+
+}  // namespace psp::sim

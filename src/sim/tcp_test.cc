@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The model of TCP by itself: two sockets over a line that a test can do with what it likes. Each
+// octet that is read is compared with what the stream has at its place; time is virtual, so
+// timeouts cost none.
+//
+// Shown is what the runs rely on: order, losses, windows, ends, resets, and that a forged octet
+// that comes first is read. No programs run here and nothing is sealed. That Linux does the same is
+// by reading (docs/simulation.md).
+#include "tcp.hh"
+
+#include <cerrno>
+#include <gtest/gtest.h>
+
+#include "content.hh"
+
+namespace psp::sim {
+namespace {
+
+// Line is two hosts, each the network of one socket.
+class Line {
+ public:
+  class Host final : public Network {
+   public:
+    Host(Line& line, unsigned number) : line_(line), number_(number) {}
+    Schedule& schedule() override { return line_.schedule; }
+    Random& random() override { return line_.random; }
+    std::size_t mtu() const override { return 1500; }
+    void send(const Segment& segment, std::shared_ptr<Sock> /*sk*/) override {
+      line_.carry(1 - number_, segment);
+    }
+    void to_time_wait(Tcp&, unsigned substate) override { time_waits.push_back(substate); }
+    void unhash(Tcp&) override { ++unhashed; }
+    void has_ended(Tcp&) override { ++ended; }
+    std::vector<unsigned> time_waits;
+    int unhashed = 0, ended = 0;
+
+   private:
+    Line& line_;
+    unsigned number_;
+  };
+
+  Line() {
+    client->stream = 1;
+    server->stream = 2;
+    Tuple tuple;
+    tuple.local_port = 1000;
+    tuple.remote_port = 2000;
+    client->connect(tuple);
+    run();
+  }
+  void run(Time time = 30 * kSecond) {
+    const Time end = schedule.now() + time;
+    while (!schedule.empty() && schedule.next() <= end) schedule.step();
+  }
+  void carry(unsigned to, const Segment& segment) {
+    sent.push_back(segment);
+    if (lose && lose(segment)) return;
+    schedule.after(kMillisecond, [this, to, segment] { arrive(to, segment); });
+  }
+  void arrive(unsigned to, const Segment& segment) {
+    if (to == 1 && segment.syn) {
+      server->accepted(segment.tuple.turned(), 500, segment.seq, segment.window);
+      Segment answer{.tuple = segment.tuple.turned(), .seq = 500, .ack_seq = segment.seq + 1};
+      answer.syn = answer.ack = true;
+      answer.window = 60000;
+      return carry(0, answer);
+    }
+    (to == 0 ? client : server)->receive(segment);
+  }
+  // receive_all reads at the server, and checks each octet.
+  std::size_t receive_all() {
+    const std::uint32_t from = server->copied_seq - server->irs - 1;
+    const Octets octets = server->read(1 << 20);
+    for (std::size_t i = 0; i < octets.size(); ++i)
+      EXPECT_EQ(octets[i], content_octet(1, from + static_cast<std::uint32_t>(i)));
+    return octets.size();
+  }
+
+  Schedule schedule{1000};
+  Random random{7};
+  std::function<bool(const Segment&)> lose;
+  std::vector<Segment> sent;
+  Host hosts[2] = {{*this, 0}, {*this, 1}};
+  std::shared_ptr<Tcp> client = std::make_shared<Tcp>(hosts[0], 1);
+  std::shared_ptr<Tcp> server = std::make_shared<Tcp>(hosts[1], 2);
+};
+
+TEST(TcpTest, Connects) {
+  const Line line;
+  EXPECT_EQ(line.client->state, unsigned{PSP_TCP_ESTABLISHED});
+  EXPECT_EQ(line.client->snd_nxt, line.server->rcv_nxt);
+}
+
+TEST(TcpTest, DeliversWhatIsWrittenInOrder) {
+  Line line;
+  EXPECT_EQ(line.client->write(50000), 50000u);
+  line.run();
+  EXPECT_EQ(line.receive_all(), 50000u);
+  EXPECT_EQ(line.client->unacknowledged(), 0u);
+}
+
+TEST(TcpTest, SendsAgainWhatWasLost) {
+  Line line;
+  unsigned number = 0;
+  line.lose = [&number](const Segment& segment) {
+    return !segment.payload.empty() && number++ % 3 == 0;
+  };
+  line.client->write(30000);
+  line.run();
+  EXPECT_EQ(line.receive_all(), 30000u);
+}
+
+TEST(TcpTest, AThirdDuplicateAckMakesItSendAtOnce) {
+  Line line;
+  line.client->write(1000);
+  line.run();
+  line.receive_all();
+  unsigned number = 0;
+  line.lose = [&number](const Segment& segment) {
+    return !segment.payload.empty() && number++ == 0;
+  };
+  for (int i = 0; i < 6; ++i) line.client->write(100);
+  line.run(100 * kMillisecond);  // less than the first timeout
+  EXPECT_EQ(line.receive_all(), 600u);
+}
+
+TEST(TcpTest, GivesUpWhenNobodyAnswers) {
+  Line line;
+  line.lose = [](const Segment&) { return true; };
+  line.client->write(1);
+  line.run(100 * kSecond);
+  EXPECT_EQ(line.client->error, ETIMEDOUT);
+  EXPECT_EQ(line.hosts[0].unhashed, 1);
+}
+
+TEST(TcpTest, AWindowThatIsFullOpensAgain) {
+  Line line;
+  line.client->write(150000);
+  line.run();
+  std::size_t all = 0;
+  for (int i = 0; i < 20; ++i) {
+    all += line.receive_all();
+    line.run();
+  }
+  EXPECT_EQ(all, 150000u);
+}
+
+TEST(TcpTest, BothSayFinAndOneIsLeftInTimeWait) {
+  Line line;
+  line.client->write(10);
+  line.client->shutdown();
+  line.run();
+  EXPECT_EQ(line.receive_all(), 10u);
+  EXPECT_TRUE(line.server->at_end());
+  line.server->close();
+  line.run();
+  EXPECT_EQ(line.hosts[0].time_waits, std::vector<unsigned>{PSP_TCP_TIME_WAIT});
+  EXPECT_TRUE(line.hosts[1].time_waits.empty());
+  EXPECT_EQ(line.hosts[1].ended, 1);
+}
+
+TEST(TcpTest, AnOrphanInFinWait2IsATimeWaitToo) {
+  Line line;
+  line.client->close();
+  line.run();
+  EXPECT_EQ(line.hosts[0].time_waits, std::vector<unsigned>{PSP_TCP_FIN_WAIT2});
+}
+
+TEST(TcpTest, WhoClosesWithoutReadingResets) {
+  Line line;
+  line.client->write(10);
+  line.run();
+  line.server->close();
+  line.run();
+  EXPECT_EQ(line.client->error, ECONNRESET);
+  EXPECT_TRUE(line.client->is_over());
+}
+
+TEST(TcpTest, AResetCountsOnlyAtTheRightPlace) {
+  Line line;
+  Segment reset{.tuple = line.client->tuple, .seq = line.server->rcv_nxt + 1};
+  reset.rst = true;
+  line.server->receive(reset);
+  EXPECT_FALSE(line.server->is_over());
+  reset.seq = line.server->rcv_nxt;
+  line.server->receive(reset);
+  EXPECT_TRUE(line.server->is_over());
+}
+
+TEST(TcpTest, TheFirstCopyOfAnOctetStands) {
+  Line line;
+  Segment ahead{.tuple = line.client->tuple,
+                .seq = line.server->rcv_nxt + 5,
+                .ack_seq = line.server->snd_nxt};
+  ahead.ack = true;
+  ahead.payload = {9, 9, 9};
+  line.server->receive(ahead);
+  line.client->write(10);
+  line.run();
+  const Octets read = line.server->read(100);
+  ASSERT_EQ(read.size(), 10u);
+  for (std::uint32_t i = 0; i < 10; ++i)
+    EXPECT_EQ(read[i], i >= 5 && i < 8 ? 9 : content_octet(1, i));
+}
+
+TEST(TcpTest, NothingComesBehindAFin) {
+  Line line;
+  Segment fin{
+      .tuple = line.client->tuple, .seq = line.server->rcv_nxt, .ack_seq = line.server->snd_nxt};
+  fin.ack = fin.fin = true;
+  line.server->receive(fin);
+  line.client->write(10);
+  line.run(kSecond);
+  EXPECT_EQ(line.server->readable(), 0u);
+  EXPECT_TRUE(line.server->at_end());
+}
+
+TEST(TcpTest, ADisconnectedSocketConnectsAgain) {
+  Line line;
+  const Tuple tuple = line.client->tuple;
+  line.client->disconnect();
+  EXPECT_TRUE(line.client->is_over());
+  EXPECT_EQ(line.hosts[0].ended, 0) << "its application has it still";
+  line.client->connect(tuple);
+  line.run();
+  EXPECT_EQ(line.client->state, unsigned{PSP_TCP_ESTABLISHED});
+}
+
+}  // namespace
+}  // namespace psp::sim

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Workload: the applications of both hosts. They connect, write, read, secure their connections at
+// any time, and end them in any way. How the keys come to the peer is not modelled: they arrive,
+// some time later.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "coverage.hh"
+#include "daemon.hh"
+#include "link.hh"
+#include "observer.hh"
+#include "plan.hh"
+#include "random.hh"
+
+namespace psp::sim {
+
+class Workload {
+ public:
+  // Hosts are the machines and the pspds that run there now (null: none).
+  struct Hosts {
+    std::array<Machine*, 2> machines;
+    std::function<Daemon*(unsigned host)> daemon;
+  };
+
+  Workload(Schedule& schedule, Random random, const Plan& plan, Hosts hosts, Observer& observer,
+           Coverage& coverage);
+
+  // begin lets the applications live.
+  void begin();
+  // calm: no new connections; what can be finished is. judge decides which connections can live,
+  // and ends the others; complain says which of the former have not delivered everything.
+  void calm() { calm_ = true; }
+  void judge();
+  void complain();
+  void abort_all();
+
+  std::vector<Link::Target> targets() const;
+  std::uint64_t connections() const { return number_; }
+
+ private:
+  struct Key {
+    Spi spi{};
+    Version version{};
+    std::vector<std::uint8_t> octets;
+    Time known_at = 0;  // to the peer
+  };
+  // Side is one end with its application.
+  struct Side {
+    std::shared_ptr<End> end;
+    std::shared_ptr<Tcp> socket;
+    std::optional<Key> key;  // that it has been given to receive under
+    bool wants_key = false, has_tx = false, closed = false, rests = false;
+    Time secures_at = 0;
+    std::size_t written = 0, read = 0;
+  };
+  struct Connection {
+    std::uint64_t number = 0;
+    std::array<Side, 2> sides;  // 0 has connected
+    Version version{};
+    unsigned acts = 0;  // left, before it is finished
+    bool accepted = false, can_live = false, judged = false, tampered = false;
+    bool patient = false;  // writes nothing in clear
+  };
+  using Handle = std::shared_ptr<Connection>;
+
+  void connect();
+  void accept(unsigned host, const std::shared_ptr<Tcp>& socket);
+  void schedule_act(const Handle& connection, unsigned which);
+  void act(const Handle& connection, unsigned which);
+  void deed(const Handle& connection, unsigned which);
+  void finish(Side& side);
+  void write(Side& side);
+  void read(Side& side);
+  void secure(Connection& connection, Side& side, Side& other);
+  void take_rx(Side& side, Version version);
+  void take_tx(Side& side, const Key& key);
+  void reconnect(const Handle& connection, unsigned which);
+  void connect_again(Connection& connection, unsigned which, Tuple to);
+  void close(Side& side, bool hard);
+  bool can_live(const Connection& connection) const;
+  void forget_finished();
+
+  Schedule& schedule_;
+  Random random_;
+  const Plan& plan_;
+  Hosts hosts_;
+  Observer& observer_;
+  Coverage& coverage_;
+  std::vector<Handle> connections_;
+  std::uint64_t number_ = 0, last_stream_ = 0;
+  bool calm_ = false;
+};
+
+}  // namespace psp::sim
