@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # psp_precompile(TARGET library|test): the headers that most sources include are read once for all layers and once for
-# all tests, which takes a third off the build. A compiler takes a precompiled header only under the options that it was
-# made with, so both kinds are targets of their own here. PSP_PRECOMPILE=OFF does without.
+# all tests: a source takes two thirds of the time then. A compiler takes a precompiled header only under the options
+# that it was made with, so both kinds are targets of their own here. PSP_PRECOMPILE=OFF does without.
 option(PSP_PRECOMPILE "Read the headers that most sources include once" ON)
 
 find_package(fmt REQUIRED)

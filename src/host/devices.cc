@@ -125,7 +125,7 @@ void Devices::look_after(std::chrono::steady_clock::time_point now) {
     if (!device->main().refresh()) gone.push_back(device->id());
   for (const std::uint16_t id : gone) retire(id);
   for (const auto& device : all_)
-    if (!is_blocked(device->id())) put_back(device->main(), now);
+    if (!failed_.contains(device->id())) put_back(device->main(), now);
   end_failed(now);
   look_after_associated(now);
   find_wanted(now);
@@ -135,18 +135,14 @@ void Devices::look_after(std::chrono::steady_clock::time_point now) {
 // there, and gets a new one. Connections that cannot be ended are blocked and tried again; until
 // then nothing of the device is put back.
 void Devices::end_failed(std::chrono::steady_clock::time_point now) {
-  std::vector<std::pair<std::uint16_t, std::string>> failed;
   for (const auto& device : all_)
-    if (auto why = device->main().failed()) failed.emplace_back(device->id(), std::move(*why));
-  for (const auto& [id, why] : failed) {
-    Blocked& blocked = blocked_[id];
-    if (!blocked.again.due(now)) continue;
+    if (auto why = device->main().failed()) failed_.add(device->id(), std::move(*why));
+  for (const auto& [id, why] : failed_.due(now)) {
     const std::string name = device(id)->netdev().name;
     const auto aborted = end_connections(id);
     if (!aborted) {
       device(id)->silence();
-      blocked.again.tried(now);
-      if (std::exchange(blocked.why, aborted.error()) != aborted.error())
+      if (failed_.put_off(id, aborted.error(), now))
         given_.log.error("{}: connections through {} are blocked: {}", why, name, aborted.error());
       continue;
     }
@@ -188,7 +184,7 @@ void Devices::remove(std::uint16_t id) {
   const WantedNetdevs::Names wanted(names.begin(), names.end());
   core_.remove_device(id);
   std::erase_if(all_, [id](const auto& one) { return one->id() == id; });
-  blocked_.erase(id);
+  failed_.erase(id);
   wanted_.device_gone(id);
   wanted_.forget(wanted);  // one that it was to lose before, and kept
 }

@@ -11,18 +11,17 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "base/backoff.hh"
 #include "base/log.hh"
 #include "device/core.hh"
 #include "kernel/host_device.hh"
 #include "kernel/upkeep.hh"
 
+#include "failed_devices.hh"
 #include "secured_sockets.hh"
 #include "settings.hh"
 #include "wanted_netdevs.hh"
@@ -87,7 +86,6 @@ class Devices final : private device::NetdevOps {
   void end_failed(std::chrono::steady_clock::time_point now);
   void retire(std::uint16_t id);
   void remove(std::uint16_t id);
-  bool is_blocked(std::uint16_t id) const { return blocked_.contains(id); }
   void look_after_associated(std::chrono::steady_clock::time_point now);
   void put_back(kernel::Attachment& attachment, std::chrono::steady_clock::time_point now);
   kernel::HostDevice* device(std::uint16_t id) const;
@@ -104,12 +102,7 @@ class Devices final : private device::NetdevOps {
   device::Core core_;
   All all_;
   WantedNetdevs wanted_;
-  // Blocked is a device that failed: why it cannot be ended yet, and when that is tried again.
-  struct Blocked {
-    std::string why;
-    Backoff again;
-  };
-  std::map<std::uint16_t, Blocked> blocked_;
+  FailedDevices failed_;
   bool leave_programs_ = false;  // at a stop that has to leave sockets blocked
 };
 

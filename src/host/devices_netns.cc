@@ -132,7 +132,7 @@ void Devices::look_after_associated(std::chrono::steady_clock::time_point now) {
   for (const auto& device : all_)
     for (const auto& [key, attachment] : device->associated()) {
       const bool there = attachment->refresh();
-      if (there && !is_blocked(device->id())) put_back(*attachment, now);
+      if (there && !failed_.contains(device->id())) put_back(*attachment, now);
       const auto why = there ? attachment->failed() : "it has gone";
       if (!why) continue;
       given_.log.warn("{}, associated with {}: {}", attachment->netdev().name,

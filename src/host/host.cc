@@ -168,6 +168,7 @@ int Host::stop() {
   events_.reset();
   regularly_ = {};
   soon_ = {};
+  soon_at_home_ = {};
   lists_turn_ = {};
   expiry_turn_ = {};
   rotation_ = {};

@@ -99,9 +99,9 @@ class Host {
   std::optional<Events> events_;
   std::chrono::steady_clock::time_point looked_after_{};
   std::optional<Backoff> old_connections_;  // from before this machine was cloned, if any are left
-  Loop::Source regularly_, soon_;           // it looks after what it has
-  Loop::Source lists_turn_;                 // while lists are wanted
-  Loop::Source expiry_turn_;                // while there is something to let go of
+  Loop::Source regularly_, soon_, soon_at_home_;  // it looks after what it has
+  Loop::Source lists_turn_;                       // while lists are wanted
+  Loop::Source expiry_turn_;                      // while there is something to let go of
   Loop::Source rotation_;
 };
 

@@ -37,6 +37,8 @@ std::expected<void, std::string> Host::watch() {
   });
   soon_ = loop_.every(kLookPause, [this] { look_after(); });
   soon_.enable(false);
+  soon_at_home_ = loop_.every(kHomePause, [this] { look_after(); });
+  soon_at_home_.enable(false);
   lists_turn_ = loop_.every(kListsTurn, [this] {
     const bool making = lists_->turn(loop_.now()), counting = recount_->turn(loop_.now());
     if (!making && !counting) lists_turn_.enable(false);
@@ -118,12 +120,13 @@ std::expected<std::size_t, std::string> Host::end_old_connections() {
 
 void Host::on_netdevs_changed(bool at_home) {
   if (loop_.now() - looked_after_ >= (at_home ? kHomePause : kLookPause)) return look_after();
-  soon_.enable(true);
+  (at_home ? soon_at_home_ : soon_).enable(true);
 }
 
 void Host::look_after() {
   looked_after_ = loop_.now();
   soon_.enable(false);
+  soon_at_home_.enable(false);
   if (const auto news = sockets_->look_after(looked_after_)) log_.warn("{}", *news);
   // First: what follows leaves references to namespaces behind for a moment.
   leave_deserted_namespaces();
