@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// EventLoop: the Loop of a program, by sd-event, with owners instead of reference counts and
-// std::function instead of callbacks. A callback that runs out of memory ends, and nothing else
-// does; if the loop itself does, it goes on a little later.
+// EventLoop: the Loop of a program: timers and signals by sd-event, descriptors by ReadyFiles,
+// since sd-event asks the kernel after each callback again about each descriptor that waits for its
+// own. A callback that runs out of memory ends, and nothing else does; if the loop itself does, it
+// goes on a little later.
 //
 // Threading: one thread, which runs it.
 #pragma once
 
+#include <memory>
+
 #include "base/loop.hh"
+#include "base/ready_files.hh"
 
 struct sd_event;
 
@@ -34,7 +38,10 @@ class EventLoop final : public Loop {
   void watchdog();
 
  private:
+  void turn_of_files();
+
   sd_event* event_ = nullptr;
+  std::shared_ptr<ReadyFiles> files_;
 };
 
 }  // namespace psp

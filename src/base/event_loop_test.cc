@@ -9,9 +9,11 @@
 #include <array>
 #include <csignal>
 #include <cstddef>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <string>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -91,6 +93,57 @@ TEST(EventLoop, CallsWhatIsReadyByItsOrder) {
   EXPECT_EQ(called, (std::vector<int>{10, 20, 30}));
   sources = {};
   for (const int fd : {pipe[0], pipe[1], copies[0], copies[1], copies[2]}) ::close(fd);
+}
+
+TEST(EventLoop, CallsAgainForWhatACallbackLeavesUnread) {
+  EventLoop loop;
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd reader(ends[0]), writer(ends[1]);
+  for (const char octet : {'a', 'b', 'c'}) ASSERT_EQ(::send(writer.get(), &octet, 1, 0), 1);
+  std::string read;
+  const auto source = loop.on_readable(reader.get(), [&] {
+    char octet;
+    if (::recv(reader.get(), &octet, 1, 0) != 1) return loop.stop(3);  // the end is readable, too
+    read += octet;
+    if (read == "abc") ::shutdown(writer.get(), SHUT_WR);
+  });
+  EXPECT_EQ(loop.run(), 3);
+  EXPECT_EQ(read, "abc");
+}
+
+TEST(EventLoop, AlwaysBeingReadyWithoutAnOrderKeepsNobodyFromATurn) {
+  EventLoop loop;
+  const UniqueFd one = readable_fd(), other = readable_fd();
+  int before = 0;
+  const auto unordered = loop.on_readable(one.get(), [&] { before++; });
+  auto ordered = loop.on_readable(other.get(), [&] { loop.stop(0); });
+  ordered.set_order(7);
+  EXPECT_EQ(loop.run(), 0);
+  EXPECT_EQ(before, 1);
+}
+
+TEST(EventLoop, CallsAThousandThatStayReadyByTheirOrderAndTimersMeanwhile) {
+  EventLoop loop;
+  const UniqueFd fd = readable_fd();  // which nobody reads
+  std::vector<UniqueFd> copies;
+  std::vector<EventLoop::Source> sources;
+  std::vector<std::size_t> called;
+  int ticks = 0;
+  const auto timer = loop.every(1ms, [&] { ticks++; });
+  for (std::size_t i = 0; i < 1000; i++) {
+    copies.emplace_back(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    sources.push_back(loop.on_readable(copies.back().get(), [&, i] {
+      called.push_back(i);
+      sources[i].set_order(static_cast<std::int64_t>(2000 + called.size()));
+      if (called.size() >= 3000 && ticks > 0) loop.stop(0);
+    }));
+    sources.back().set_order(static_cast<std::int64_t>(1000 - i));
+  }
+  EXPECT_EQ(loop.run(), 0);
+  // The first round as far as they were known when it began; then each in the order that it got.
+  for (std::size_t i = 1000; i < 3000; i++) EXPECT_EQ(called[i], called[i - 1000]) << i;
+  EXPECT_GT(ticks, 0);
 }
 
 TEST(EventLoop, WhatIsOffRestsUntilItIsOn) {

@@ -46,8 +46,9 @@ class Loop {
     explicit Source(std::unique_ptr<Registration> registration)
         : registration_(std::move(registration)) {}
 
-    // set_order: among the sources that are ready the one with the lowest order is called; 0, the
-    // one of all that is never ordered, before all others. Nothing for an empty Source.
+    // set_order: among the sources that are ready the one with the lowest order is called. Those
+    // that are never ordered (0) come before the others (above 0), but leave each second turn to
+    // them. Nothing for an empty Source.
     void set_order(std::int64_t order) {
       if (registration_) registration_->set_order(order);
     }

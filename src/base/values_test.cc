@@ -17,6 +17,7 @@
 #include "base/counted.hh"
 #include "base/in_netns.hh"
 #include "base/log.hh"
+#include "base/printable.hh"
 #include "base/socket_options.hh"
 #include "base/unique_fd.hh"
 #include "base/unix_address.hh"
@@ -127,6 +128,18 @@ TEST(Log, ASentenceThatDoesNotFitIntoMemoryIsItsForm) {
   });
   log.warn("{} are lost", 3);
   EXPECT_EQ(line, "{} are lost");
+}
+
+TEST(Printable, LeavesNothingThatATerminalObeys) {
+  EXPECT_EQ(printable("eth0: the filter was gone"), "eth0: the filter was gone");
+  EXPECT_EQ(printable("\x1b[2Jeth0\r\x7f"), "?[2Jeth0??");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "31m"),
+            "??31m");
+  EXPECT_EQ(printable("/etc/psp/gr\xc3\xbc\xc3\x9f"
+                      "e.conf"),
+            "/etc/psp/gr\xc3\xbc\xc3\x9f"
+            "e.conf");
 }
 
 }  // namespace

@@ -15,12 +15,11 @@ Accounts::Account& Accounts::account(uid_t uid) {
 
 Accounts::Admission Accounts::admission(uid_t uid) {
   const Account& user = account(uid);
-  const std::size_t closing = user.closer.waiting();
   const bool room = uid == 0
                         ? clients_ < kClientsMax
                         : clients_ < kClientsMax - kClientsOfRoot && user.clients < kClientsMax / 4;
-  if (room && closing < kClosingMax) return Admission::kWelcome;
-  return closing >= 4 * kClosingMax ? Admission::kHanging : Admission::kFull;
+  if (user.connection_closer.waiting() >= kEndingMax) return Admission::kLater;
+  return room && user.closer.waiting() < kClosingMax ? Admission::kWelcome : Admission::kFull;
 }
 
 void Accounts::enter(uid_t uid) {
@@ -43,7 +42,8 @@ bool Accounts::hold(uid_t uid, std::size_t held, std::size_t octets) {
 void Accounts::sweep() {
   if (accounts_.size() <= 1) return;
   std::erase_if(accounts_, [](auto& entry) {
-    return entry.second.clients == 0 && entry.second.closer.waiting() == 0;
+    const Account& user = entry.second;
+    return user.clients == 0 && user.closer.waiting() + user.connection_closer.waiting() == 0;
   });
 }
 

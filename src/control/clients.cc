@@ -93,13 +93,12 @@ UniqueFd Clients::welcome(UniqueFd fd) {
   const std::uint64_t netns = netns_cookie(fd.get());
   const uid_t uid = account_of(peer.uid, netns);
   const auto admission = accounts_.admission(uid);
-  // Even closing it may hang: what it has sent may hold descriptors.
-  if (admission == Accounts::Admission::kHanging) return fd;
+  if (admission == Accounts::Admission::kLater) return fd;
   if (admission == Accounts::Admission::kFull ||
       !set_option(fd.get(), SOL_SOCKET, SO_PASSCRED, 1) ||
       !set_option(fd.get(), SOL_SOCKET, SO_SNDBUF, kSendBuffer)) {
     // Without these options nobody would know who asks, or what that costs.
-    accounts_.closer(uid).take_later(std::move(fd));
+    accounts_.connection_closer(uid).take_later(std::move(fd));
     return {};
   }
   // What takes memory comes first: nothing is to be undone where there is none.
@@ -123,7 +122,7 @@ UniqueFd Clients::welcome(UniqueFd fd) {
   }
   if (!listen_to(client)) {
     turns_.leave(client.turn);
-    accounts_.closer(uid).take_later(std::move(client.fd));
+    accounts_.connection_closer(uid).take_later(std::move(client.fd));
     return {};
   }
   clients_.splice(clients_.end(), fresh);
@@ -172,7 +171,7 @@ void Clients::drop(ClientState& client, bool empty) {
   if (empty)
     client.fd.reset();
   else
-    closer.take_later(std::move(client.fd));
+    accounts_.connection_closer(client.uid).take_later(std::move(client.fd));
   gone_.splice(gone_.end(), clients_, client.self);
 }
 

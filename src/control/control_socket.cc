@@ -2,7 +2,7 @@
 //
 // Accepting has its turns as a process of nobody's has, so that many who connect cost those who are
 // connected no more than one client would. It rests while there is nothing to accept with, and
-// while a user has so many descriptors that hang in close() that not even refusing is safe.
+// while a user's connections come faster than they can be closed.
 #include "control_socket.hh"
 
 #include <cerrno>

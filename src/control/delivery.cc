@@ -56,7 +56,7 @@ Delivery::Delivery(Loop& loop, std::uint64_t home_netns)
   sweep_.enable(false);
 }
 
-std::expected<Delivery::Target, int> Delivery::examine(int fd) {
+std::expected<Delivery::Target, int> Delivery::examine(int fd, uid_t uid) {
   Target target;
   target.netns = netns_cookie(fd);
   if (get_option<int>(fd, SOL_SOCKET, SO_DOMAIN) != AF_NETLINK ||
@@ -71,7 +71,7 @@ std::expected<Delivery::Target, int> Delivery::examine(int fd) {
   target.port = own.nl_pid;
   target.inode = status.st_ino;
   int error = 0;
-  if (sender_for(fd, target.netns, error) == nullptr) return std::unexpected(error);
+  if (sender_for(fd, target.netns, uid, error) == nullptr) return std::unexpected(error);
   return target;
 }
 
@@ -80,10 +80,11 @@ std::uint32_t Delivery::sender_port(const Target& target) const {
   return found == senders_.end() ? 0 : found->second.port;
 }
 
-Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) {
+Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, uid_t uid, int& error) {
   if (const auto found = senders_.find(netns); found != senders_.end()) return &found->second;
+  const bool counts = netns != home_netns_;
   error = ENOBUFS;
-  if (senders_.size() >= kSendersMax && netns != home_netns_) return nullptr;
+  if (counts && !may_add(senders_of_, senders_.size(), kSendersMax, uid)) return nullptr;
   UniqueFd socket, table;
   const auto open = [&] {
     socket =
@@ -103,11 +104,12 @@ Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, int& error) 
   if (!socket || !table ||
       ::bind(socket.get(), reinterpret_cast<sockaddr*>(&own), sizeof own) != 0 ||
       ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&own), &length) != 0) {
+    if (counts) release(senders_of_, uid);
     error = EPERM;  // of the namespace, or out of descriptors: it is all one to the program
     return nullptr;
   }
   if (senders_.empty()) sweep_.enable(true);
-  Sender sender{std::move(socket), own.nl_pid, PortTable(std::move(table))};
+  Sender sender{std::move(socket), own.nl_pid, PortTable(std::move(table)), uid};
   return &senders_.emplace(netns, std::move(sender)).first->second;
 }
 
@@ -387,8 +389,11 @@ void Delivery::sweep() {
   if (!members_.empty()) sweep_members();
   std::erase_if(senders_, [this](auto& entry) {
     const auto here = [&](auto& other) { return other.first.netns == entry.first; };
-    return entry.first != home_netns_ && std::none_of(members_.begin(), members_.end(), here) &&
-           std::none_of(waiting_.begin(), waiting_.end(), here);
+    if (entry.first == home_netns_ || std::any_of(members_.begin(), members_.end(), here) ||
+        std::any_of(waiting_.begin(), waiting_.end(), here))
+      return false;
+    release(senders_of_, entry.second.uid);
+    return true;
   });
 }
 

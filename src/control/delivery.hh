@@ -51,7 +51,7 @@ class Delivery {
   // the lock of a socket. Port 0: the socket is not bound yet; it can be a member, but nothing is
   // sent to it, as by the kernel. Errors (errno): EINVAL: no NETLINK_GENERIC socket;
   // ENOBUFS: programs in too many namespaces; what opening a socket there met.
-  std::expected<Target, int> examine(int fd);
+  std::expected<Target, int> examine(int fd, uid_t uid);
   // sender_port is the port that we send from to `target`.
   std::uint32_t sender_port(const Target& target) const;
 
@@ -78,7 +78,7 @@ class Delivery {
 
   static constexpr std::size_t kMembersMax = 8192;  // a quarter of it a user, but root
   static constexpr std::size_t kWaitingMax = 1024;  // sockets with a dump or a loss; the same
-  static constexpr std::size_t kSendersMax = 1024;  // network namespaces
+  static constexpr std::size_t kSendersMax = 1024;  // network namespaces but home; the same
 
  private:
   struct Member {
@@ -101,11 +101,12 @@ class Delivery {
     UniqueFd socket;
     std::uint32_t port = 0;
     PortTable table;
+    uid_t uid = 0;                   // whose program was the first there
     Loop::Clock::time_point read{};  // when the last reading of the table began
   };
   enum class Sent { kYes, kFull, kRefused };
 
-  Sender* sender_for(int fd, std::uint64_t netns, int& error);
+  Sender* sender_for(int fd, std::uint64_t netns, uid_t uid, int& error);
   Sent send(const Target& target, std::span<const std::uint8_t> message);
   Sent notify(const Target& target, std::uint16_t family, const netlink::Datagram& message);
   Sent send_held(const Target& target, int fd, std::span<const std::uint8_t> message);
@@ -133,7 +134,7 @@ class Delivery {
   std::map<std::uint64_t, Sender> senders_;
   std::map<Target, Member> members_;
   std::map<Target, Waiting> waiting_;
-  std::map<uid_t, std::size_t> members_of_, waiting_of_;
+  std::map<uid_t, std::size_t> members_of_, waiting_of_, senders_of_;
   Target told_;                           // the member that was last seen to for its losses
   std::size_t losses_ = 0;                // members with some
   std::uint64_t looked_ = 0;              // the namespace whose table was last read from by tick

@@ -22,7 +22,7 @@ namespace psp::control {
 netlink::Datagram Forwarder::open(const Envelope& envelope, std::span<UniqueFd> fds, uid_t uid,
                                   const MayAdminister& may) {
   if (fds.empty()) return envelope_failed(envelope, EBADF);
-  const auto target = delivery_.examine(fds[0].get());
+  const auto target = delivery_.examine(fds[0].get(), uid);
   if (!target) return envelope_failed(envelope, target.error());
   int error = 0;
   switch (envelope.kind) {

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include "accounts.hh"
+#include "hanging_file_fixture.hh"
 #include "hostile_client_fixture.hh"
 
 namespace psp::control {
@@ -92,7 +93,7 @@ TEST_F(HostileClient, OpensThousandsOfConnections) {
   });
   live("5000 connections, and more", before, 32 * kMiB);
   constexpr std::size_t kOurs = 64;  // the test's and the daemon's
-  EXPECT_LT(descriptors().size(), Accounts::kClientsMax / 4 + 4 * Accounts::kClosingMax + kOurs)
+  EXPECT_LT(descriptors().size(), Accounts::kClientsMax / 4 + Accounts::kEndingMax + kOurs)
       << "the user's connections, and what is being closed of the user's";
 }
 
@@ -135,6 +136,29 @@ TEST_F(HostileClient, PassesDescriptorsWhoseCloseWaits) {
   });
   daemon_->pause(false);
   live("100 sockets whose close() takes 30 s", before, 16 * kMiB);
+}
+
+// What no trick of pspd's can end: the file system itself does not answer.
+TEST_F(HostileClient, PassesAFileWhoseCloseNeverReturns) {
+  const std::size_t before = warm();
+  HangingFile hanging;
+  ASSERT_GE(hanging.file(), 0) << "needs FUSE: /dev/fuse";
+  const auto open = descriptors();
+  attack([this, &hanging](const auto& at_it) {
+    const auto one = request(PSPNL_CMD_RX_ASSOC, NLM_F_REQUEST);
+    const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (int round = 0;; round++) {
+      const UniqueFd fd = connect();
+      if (!fd) ::usleep(1000);
+      for (const int passed : {hanging.file(), null, hanging.file()})
+        if (fd) (void)send_with(fd.get(), one, {passed});
+      if (round == 5000) at_it();
+    }
+  });
+  live("a file whose close() never returns, and connections without end", before, 16 * kMiB);
+  hanging.let_go();  // or nothing could end: a task that exits closes, too
+  kill_all();
+  expect_closed(open);
 }
 
 // One close() that waits, and behind it more connections than pspd keeps for a user, each with

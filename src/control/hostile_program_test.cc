@@ -6,6 +6,7 @@
 #include <atomic>
 #include <poll.h>
 #include <sys/mman.h>
+#include <thread>
 
 #include "delivery.hh"
 #include "hostile_client_fixture.hh"
@@ -114,6 +115,37 @@ TEST_F(HostileProgram, OpensThousandsOfNetlinkSockets) {
   ASSERT_TRUE(join(connection, other.get()));
   ASSERT_TRUE(admin->key_rotate(1));
   EXPECT_TRUE(hears(other.get(), 5000));
+}
+
+// in_a_new_namespace is a socket of a network namespace that nobody else is in.
+UniqueFd in_a_new_namespace() {
+  return ::unshare(CLONE_NEWNET) == 0 ? generic_socket() : UniqueFd();
+}
+
+TEST_F(HostileProgram, LeavesOthersRoomWithAsManyNamespacesAsItCanMake) {
+  constexpr int kMost = Delivery::kSendersMax / 4;
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const UniqueFd told(ends[0]), tell(ends[1]);
+  attack([&](const auto& at_it) {
+    const UniqueFd connection = connect();
+    if (::unshare(CLONE_NEWUSER) != 0) ::_exit(1);
+    std::vector<UniqueFd> all;
+    int joined = 0;
+    for (int i = 0; i < kMost + 8; i++) {
+      all.push_back(in_a_new_namespace());
+      if (!all.back()) ::_exit(1);
+      joined += join(connection, all.back().get());
+    }
+    (void)!::write(tell.get(), &joined, sizeof joined);
+    at_it();
+    for (;;) ::pause();
+  });
+  int joined = 0;
+  ASSERT_EQ(::read(told.get(), &joined, sizeof joined), static_cast<ssize_t>(sizeof joined));
+  EXPECT_EQ(joined, kMost);
+  const UniqueFd connection = connect();
+  std::thread([&] { EXPECT_TRUE(join(connection, in_a_new_namespace().get())); }).join();
 }
 
 TEST_F(HostileProgram, ListensWithAllTheSocketsItMayAndCloses) {

@@ -36,9 +36,9 @@ NetdevKey netdev_in(const Device& device, std::uint64_t netns) {
 Core::Core(SocketOps& sockets, NetdevOps* netdevs, const CoreOptions& options)
     : sockets_(sockets),
       netdevs_(netdevs),
-      limits_(options.limits),
       compat_(options.compat),
-      devices_(options.first_id) {}
+      devices_(options.first_id),
+      associations_(options.limits) {}
 
 Core::~Core() = default;
 
@@ -270,37 +270,43 @@ Result<RxAssocReply> Core::rx_assoc(const AssocRequest& request, Caller caller) 
   if (!request.version) return fail_missing(Field::kVersion);
   const Result<Version> version = check_version(target->record->device, request);
   if (!version) return std::unexpected(version.error());
-  if (auto room = associations_.check_room(limits_, target->socket.uid); !room)
+  if (auto room = associations_.check_room(target->netdev.netns, target->socket.uid); !room)
     return std::unexpected(room.error());
 
   const Device& device = target->record->device;
   Result<RxKey> rx_key = device.driver->rx_spi_alloc(target->netdev.netns, *version);
   if (!rx_key) return std::unexpected(rx_key.error());
+  if (auto given = give(*target, *version, rx_key->spi); !given) {
+    device.driver->rx_spi_unused(target->netdev.netns, rx_key->spi);
+    return std::unexpected(given.error());
+  }
+  return RxAssocReply{device.id, std::move(*rx_key)};
+}
 
-  const std::uint64_t cookie = target->socket.cookie;
-  if (!fit(target->socket))
+// give makes the association that receives under the SPI.
+Result<void> Core::give(const Target& target, Version version, Spi spi) {
+  const std::uint64_t cookie = target.socket.cookie;
+  if (!fit(target.socket))
     return fail(ENOTCONN, "Socket must be in established state", Field::kSockFd);
   if (associations_.at(cookie) != nullptr)
     return fail(EBUSY, "Socket already has PSP state", Field::kSockFd);
 
-  const auto rotation = static_cast<std::uint32_t>(device.key_rotations);
+  const Device& device = target.record->device;
   const Association fresh{.cookie = cookie,
-                          .rx = {.spi = rx_key->spi.value,
-                                 .rotation = rotation,
+                          .rx = {.spi = spi.value,
+                                 .rotation = static_cast<std::uint32_t>(device.key_rotations),
                                  .dev_id = device.id,
                                  .generation = device.generation,
-                                 .version = static_cast<std::uint8_t>(*version)},
-                          .netdev = target->netdev,
-                          .uid = target->socket.uid};
-  auto added = associations_.add(*target->record, fresh, [&](const Association& association) {
-    return sockets_.rx_attach(target->fd, association);
+                                 .version = static_cast<std::uint8_t>(version)},
+                          .netdev = target.netdev,
+                          .uid = target.socket.uid};
+  auto added = associations_.add(*target.record, fresh, [&](const Association& association) {
+    return sockets_.rx_attach(target.fd, association);
   });
-  if (!added) {
-    Error error = added.error();
-    error.field = Field::kSockFd;
-    return std::unexpected(error);
-  }
-  return RxAssocReply{device.id, std::move(*rx_key)};
+  if (added) return {};
+  Error error = added.error();
+  error.field = Field::kSockFd;
+  return std::unexpected(error);
 }
 
 namespace {

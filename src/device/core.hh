@@ -221,13 +221,13 @@ class Core {
   static void tell_if_unused(const Record& record, std::uint64_t netns);
   bool fit(const SocketInfo& socket) const;
   Result<Target> find_target(const AssocRequest& request, Caller caller);
+  Result<void> give(const Target& target, Version version, Spi spi);
   Result<Association*> check_tx_socket(const Target& target, Version version);
 
   SocketOps& sockets_;
   NetdevOps* netdevs_;  // null: none
   Notifier nobody_;
   Notifier* notifier_ = &nobody_;
-  Limits limits_;
   Compat compat_;
   DeviceRegistry devices_;
   AssociationTable associations_;

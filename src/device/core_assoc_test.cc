@@ -179,6 +179,36 @@ TEST_F(RoomForFive, AUserCannotHaveAllAssociationsAndRootCan) {
   EXPECT_EQ(ask(13, 1000), 0) << "room again";
 }
 
+class RoomForTen : public CoreTest {
+ protected:
+  static constexpr std::uint64_t kHome = 0, kPod = 101;
+  RoomForTen()
+      : CoreTest({.limits = {.all = 10, .of_a_user = 3, .of_all_users = 6, .home = kHome}}) {}
+  int ask(int fd, std::uint64_t netns, std::uint32_t uid) {
+    constexpr std::uint32_t kIfindexInPod = 50;
+    add_socket(fd, static_cast<std::uint64_t>(fd), netns == kHome ? kIfindex : kIfindexInPod);
+    sockets.sockets[fd].info.uid = uid;
+    sockets.sockets[fd].info.netns = netns;
+    const auto done = core.rx_assoc(request(fd));
+    return done ? 0 : done.error().sys_errno;
+  }
+};
+
+TEST_F(RoomForTen, AContainerIsOneUserAndRootAtHomeHasWhatAllOthersLeave) {
+  ASSERT_TRUE(core.dev_assoc(kHome, dev, 50, 1));
+  EXPECT_EQ(ask(11, kPod, 0), 0);
+  EXPECT_EQ(ask(12, kPod, 1000), 0);
+  EXPECT_EQ(ask(13, kPod, 1001), 0);
+  EXPECT_EQ(ask(14, kPod, 1002), EDQUOT);
+  EXPECT_EQ(ask(15, kPod, 0), EDQUOT) << "its root is no other";
+  for (const int fd : {16, 17, 18}) EXPECT_EQ(ask(fd, kHome, 1000), 0) << "the uid of another";
+  EXPECT_EQ(ask(19, kHome, 1001), ENOSPC) << "what is left is for root";
+  for (const int fd : {20, 21, 22, 23}) EXPECT_EQ(ask(fd, kHome, 0), 0);
+  EXPECT_EQ(ask(24, kHome, 0), ENOSPC);
+  core.release(11);
+  EXPECT_EQ(ask(25, kPod, 1003), 0) << "room again";
+}
+
 class RoomForOne : public CoreTest {
  protected:
   RoomForOne() : CoreTest({.limits = {.all = 1, .of_a_user = 1}}) {}

@@ -55,6 +55,9 @@ class Driver {
   // rx_spi_alloc returns an SPI never handed out in that namespace under the active device key,
   // and its key. Errors: ENOSPC "SPI space exhausted".
   virtual Result<RxKey> rx_spi_alloc(std::uint64_t netns, Version version) = 0;
+  // rx_spi_unused tells that nobody has seen the key of the SPI that was handed out last. It may be
+  // handed out again, so that requests which are refused do not use up all there are.
+  virtual void rx_spi_unused(std::uint64_t /*netns*/, Spi /*spi*/) {}
 
   // tx_key_add stores a Tx key and returns the driver's handle for it in that namespace; tx_key_del
   // forgets it.

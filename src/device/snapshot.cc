@@ -247,9 +247,9 @@ Core::Core(SocketOps& sockets, NetdevOps* netdevs, const CoreOptions& options,
            const CoreState& state, const DriverOf& driver_of)
     : sockets_(sockets),
       netdevs_(netdevs),
-      limits_(options.limits),
       compat_(options.compat),
-      devices_(options.first_id, state.registry) {
+      devices_(options.first_id, state.registry),
+      associations_(options.limits) {
   Reader<SavedNetdev> netdevs_left(state.netdevs);
   Reader<SavedAssociation> associations_left(state.associations);
   for (const SavedRecord& saved : state.records) {

@@ -58,9 +58,11 @@ struct psp_sock {
   psp_u32 over;            /* as in struct psp_noted_entry */
   psp_u32 fence;           /* means nothing: see psp_barrier */
   psp_u32 repaired;        /* PSP_REPAIRED or PSP_RESTORED; 0: never in the hands of TCP_REPAIR */
-  psp_u32 guard_program;   /* id of the program that must stand first on the way out ... */
-  psp_u64 guarded;         /* ... as psp_guard has it: psp_guard_version << 32 | ifindex */
-  psp_u64 netns;           /* of the socket: the keys are those of that namespace */
+  psp_u32 guard_egress;    /* id of the program that must stand first on the way out ... */
+  psp_u32 guard_ingress;   /* ... and on the way in ... */
+  psp_u32 reserved;
+  psp_u64 guarded;              /* ... as psp_guard has them: psp_guard_version << 32 | ifindex */
+  psp_u64 netns;                /* of the socket: the keys are those of that namespace */
   psp_u64 rx_packets, rx_bytes; /* PSP segments accepted; octets of TCP payload */
   psp_u64 tx_packets, tx_bytes; /* segments handed over for sealing */
   psp_u64 rx_drops;             /* refused by the state table */

@@ -104,6 +104,10 @@ Result<RxKey> SoftwareDevice::rx_spi_alloc(std::uint64_t netns, Version version)
   return driver->rx_spi_alloc(version);
 }
 
+void SoftwareDevice::rx_spi_unused(std::uint64_t netns, Spi spi) {
+  if (SoftwareDriver* driver = find(netns)) driver->rx_spi_unused(spi);
+}
+
 Result<std::uint32_t> SoftwareDevice::tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                                  std::span<const std::uint8_t> key) {
   SoftwareDriver* driver = find(netns);

@@ -43,6 +43,7 @@ class SoftwareDevice final : public Driver {
   Result<void> set_config(const DeviceConfig& current, const DeviceConfig& next) override;
   Result<std::uint8_t> key_rotate(std::uint8_t proposed) override;
   Result<RxKey> rx_spi_alloc(std::uint64_t netns, Version version) override;
+  void rx_spi_unused(std::uint64_t netns, Spi spi) override;
   Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                    std::span<const std::uint8_t> key) override;
   void tx_key_del(std::uint64_t netns, std::uint32_t handle) override;

@@ -69,6 +69,8 @@ Result<RxKey> SoftwareDriver::rx_spi_alloc(Version version) {
   return state_->keys.allocate(version);
 }
 
+void SoftwareDriver::rx_spi_unused(Spi spi) { state_->keys.take_back(spi); }
+
 Result<std::uint32_t> SoftwareDriver::tx_key_add(Version version, Spi spi,
                                                  std::span<const std::uint8_t> key) {
   if (key.size() != key_size(version)) return fail(EINVAL, "incorrect key length", Field::kKey);

@@ -70,6 +70,7 @@ class SoftwareDriver {
   void enable(VersionSet versions);
   std::uint8_t key_rotate(std::uint8_t proposed);
   Result<RxKey> rx_spi_alloc(Version version);
+  void rx_spi_unused(Spi spi);
   Result<std::uint32_t> tx_key_add(Version version, Spi spi, std::span<const std::uint8_t> key);
   void tx_key_del(std::uint32_t handle);
   DriverStats get_stats() const;

@@ -24,6 +24,8 @@ using namespace std::chrono_literals;
 // For the RSTs of connections that end with their device to reach the wire.
 constexpr auto kDrain = 100ms;
 
+constexpr std::size_t kRootsShare = 16;  // a sixteenth of the connections is for root at home
+
 // kernel_has_device: the kernel's family has a PSP device on that netdev of this namespace.
 bool kernel_has_device(unsigned ifindex) {
   auto kernel = Client::connect_kernel();
@@ -34,11 +36,11 @@ bool kernel_has_device(unsigned ifindex) {
          });
 }
 
-device::CoreOptions core_options(const Settings& settings) {
+device::CoreOptions core_options(const Settings& settings, std::uint64_t home) {
   // Sockets with an Rx key only have no note in the programs' maps.
-  device::CoreOptions options{
-      .limits = {std::size_t{2} * settings.max_connections, settings.max_connections / 2},
-      .compat = settings.compat};
+  const std::size_t noted = settings.max_connections;
+  device::CoreOptions options{.limits = {2 * noted, noted / 2, noted - noted / kRootsShare, home},
+                              .compat = settings.compat};
   // Programs know a device by its number alone, whether it is the kernel's or ours.
   const auto kernel = Client::connect_kernel();
   if (kernel || kernel.error().sys_errno != ENOENT) options.first_id = SOFTPSP_FIRST_DEVICE;
@@ -50,7 +52,7 @@ device::CoreOptions core_options(const Settings& settings) {
 Devices::Devices(Given given)
     : given_(std::move(given)),
       core_(given_.sockets.operations(), static_cast<device::NetdevOps*>(this),
-            core_options(given_.settings)) {}
+            core_options(given_.settings, given_.sockets.namespaces().home().cookie())) {}
 
 Devices::~Devices() = default;
 

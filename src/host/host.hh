@@ -77,7 +77,9 @@ class Host {
   std::expected<std::size_t, std::string> end_old_connections();
   void on_netdevs_changed(bool at_home);
   void expire();
+  void look_when_due();
   void look_after();
+  void look_at_all(std::chrono::steady_clock::time_point now);
   void leave_deserted_namespaces();
 
   Loop& loop_;
@@ -97,7 +99,8 @@ class Host {
   std::optional<control::Clients> clients_;
   std::optional<Listeners> listeners_;
   std::optional<Events> events_;
-  std::chrono::steady_clock::time_point looked_after_{};
+  std::chrono::steady_clock::time_point looked_after_{};  // when the last look ended
+  std::chrono::nanoseconds look_pause_{};                 // after it, for others
   std::optional<Backoff> old_connections_;  // from before this machine was cloned, if any are left
   Loop::Source regularly_, soon_, soon_at_home_;  // it looks after what it has
   Loop::Source lists_turn_;                       // while lists are wanted

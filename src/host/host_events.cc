@@ -4,11 +4,14 @@
 // changed something, lets go of what has ended, and rotates keys.
 //
 // Whoever is root in a container can cause events without end: those make it look at most once in
-// kLookPause. A change at home is looked at sooner, for packets are cut by what was seen last; but
-// not at once each time, since his end of a veth has another at home, which tells of it. What
-// cannot be set right ends the loop with code 1; Host's stop() does the rest.
+// kLookPause, and the more there is to look at the longer others have in between. A change at home
+// is looked at sooner, for packets are cut by what was seen last; but not at once each time, since
+// his end of a veth has another at home, which tells of it. What cannot be set right ends the loop
+// with code 1; Host's stop() does the rest.
 //
 // Threading: the control thread; all of this is called by the loop.
+#include <algorithm>
+
 #include "base/counted.hh"
 
 #include "host.hh"
@@ -22,6 +25,7 @@ constexpr auto kRegularly = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kLookPause = 50ms;
 constexpr auto kHomePause = 5ms;
+constexpr int kLookShare = 4;  // others have so many times what a look took
 constexpr auto kListsTurn = 5ms;
 constexpr auto kExpiryTurn = 5ms;
 
@@ -35,9 +39,9 @@ std::expected<void, std::string> Host::watch() {
     recount_->begin();
     if (const auto news = sockets_->operations().room().news(loop_.now())) log_.warn("{}", *news);
   });
-  soon_ = loop_.every(kLookPause, [this] { look_after(); });
+  soon_ = loop_.every(kLookPause, [this] { look_when_due(); });
   soon_.enable(false);
-  soon_at_home_ = loop_.every(kHomePause, [this] { look_after(); });
+  soon_at_home_ = loop_.every(kHomePause, [this] { look_when_due(); });
   soon_at_home_.enable(false);
   lists_turn_ = loop_.every(kListsTurn, [this] {
     const bool making = lists_->turn(loop_.now()), counting = recount_->turn(loop_.now());
@@ -119,21 +123,33 @@ std::expected<std::size_t, std::string> Host::end_old_connections() {
 }
 
 void Host::on_netdevs_changed(bool at_home) {
-  if (loop_.now() - looked_after_ >= (at_home ? kHomePause : kLookPause)) return look_after();
+  const std::chrono::nanoseconds pause = at_home ? kHomePause : kLookPause;
+  if (loop_.now() - looked_after_ >= std::max(pause, look_pause_)) return look_after();
   (at_home ? soon_at_home_ : soon_).enable(true);
 }
 
+// look_when_due: a timer that is too early comes again.
+void Host::look_when_due() {
+  if (loop_.now() - looked_after_ >= look_pause_) look_after();
+}
+
 void Host::look_after() {
+  const auto start = loop_.now();
+  look_at_all(start);
   looked_after_ = loop_.now();
+  look_pause_ = kLookShare * (looked_after_ - start);
+}
+
+void Host::look_at_all(std::chrono::steady_clock::time_point now) {
   soon_.enable(false);
   soon_at_home_.enable(false);
-  if (const auto news = sockets_->look_after(looked_after_)) log_.warn("{}", *news);
+  if (const auto news = sockets_->look_after(now)) log_.warn("{}", *news);
   // First: what follows leaves references to namespaces behind for a moment.
   leave_deserted_namespaces();
-  if (old_connections_ && old_connections_->due(looked_after_))
+  if (old_connections_ && old_connections_->due(now))
     if (const auto aborted = end_old_connections(); aborted)
       log_.warn("{} secured connections aborted that had lost their keys", *aborted);
-  devices_->look_after(looked_after_);
+  devices_->look_after(now);
 }
 
 // leave_deserted_namespaces notices where nobody but us keeps a namespace alive: our sockets and

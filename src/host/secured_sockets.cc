@@ -36,7 +36,9 @@ std::expected<void, std::string> SecuredSockets::attach(const Settings& settings
   programs_ = std::move(*programs);
   if (auto attached = programs_->attach(namespaces_of(*earlier)); !attached) return attached;
   for (const Taken& taken : *earlier) {
-    const bool inherited = &taken == &earlier->front() && programs_->inherited();
+    // More than one may have had these maps: a pspd that died before those it took over were gone.
+    const bool inherited = programs_->inherited() &&
+                           taken.leftover.assoc_map_id == earlier->front().leftover.assoc_map_id;
     if (auto gone = let_go(taken, keys, inherited, log_); !gone) return gone;
   }
   if (programs_->inherited())

@@ -100,6 +100,7 @@ std::expected<void, std::string> remove_socket_programs(const Leftover& leftover
 }
 
 std::expected<Taken, std::string> end_connections(Leftover leftover) {
+  if (leftover.inherited) return Taken{std::move(leftover), {}, 0};
   auto ended = end_sockets(leftover);
   if (!ended) return std::unexpected(ended.error());
   if (ended->left != 0)
@@ -124,8 +125,9 @@ bool clean(Leftover leftover, const Log& log) {
   if (taken->unseen != 0)
     log.warn("{} that it had secured can connect again, in clear",
              counted(taken->unseen, "disconnected socket"));
-  auto done = remove_from_netdevs(taken->leftover, {});
-  if (done) done = remove_socket_programs(taken->leftover);
+  const Leftover& left = taken->leftover;
+  auto done = left.inherited ? kernel::remove_from_cgroup(left) : remove_from_netdevs(left, {});
+  if (done && !left.inherited) done = remove_socket_programs(left);
   if (!done) log.error("{}", done.error());
   return done.has_value();
 }
@@ -188,7 +190,7 @@ std::expected<std::vector<Taken>, std::string> take_over(std::span<const Netdev>
                                                          const Log& log) {
   auto earlier = find_earlier(netdevs);
   if (!earlier) return std::unexpected(earlier.error());
-  if (!earlier->empty())
+  if (!std::ranges::all_of(*earlier, &Leftover::inherited))
     log.warn("an earlier pspd did not stop cleanly: aborting the connections that it had secured");
   std::vector<Taken> all;
   for (Leftover& leftover : *earlier) {
@@ -214,6 +216,7 @@ std::expected<Takeover, std::string> take_over_later(std::span<const Netdev> net
 std::expected<void, std::string> let_go(const Taken& taken,
                                         std::span<const device::NetdevKey> replaced, bool inherited,
                                         const Log& log) {
+  if (taken.leftover.inherited) return kernel::remove_from_cgroup(taken.leftover);
   if (auto done = remove_from_netdevs(taken.leftover, replaced); !done) return done;
   if (inherited) return kernel::remove_from_cgroup(taken.leftover);  // their sockets are ours now
   if (taken.unseen == 0) return remove_socket_programs(taken.leftover);

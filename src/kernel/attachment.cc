@@ -85,7 +85,7 @@ std::unexpected<std::string> Attachment::not_noted() const {
 
 std::expected<void, std::string> Attachment::let_send() const {
   if (shared_->remember(netdev_.netns) &&
-      shared_->guard(netdev_.key(), dev_id_, programs_->egress_id()))
+      shared_->guard(netdev_.key(), dev_id_, programs_->first_programs()))
     return {};
   return not_noted();
 }
@@ -186,10 +186,10 @@ std::optional<std::string> Attachment::read_errors(std::chrono::steady_clock::ti
 Finding Attachment::missing() const {
   auto programs = programs_->missing();
   if (!programs || *programs) return programs;
-  for (const auto& [key, dev_id, program] :
-       {std::tuple(netdev_.key(), dev_id_, programs_->egress_id()),
-        std::tuple(device::NetdevKey{netdev_.netns, 0}, std::uint16_t{0}, 0u)}) {
-    const auto noted = shared_->guards(key, dev_id, program);
+  for (const auto& [key, dev_id, first] :
+       {std::tuple(netdev_.key(), dev_id_, programs_->first_programs()),
+        std::tuple(device::NetdevKey{netdev_.netns, 0}, std::uint16_t{0}, FirstPrograms{})}) {
+    const auto noted = shared_->guards(key, dev_id, first);
     if (!noted) return std::unexpected(noted.error());
     if (!*noted) return "the note that lets its secured sockets send was changed";
   }

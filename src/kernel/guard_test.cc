@@ -46,7 +46,7 @@ class GuardTest : public ConnectedTest {
     ASSERT_TRUE(put_there) << put_there.error();
   }
   bool guard(std::uint32_t program, std::uint16_t dev_id = kDevId) const {
-    return shared_->guard(lo_, dev_id, program);
+    return shared_->guard(lo_, dev_id, {program, 0});
   }
   // passes: an octet that the client sends now reaches its peer.
   bool passes() {

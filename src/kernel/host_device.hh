@@ -91,6 +91,7 @@ class HostDevice final : private device::Driver {
   device::Result<device::RxKey> rx_spi_alloc(std::uint64_t netns, Version version) override {
     return software_.rx_spi_alloc(netns, version);
   }
+  void rx_spi_unused(std::uint64_t netns, Spi spi) override { software_.rx_spi_unused(netns, spi); }
   device::Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                            std::span<const std::uint8_t> key) override {
     return software_.tx_key_add(netns, version, spi, key);

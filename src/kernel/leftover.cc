@@ -82,10 +82,13 @@ Done take(Leftover& leftover, UniqueFd map, const bpf_map_info& info) {
   return {};
 }
 
+// What all versions of psp_guard begin with: whose it is, the device, its psp_egress.
+constexpr std::size_t kGuardPrefix = offsetof(psp_guard_entry, ingress);
+
 // is_guard: a psp_guard that this version understands.
 bool is_guard(const bpf_map_info& info) {
   return std::string(info.name) == "psp_guard" && info.key_size == sizeof(psp_netdev_key) &&
-         info.value_size == sizeof(psp_guard_entry);
+         info.value_size >= kGuardPrefix && info.value_size <= sizeof(psp_guard_entry);
 }
 
 // owner_lives: does the pspd of these programs live? One that has not said who it is does: it is
@@ -157,26 +160,6 @@ template <typename Visit>
   return {};
 }
 
-// look_at finds the pspd of a psp_sock_out; nothing if it lives.
-std::expected<std::optional<Leftover>, std::string> look_at(int sock_out, int cgroup) {
-  Leftover leftover;
-  bool dead = false;
-  const auto read = [&](UniqueFd map, const bpf_map_info& info) -> Done {
-    if (!is_guard(info)) return take(leftover, std::move(map), info);
-    const auto alive = owner_lives(map.get());
-    if (!alive) return std::unexpected(alive.error());
-    dead = !*alive;
-    auto netdevs = guarded_netdevs(map.get());
-    if (!netdevs) return std::unexpected(netdevs.error());
-    leftover.netdevs = std::move(*netdevs);
-    return {};
-  };
-  if (Done done = for_each_map(sock_out, read); !done) return std::unexpected(done.error());
-  if (!dead || !leftover.maps.assoc) return std::nullopt;
-  if (Done done = find_programs(leftover, cgroup); !done) return std::unexpected(done.error());
-  return leftover;
-}
-
 // of_the_living: does a pspd that lives have these associations? A netdev that moves takes its
 // programs along, and leaves its lock behind; it may be on its way back.
 std::expected<bool, std::string> of_the_living(std::uint32_t assoc_map_id) {
@@ -198,6 +181,29 @@ std::expected<bool, std::string> of_the_living(std::uint32_t assoc_map_id) {
     if (alive && theirs) return true;
   }
   return false;
+}
+
+// look_at finds the pspd of a psp_sock_out; nothing if it lives.
+std::expected<std::optional<Leftover>, std::string> look_at(int sock_out, int cgroup) {
+  Leftover leftover;
+  bool dead = false;
+  const auto read = [&](UniqueFd map, const bpf_map_info& info) -> Done {
+    if (!is_guard(info)) return take(leftover, std::move(map), info);
+    const auto alive = owner_lives(map.get());
+    if (!alive) return std::unexpected(alive.error());
+    dead = !*alive;
+    auto netdevs = guarded_netdevs(map.get());
+    if (!netdevs) return std::unexpected(netdevs.error());
+    leftover.netdevs = std::move(*netdevs);
+    return {};
+  };
+  if (Done done = for_each_map(sock_out, read); !done) return std::unexpected(done.error());
+  if (!dead || !leftover.maps.assoc) return std::nullopt;
+  if (Done done = find_programs(leftover, cgroup); !done) return std::unexpected(done.error());
+  const auto living = of_the_living(leftover.assoc_map_id);
+  if (!living) return std::unexpected(living.error());
+  leftover.inherited = *living;
+  return leftover;
 }
 
 }  // namespace
@@ -313,22 +319,55 @@ std::expected<void, std::string> remove_from_cgroup(const Leftover& leftover) {
 
 namespace {
 
-// note_over notes, for whoever comes next, that a socket is aborted and its application told: one
-// that its application keeps is in no listing any more. Before it is, or a crash would lose it:
-// until then the listings have it.
-Done note_over(int noted_map, std::uint64_t cookie, bool over) {
+// mark changes what is noted of a socket for whoever comes next: `change` says whether there is
+// something to be written.
+Done mark(int noted_map, std::uint64_t cookie, bool (*change)(psp_noted_entry&)) {
   psp_noted_entry entry{};
   if (noted_map < 0) return {};
   const auto info = map_info(noted_map);
   if (!info) return std::unexpected(info.error());
   if (info->value_size != sizeof entry) return {};  // another version's: it counts as alive
   if (bpf_map_lookup_elem(noted_map, &cookie, &entry) == 0) {
-    entry.over = over;
-    if (bpf_map_update_elem(noted_map, &cookie, &entry, BPF_EXIST) == 0) return {};
+    if (!change(entry) || bpf_map_update_elem(noted_map, &cookie, &entry, BPF_EXIST) == 0)
+      return {};
   }
   if (errno == ENOENT) return {};  // never had a Tx key, or has ended
   return std::unexpected(
       fmt::format("cannot note that a connection was aborted: {}", std::strerror(errno)));
+}
+
+bool to_be_aborted(psp_noted_entry& entry) {
+  if (entry.over) return false;
+  entry.over = PSP_OVER_BY_PSPD;
+  return true;
+}
+bool not_aborted(psp_noted_entry& entry) {
+  if (entry.over != PSP_OVER_BY_PSPD) return false;
+  entry.over = 0;
+  return true;
+}
+
+enum class Fate { kAborted, kNot, kUnknown };
+
+// abort_noted aborts a connection. An application that keeps the socket is in no listing then: that
+// it was told is noted before it is, or a crash would lose it. One that disconnected itself before
+// was told nothing, and can connect again. Without an answer the next listing tells.
+std::expected<Fate, std::string> abort_noted(const SecuredSocket& socket, int noted_map) {
+  if (Done done = mark(noted_map, socket.cookie(), to_be_aborted); !done)
+    return std::unexpected(done.error());
+  const int error = destroy_socket(socket);
+  if (error != ENOENT) return error == 0 ? Fate::kAborted : Fate::kUnknown;
+  if (Done done = mark(noted_map, socket.cookie(), not_aborted); !done)
+    return std::unexpected(done.error());
+  return Fate::kNot;
+}
+
+// leave gives those up that are not to be aborted: they are alive.
+Done leave(std::span<const SecuredSocket> sockets, int noted_map, Ended& ended) {
+  for (const SecuredSocket& socket : sockets)
+    if (Done done = mark(noted_map, socket.cookie(), not_aborted); !done) return done;
+  ended.left += sockets.size();
+  return {};
 }
 
 // end_here ends the secured sockets of the current namespace.
@@ -336,7 +375,7 @@ std::expected<void, std::string> end_here(const SecuredMaps& maps, const Which& 
                                           Ended& ended) {
   // Again until none is left: a listing can miss sockets while others come and go.
   constexpr int kRounds = 10;
-  std::unordered_set<std::uint64_t> asked;
+  std::unordered_set<std::uint64_t> unknown;
   for (int round = 0;; round++) {
     auto sockets = secured_sockets(maps.assoc);
     if (!sockets) return std::unexpected(sockets.error());
@@ -345,20 +384,18 @@ std::expected<void, std::string> end_here(const SecuredMaps& maps, const Which& 
         *sockets, [](const auto& socket) { return socket.assoc.state >= PSP_STATE_TX; });
     // A pspd that ended between its note of a socket and the switch: there is nothing to block.
     for (const SecuredSocket& socket : secured)
-      if (Done noted = note_over(maps.noted, socket.cookie(), true); !noted) return noted;
+      if (Done noted = mark(maps.noted, socket.cookie(), to_be_aborted); !noted) return noted;
     sockets->erase(secured.begin(), secured.end());
-    // What the kernel answers to each may be lost; the listing has the last word.
-    auto gone = std::exchange(asked, {});
-    for (const SecuredSocket& socket : *sockets) gone.erase(socket.cookie());
-    ended.aborted.merge(gone);
-    const bool last = sockets->empty() || round == kRounds;
+    for (const SecuredSocket& socket : *sockets) unknown.erase(socket.cookie());
+    ended.aborted.merge(std::exchange(unknown, {}));
+    if (sockets->empty()) return {};
+    if (round == kRounds) return leave(*sockets, maps.noted, ended);
     for (const SecuredSocket& socket : *sockets) {
-      if (Done noted = note_over(maps.noted, socket.cookie(), !last); !noted) return noted;
-      if (!last) (void)destroy_socket(socket);
-      asked.insert(socket.cookie());
+      const auto fate = abort_noted(socket, maps.noted);
+      if (!fate) return std::unexpected(fate.error());
+      if (*fate == Fate::kAborted) ended.aborted.insert(socket.cookie());
+      if (*fate == Fate::kUnknown) unknown.insert(socket.cookie());
     }
-    ended.left += last ? sockets->size() : 0;
-    if (last) return {};
   }
 }
 

@@ -23,9 +23,10 @@ namespace psp::kernel {
 
 struct Leftover {
   SharedMaps maps;
-  std::uint32_t assoc_map_id = 0;          // of the associations, which a next pspd inherits
-  std::uint32_t constants_map_id = 0;      // of its socket programs' constants, its own alone
-  std::vector<std::uint32_t> programs;     // ids of those at the cgroup root
+  std::uint32_t assoc_map_id = 0;       // of the associations, which a next pspd inherits
+  std::uint32_t constants_map_id = 0;   // of its socket programs' constants, its own alone
+  std::vector<std::uint32_t> programs;  // ids of those at the cgroup root
+  bool inherited = false;  // a pspd that lives has its maps: no more than its programs are left
   std::vector<device::NetdevKey> netdevs;  // all that have its programs; ifindex 0: a namespace
                                            // where sockets may be secured
 };

@@ -58,6 +58,7 @@ struct NetdevPrograms::Impl {
     return {};
   }
   const Door& egress() const { return doors[2]; }
+  const Door& ingress() const { return doors[3]; }
 
   // note_clsact notes that a clsact of the netdev is ours, or that there is none of ours.
   [[nodiscard]] std::expected<void, std::string> note_clsact(bool ours) {
@@ -160,7 +161,9 @@ Finding NetdevPrograms::missing() const {
   return std::nullopt;
 }
 
-std::uint32_t NetdevPrograms::egress_id() const { return impl_->egress().id; }
+FirstPrograms NetdevPrograms::first_programs() const {
+  return {impl_->egress().id, impl_->ingress().id};
+}
 const std::string& NetdevPrograms::notice() const { return impl_->notice; }
 
 bool NetdevPrograms::set_mac(const std::array<std::uint8_t, 6>& mac) {

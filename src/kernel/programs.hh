@@ -27,6 +27,11 @@
 
 namespace psp::kernel {
 
+// FirstPrograms are the ids of those that must be the first to see a netdev's packets.
+struct FirstPrograms {
+  std::uint32_t egress = 0, ingress = 0;
+};
+
 // quiet_libbpf is for the whole process: libbpf's own words on stderr would stand beside ours, and
 // its errors come as return values.
 void quiet_libbpf();
@@ -87,20 +92,20 @@ class SocketPrograms {
   // living_socket goes with this process. One for all netdevs, since a socket keeps the namespace
   // that it was made in from ending.
   int living_socket() const;
-  // guard says that `program` (its id) is psp_egress of that PSP device on a netdev; else
-  // psp_sock_out lets no secured socket send by it. False: there is no room for more.
+  // guard says which programs of that PSP device are on a netdev; else no secured socket sends or
+  // is sent anything by it. False: there is no room for more.
   [[nodiscard]] bool guard(device::NetdevKey netdev, std::uint16_t dev_id,
-                           std::uint32_t program) const;
+                           const FirstPrograms& programs) const;
   // guards: does the kernel still have it so? Errors: a sentence.
   [[nodiscard]] std::expected<bool, std::string> guards(device::NetdevKey netdev,
                                                         std::uint16_t dev_id,
-                                                        std::uint32_t program) const;
+                                                        const FirstPrograms& programs) const;
   // note says, for the next pspd, that there may be programs on a netdev; nothing secured is sent
   // by it. unguard: there are none any more.
-  [[nodiscard]] bool note(device::NetdevKey netdev) const { return guard(netdev, 0, 0); }
+  [[nodiscard]] bool note(device::NetdevKey netdev) const { return guard(netdev, 0, {}); }
   void unguard(device::NetdevKey netdev) const;
   // remember notes, for the next pspd, that sockets of a namespace may be secured.
-  [[nodiscard]] bool remember(std::uint64_t netns) const { return guard({netns, 0}, 0, 0); }
+  [[nodiscard]] bool remember(std::uint64_t netns) const { return guard({netns, 0}, 0, {}); }
   void forget(std::uint64_t netns) const { unguard({netns, 0}); }
   DropCounts drops() const;
   // program is the file descriptor of a program, by name; for tests.
@@ -131,8 +136,7 @@ class NetdevPrograms {
   [[nodiscard]] std::expected<void, std::string> attach();
   // missing says which program does not stand where it belongs, and first in line.
   Finding missing() const;
-  // egress_id is the id of psp_egress.
-  std::uint32_t egress_id() const;
+  FirstPrograms first_programs() const;
   // notice is a sentence for the log about a second line of defence that is missing, or empty.
   const std::string& notice() const;
 

@@ -114,7 +114,7 @@ int destroy_socket(const SecuredSocket& socket) {
   diag->sdiag_protocol = IPPROTO_TCP;
   diag->idiag_states = ~0u;
   diag->id = socket.id;
-  return nl.exchange(buffer) || errno == ENOENT ? 0 : errno;
+  return nl.exchange(buffer) ? 0 : errno;
 }
 
 std::expected<DestroyEvents, std::string> DestroyEvents::open() {

@@ -35,8 +35,8 @@ struct SecuredSocket {
 // storage map `assoc_map`. TIME_WAIT is not among them: it has no storage. Errors: a sentence.
 std::expected<std::vector<SecuredSocket>, std::string> secured_sockets(int assoc_map);
 
-// destroy_socket aborts a connection (needs CONFIG_INET_DIAG_DESTROY). Returns 0 or an errno; a
-// socket that has gone in the meantime counts as destroyed.
+// destroy_socket aborts a connection (needs CONFIG_INET_DIAG_DESTROY), and its application is told.
+// Returns 0 or an errno: ENOENT if it has ended or disconnected itself in the meantime.
 int destroy_socket(const SecuredSocket& socket);
 
 // DestroyEvents says which TCP sockets have gone, in the current namespace and in all that have a

@@ -27,7 +27,8 @@ namespace psp::kernel {
 namespace {
 
 bool same(const psp_guard_entry& a, const psp_guard_entry& b) {
-  return a.epoch == b.epoch && a.dev_id == b.dev_id && a.program == b.program;
+  return a.epoch == b.epoch && a.dev_id == b.dev_id && a.egress == b.egress &&
+         a.ingress == b.ingress;
 }
 
 // stands_at: is a program at a cgroup? Errors: a sentence.
@@ -103,7 +104,10 @@ struct SocketPrograms::Impl {
 
   // The note of whose the programs are.
   static constexpr psp_netdev_key kOwner{0, PSP_OWNER, 0};
-  psp_guard_entry owner() const { return {skeleton->rodata->psp_epoch, 0, 0}; }
+  psp_guard_entry entry(std::uint16_t dev_id, const FirstPrograms& programs) const {
+    return {skeleton->rodata->psp_epoch, dev_id, programs.egress, programs.ingress, 0};
+  }
+  psp_guard_entry owner() const { return entry(0, {}); }
   [[nodiscard]] std::expected<void, std::string> note_owner() const {
     if (put_element(bpf_map__fd(skeleton->maps.psp_guard), kOwner, owner())) return {};
     return failed("cannot note whose the socket programs are", errno);
@@ -220,9 +224,9 @@ int SocketPrograms::living_socket() const { return impl_->alive.get(); }
 int SocketPrograms::noted_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_noted); }
 
 bool SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id,
-                           std::uint32_t program) const {
+                           const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
-  const psp_guard_entry entry = {impl_->skeleton->rodata->psp_epoch, dev_id, program};
+  const psp_guard_entry entry = impl_->entry(dev_id, programs);
   const bool done = put_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), key, entry);
   guard_changed();
   return done;
@@ -230,12 +234,12 @@ bool SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id,
 
 std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev,
                                                         std::uint16_t dev_id,
-                                                        std::uint32_t program) const {
+                                                        const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   const auto entry =
       get_element<psp_guard_entry>(bpf_map__fd(impl_->skeleton->maps.psp_guard), key);
   if (!entry) return std::unexpected(entry.error());
-  return *entry && same(**entry, {impl_->skeleton->rodata->psp_epoch, dev_id, program});
+  return *entry && same(**entry, impl_->entry(dev_id, programs));
 }
 
 void SocketPrograms::unguard(device::NetdevKey netdev) const {

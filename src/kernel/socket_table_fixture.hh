@@ -62,7 +62,9 @@ class SocketTableTest : public ConnectedTest {
     shared_->unguard(lo_);
     if (guard != Guard::kNothing) {
       ASSERT_TRUE(shared_->guard(lo_, guard == Guard::kAnotherDevices ? kDevId + 1 : kDevId,
-                                 guard == Guard::kAnotherProgram ? out_.id + 1 : out_.id));
+                                 guard == Guard::kAnotherProgram
+                                     ? FirstPrograms{out_.id + 1, in_.id + 1}
+                                     : FirstPrograms{out_.id, in_.id}));
     }
     if (sock) associate(sock);
   }
@@ -90,7 +92,7 @@ class SocketTableTest : public ConnectedTest {
   }
 
   device::NetdevKey lo_{};
-  Door out_;
+  Door out_, in_;  // in_: what has opened a packet, if a test has that
   UniqueFd peer_;
 };
 

@@ -144,7 +144,6 @@ class SocketInTest : public SocketTableTest {
   }
 
   UniqueFd opener_;
-  Door in_;
 };
 
 TEST_P(SocketInTest, JudgesByTheTableOfStates) {
@@ -201,6 +200,8 @@ TEST_P(SocketInTest, LetsInWhatWasOpenedForThisDevice) {
        PSP_STATE_TX, Guard::kNothing},
       {"opened by another device", full, kData, true, false, Drop::POLICY_CLEAR, PSP_STATE_FULL,
        Guard::kAnotherDevices},
+      {"said to be opened where psp_ingress is not the first to see it", full, kData, true, false,
+       Drop::POLICY_CLEAR, PSP_STATE_FULL, Guard::kAnotherProgram},
   };
   for (const Incoming& row : table) check(row);
 }

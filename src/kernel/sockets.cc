@@ -206,7 +206,7 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
 // application the MSS that results.
 void KernelSockets::settle_mss(int fd, bool lowered, const psp_sockopt& request) {
   if (lowered)
-    ::setsockopt(fd, PSP_SOL, PSP_SO_MSS_RESERVED, &request, sizeof request);
+    (void)::setsockopt(fd, PSP_SOL, PSP_SO_MSS_RESERVED, &request, sizeof request);
   else
     reserve_options(fd, false);
 }

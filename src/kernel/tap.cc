@@ -74,7 +74,20 @@ std::string why_no_tun(int sys_errno) {
 
 }  // namespace
 
+// open: until it is owned any user may attach to the TAP, if he hears of it in time. Nothing is in
+// it then, and another one has another name: he would have to win each time.
 std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues) {
+  constexpr int kTries = 8;
+  std::string name;
+  for (int i = 0; i < kTries; i++) {
+    auto tap = open_one(pattern, queues);
+    if (!tap || !tap->has_strangers()) return tap;
+    name = tap->name_;
+  }
+  return fail(EPERM, fmt::format("TAP: somebody else has attached to {}", name));
+}
+
+std::expected<Tap, TapError> Tap::open_one(std::string_view pattern, unsigned queues) {
   if (pattern.empty() || pattern.size() >= IFNAMSIZ)
     return fail(EINVAL, "TAP: an interface name has 1 to 15 characters");
   if (queues == 0) return fail(EINVAL, "TAP: at least one queue is needed");
@@ -90,8 +103,6 @@ std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues
   if (const auto set = tap.set_offloads(); !set) return std::unexpected(set.error());
   if (const auto set = tap.configure(); !set) return std::unexpected(set.error());
   if (const auto named = tap.rename(pattern); !named) return std::unexpected(named.error());
-  if (tap.has_strangers())
-    return fail(EPERM, fmt::format("TAP: somebody else has attached to {}", tap.name_));
   return tap;
 }
 
@@ -110,9 +121,14 @@ std::expected<void, TapError> Tap::add_queue() {
   return {};
 }
 
-// own makes the TAP root's: attaching then needs CAP_NET_ADMIN over its namespace.
+// own makes the TAP nobody's: attaching then needs CAP_NET_ADMIN over its namespace, which its
+// owner would not, and not all who have pspd's user number have it. A user namespace may not know
+// that number.
 std::expected<void, TapError> Tap::own() const {
-  if (::ioctl(queues_.front().get(), TUNSETOWNER, ::geteuid()) != 0)
+  constexpr uid_t kNobodys = static_cast<uid_t>(-2);
+  const int fd = queues_.front().get();
+  if (::ioctl(fd, TUNSETOWNER, kNobodys) == 0) return {};
+  if (errno != EINVAL || ::ioctl(fd, TUNSETOWNER, ::geteuid()) != 0)
     return fail_ioctl("TUNSETOWNER");
   return {};
 }

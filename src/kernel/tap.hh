@@ -4,8 +4,7 @@
 // worker queue. The device vanishes with the last descriptor.
 //
 // Any local user may open /dev/net/tun and ask for a queue of a TAP that has no owner. So the TAP
-// belongs to root before anybody can know its name, and is not up before all queues are known to be
-// ours.
+// is given one at once, whom nobody is, and is not up before all queues are known to be ours.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +57,7 @@ class Tap {
 
  private:
   Tap() = default;
+  static std::expected<Tap, TapError> open_one(std::string_view pattern, unsigned queues);
   std::expected<void, TapError> add_queue();
   std::expected<void, TapError> own() const;
   std::expected<void, TapError> rename(std::string_view pattern);

@@ -6,10 +6,12 @@
 #include "tap.hh"
 
 #include <arpa/inet.h>
+#include <csignal>
 #include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <linux/capability.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
@@ -17,9 +19,11 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 #include "datapath/path_test_support.hh"
 #include "datapath/worker.hh"
@@ -179,32 +183,77 @@ TEST_F(TapTest, TakesTheNextFreeNumberAndVanishesWithItsOwner) {
   EXPECT_EQ(::if_nametoindex(name.c_str()), 0u);
 }
 
-// attach asks for a queue as another user, without any capability, who was handed an open
-// /dev/net/tun (it is open to all on most hosts). Returns the errno, 0 if it was granted.
-int attach_as_nobody(const std::string& name) {
-  constexpr uid_t kNobody = 65534;
+constexpr uid_t kNobody = 65534;
+
+// become makes this process a user's without any capability.
+bool become(uid_t user) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const __user_cap_data_struct none[2]{};
+  return ::setresgid(user, user, user) == 0 && ::setresuid(user, user, user) == 0 &&
+         ::syscall(SYS_capset, &header, none) == 0;
+}
+
+int attach(int tun, const std::string& name) {
+  ifreq request{};
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+  return ::ioctl(tun, TUNSETIFF, &request) == 0 ? 0 : errno;
+}
+
+// attach_as asks for a queue as a user without any capability, who was handed an open /dev/net/tun
+// (it is open to all on most hosts). Returns the errno, 0 if it was granted.
+int attach_as(uid_t user, const std::string& name) {
   const UniqueFd fd(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
   const pid_t pid = ::fork();
-  if (pid == 0) {
-    if (::setresgid(kNobody, kNobody, kNobody) != 0 || ::setresuid(kNobody, kNobody, kNobody) != 0)
-      ::_exit(255);
-    ifreq request{};
-    name.copy(request.ifr_name, IFNAMSIZ - 1);
-    request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
-    ::_exit(::ioctl(fd.get(), TUNSETIFF, &request) == 0 ? 0 : errno);
-  }
+  if (pid == 0) ::_exit(become(user) ? attach(fd.get(), name) : 255);
   int status = 0;
   EXPECT_EQ(::waitpid(pid, &status, 0), pid);
   return WEXITSTATUS(status);
+}
+
+// reach_for_taps asks, as a nobody, for a queue of each TAP of ours that comes to be.
+[[noreturn]] void reach_for_taps() {
+  std::vector<UniqueFd> tuns;
+  for (int i = 0; i < 100; i++) tuns.emplace_back(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  if (!become(kNobody)) ::_exit(255);
+  for (std::size_t next = 0; next < tuns.size();) {
+    std::ifstream all("/proc/net/dev");
+    for (std::string line; std::getline(all, line) && next < tuns.size();) {
+      const auto name = line.find("psp");
+      if (name == std::string::npos) continue;
+      next += attach(tuns[next].get(), line.substr(name, line.find(':') - name)) == 0;
+    }
+  }
+  for (;;) ::pause();
+}
+
+TEST_F(TapTest, GivesNoQueueToWhoHasItsUserNumberButNoCapability) {
+  const auto tap = Tap::open("psp%d", 1);
+  ASSERT_TRUE(tap) << tap.error().text;
+  EXPECT_EQ(attach_as(::geteuid(), tap->name()), EPERM);
+  EXPECT_FALSE(tap->has_strangers());
+}
+
+// Who looks out for a new TAP, and is fast: with luck he has it before it has an owner.
+TEST_F(TapTest, ComesToBeWhileAnotherUserReachesForIt) {
+  const pid_t rival = ::fork();
+  if (rival == 0) reach_for_taps();
+  for (int i = 0; i < 100; i++) {
+    const auto tap = Tap::open("psp%d", 1);
+    ASSERT_TRUE(tap) << tap.error().text;
+    EXPECT_FALSE(tap->has_strangers());
+  }
+  ::kill(rival, SIGKILL);
+  ::waitpid(rival, nullptr, 0);
 }
 
 TEST_F(TapTest, GivesNoQueueToAnotherUser) {
   for (const unsigned queues : {1u, 3u}) {
     const auto tap = Tap::open("psp%d", queues);
     ASSERT_TRUE(tap) << tap.error().text;
-    EXPECT_EQ(attach_as_nobody(tap->name()), EPERM) << "while it is down";
+    EXPECT_EQ(attach_as(kNobody, tap->name()), EPERM) << "while it is down";
     ASSERT_TRUE(tap->bring_up());
-    EXPECT_EQ(attach_as_nobody(tap->name()), EPERM);
+    EXPECT_EQ(attach_as(kNobody, tap->name()), EPERM);
     EXPECT_FALSE(tap->has_strangers());
   }
 }

@@ -200,12 +200,14 @@ ClientResult<void> Client::tx_assoc(int fd, Version version, const KeyInfo& tx,
   Endpoint& endpoint = impl_->of_socket(fd, dev_id);
   netlink::RequestHead head = endpoint.head("tx-assoc", PSPNL_CMD_TX_ASSOC);
   head.attached = fd;
-  return endpoint.connection().ask(
-      head, device::AssocRequest{
-                .fd = fd,
-                .dev_id = dev_id,
-                .version = version,
-                .tx_key = device::AssocRequest::Keys{.spi = tx.spi.value, .key = tx.key.span()}});
+  const device::AssocRequest request{
+      .fd = fd,
+      .dev_id = dev_id,
+      .version = version,
+      .tx_key = device::AssocRequest::Keys{.spi = tx.spi.value, .key = tx.key.span()}};
+  auto done = endpoint.connection().ask(head, request);
+  if (!done) return std::unexpected(explain(fd, "tx-assoc", done.error()));
+  return done;
 }
 
 ClientResult<std::vector<StatsInfo>> Client::stats() {
@@ -249,7 +251,10 @@ ClientResult<std::optional<Notification>> Client::next_notification(
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (;;) {
     for (Endpoint& endpoint : impl_->endpoints)
-      if (auto next = endpoint.next()) return next;
+      if (auto next = endpoint.next()) {
+        own_netdevs({&next->device, 1});
+        return next;
+      }
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     if (auto more = impl_->receive(left); !more || !*more) {
@@ -284,7 +289,7 @@ ClientResult<void> Client::request(const Request& request, const netlink::OnAnsw
     head.dump = request.dump;
     head.attached = request.fd;
     head.acknowledged = true;  // a newer family's operation may have no reply
-    return endpoint.connection().ask(
+    auto done = endpoint.connection().ask(
         head,
         [&](netlink::Writer& writer) {
           netlink::for_each_attribute(request.attributes, [&](const nlattr* attribute) {
@@ -292,6 +297,10 @@ ClientResult<void> Client::request(const Request& request, const netlink::OnAnsw
           });
         },
         on_answer);
+    if (!done && request.fd >= 0)
+      return ClientResult<void>(
+          std::unexpected(explain(request.fd, request.name, std::move(done.error()))));
+    return done;
   };
   if (!request.dump) return send(impl_->of_request(request));
   for (Endpoint& endpoint : impl_->endpoints)

@@ -150,6 +150,11 @@ TEST(Client, OurOwnNamespaceHasNoNumberWhoeverGaveItOne) {
     EXPECT_EQ(devices->front().associated[0].nsid, -1);
     EXPECT_EQ(devices->front().associated[1].nsid, 4);
     EXPECT_EQ(client.device(1)->associated[0].nsid, -1);
+    ASSERT_TRUE(client.subscribe(true, false));
+    ASSERT_TRUE(client.dev_assoc(1, 51, 3));
+    const auto heard = client.next_notification(std::chrono::milliseconds(5000));
+    ASSERT_TRUE(heard && *heard);
+    EXPECT_EQ((*heard)->device.associated.at(0).nsid, -1) << "who listens hears the same";
   }).join();
 }
 
@@ -297,6 +302,11 @@ TEST(Client, SaysWhyASocketHasNoDevice) {
   EXPECT_EQ(rx.error().message,
             "rx-assoc: the connection's route leads by a netdev without PSP device, or stays on "
             "this host (lo) (Invalid argument)");
+  KeyInfo key{.spi = {5}, .key = {}};
+  key.key.assign(std::vector<std::uint8_t>(16, 1));
+  const auto tx = client.tx_assoc(tcp.near.get(), Version::kAesGcm128, key);
+  ASSERT_FALSE(tx);
+  EXPECT_EQ(tx.error().message, "tx" + rx.error().message.substr(2)) << "by any request";
   const UniqueFd mptcp(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP));
   if (!mptcp) GTEST_SKIP() << "this kernel has no MPTCP";
   const auto refused = client.rx_assoc(mptcp.get(), Version::kAesGcm128);

@@ -58,7 +58,7 @@ void Daemon::lose_device() {
   constexpr unsigned kDeviceStep = 9;
   serving_ = false;
   next_ = kDeviceStep;
-  guard(Kernel::kNetdev, 0);
+  guard(Kernel::kNetdev, {});
   *netdev_object_->living = false;
   machine_.kernel.on_tap_frame = {};
   machine_.kernel.remove_tap(tap_);
@@ -165,7 +165,8 @@ void Daemon::look_after() {
   const psp_netdev_key key{machine_.kernel.options().netns, Kernel::kNetdev, 0};
   const auto* entry =
       static_cast<const psp_guard_entry*>(sockets_object_->maps[SHIM_GUARD]->lookup(&key));
-  if (entry == nullptr || entry->program != out_.id) guard(Kernel::kNetdev, out_.id);
+  if (entry == nullptr || entry->egress != out_.id || entry->ingress != in_.id)
+    guard(Kernel::kNetdev, {out_.id, in_.id});
 }
 
 device::Result<device::RxAssocReply> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket,
@@ -250,7 +251,7 @@ std::optional<Time> Daemon::leave_in_place() {
 
 void Daemon::leave_netdev() {
   remove_netdev_programs(secrets_.epoch);
-  guard(Kernel::kNetdev, 0);
+  guard(Kernel::kNetdev, {});
   machine_.kernel.netdev(Kernel::kNetdev).clsact = false;
   const Process::Inside inside(process_);
   core_->remove_device(id_);

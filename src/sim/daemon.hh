@@ -19,6 +19,7 @@
 #include "device/core.hh"
 #include "device/software_device.hh"
 #include "host/departures.hh"
+#include "kernel/programs.hh"
 #include "kernel/sockets.hh"
 
 #include "kernel.hh"
@@ -103,7 +104,7 @@ class Daemon {
   void work();
   void tick();
   void look_after();
-  void guard(std::uint32_t ifindex, std::uint32_t program);
+  void guard(std::uint32_t ifindex, const kernel::FirstPrograms& programs);
   void remove_netdev_programs(std::uint64_t epoch);
   void remove_cgroup_programs(std::uint64_t epoch);
   std::vector<std::shared_ptr<Object>> dead_objects() const;

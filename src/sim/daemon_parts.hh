@@ -33,6 +33,7 @@ class Daemon::Device final : public device::Driver {
   device::Result<device::RxKey> rx_spi_alloc(std::uint64_t netns, Version version) override {
     return software.rx_spi_alloc(netns, version);
   }
+  void rx_spi_unused(std::uint64_t netns, Spi spi) override { software.rx_spi_unused(netns, spi); }
   device::Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
                                            std::span<const std::uint8_t> key) override {
     return software.tx_key_add(netns, version, spi, key);

@@ -66,7 +66,7 @@ bool Daemon::step() {
     netdev.clsact = true;
     put_first(hook.filters, out ? out_ : in_);
   } else {
-    guard(Kernel::kNetdev, out_.id);
+    guard(Kernel::kNetdev, {out_.id, in_.id});
     serve();
   }
   return true;
@@ -94,15 +94,17 @@ std::vector<std::shared_ptr<Object>> Daemon::dead_objects() const {
 std::size_t Daemon::end_secured(Map& assoc, Map& noted) {
   std::set<std::uint64_t> aborted;
   const auto note_over = [&noted](std::uint64_t cookie) {
-    if (auto* entry = static_cast<psp_noted_entry*>(noted.lookup(&cookie))) entry->over = 1;
+    if (auto* entry = static_cast<psp_noted_entry*>(noted.lookup(&cookie)))
+      entry->over = PSP_OVER_BY_PSPD;
   };
   for (const auto& socket : machine_.kernel.listed()) {
     const auto* state = static_cast<const psp_sock*>(assoc.lookup(&socket->id));
     if (state == nullptr) continue;
+    if (state->state >= PSP_STATE_TX) {
+      aborted.insert(socket->id);
+      socket->destroy();
+    }
     note_over(socket->id);
-    if (state->state < PSP_STATE_TX) continue;
-    aborted.insert(socket->id);
-    socket->destroy();
   }
   std::size_t unseen = 0;
   for (const auto& [key, value] : noted.elements()) {
@@ -272,10 +274,10 @@ void Daemon::put_first(std::vector<Program>& list, const Program& program) {
   list.insert(list.begin(), program);
 }
 
-void Daemon::guard(std::uint32_t ifindex, std::uint32_t program) {
+void Daemon::guard(std::uint32_t ifindex, const kernel::FirstPrograms& programs) {
   const psp_netdev_key key{machine_.kernel.options().netns, ifindex, 0};
-  if (program != 0) {
-    const psp_guard_entry entry{secrets_.epoch, id_, program};
+  if (programs.egress != 0) {
+    const psp_guard_entry entry{secrets_.epoch, id_, programs.egress, programs.ingress, 0};
     (void)sockets_object_->maps[SHIM_GUARD]->update(&key, &entry, 0);
   } else {
     (void)sockets_object_->maps[SHIM_GUARD]->erase(&key);

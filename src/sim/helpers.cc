@@ -203,7 +203,7 @@ long shim_probe_read_kernel(void* to, uint32_t size, const void* from) {
 
 bool shim_has_field(const char* member) {
   const std::string_view name = member;
-  if (name == "device->tcx_egress") return now().kernel.has_tcx();
+  if (name == "device->tcx_egress" || name == "device->tcx_ingress") return now().kernel.has_tcx();
   if (name == "net->ns.__ns_ref") return true;
   std::abort();
 }

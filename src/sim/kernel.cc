@@ -20,7 +20,7 @@ Kernel::Kernel(Schedule& schedule, Random random, const KernelOptions& options,
                std::function<void(Octets)> wire)
     : schedule_(schedule), random_(random), options_(options), wire_(std::move(wire)) {
   for (const std::uint32_t ifindex : {kNetdev, kOther})
-    netdevs_[ifindex].numbers = {ifindex, options_.netns, 0, 0};
+    netdevs_[ifindex].numbers = {ifindex, options_.netns, {}, {}};
   control_ = std::make_shared<Tcp>(*this, 1);
   tap_socket_ = std::make_shared<Tcp>(*this, 2);
   control_->netns = tap_socket_->netns = options_.netns;
@@ -31,7 +31,7 @@ Netdev& Kernel::netdev(std::uint32_t ifindex) { return netdevs_.at(ifindex); }
 Netdev& Kernel::add_tap() {
   const std::uint32_t ifindex = ++last_netdev_;
   Netdev& tap = netdevs_[ifindex];
-  tap.numbers = {ifindex, options_.netns, 0, 0};
+  tap.numbers = {ifindex, options_.netns, {}, {}};
   tap.tap = true;
   tap_queue_.clear();
   return tap;

@@ -23,8 +23,10 @@ int Kernel::run(const Program& program, Skb& skb, std::uint32_t ifindex, std::si
   const auto first = [](const std::vector<Program>& list) {
     return list.empty() ? 0 : list.front().id;
   };
-  netdev.numbers.tcx_first = first(netdev.out.tcx);
-  netdev.numbers.clsact_first = first(netdev.out.filters);
+  for (const auto& [way, hook] : {std::pair(SHIM_OUT, &netdev.out), {SHIM_IN, &netdev.in}}) {
+    netdev.numbers.tcx_first[way] = first(hook->tcx);
+    netdev.numbers.clsact_first[way] = first(hook->filters);
+  }
   shim_skb view{};
   view.kernel.octets = skb.octets.data() + l3;
   view.kernel.size = view.len = static_cast<std::uint32_t>(skb.octets.size() - l3);

@@ -123,6 +123,8 @@ void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
   }
   if (segment->fin) return fail("the end of a secured connection: " + what);
   const bool departed = end->gone != 0;
+  // A socket that has a Tx key keeps it, also for the next connection that it begins.
+  if (segment->syn && !segment->ack && !departed) return fail("a SYN of a secured socket: " + what);
   // A SYN begins another connection, and is answered in clear by a host that has nobody there.
   // With that the one before is forgotten (psp_supersede), be it that the enemy has sent the SYN.
   if (segment->syn && departed) end->superseded = true;

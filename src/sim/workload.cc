@@ -255,7 +255,8 @@ void Workload::reconnect(const Handle& connection, unsigned which) {
   // One that was accepted has nobody to connect to.
   if (random_.chance(300'000) || before.remote_port != kPort) return close(side, false);
   side.rests = true;
-  const Time pause = random_.chance(500'000) ? 0 : random_.below(10 * kSecond);
+  const Time most = random_.chance(500'000) ? kSecond : 10 * kSecond;
+  const Time pause = random_.chance(400'000) ? 0 : random_.below(most);
   schedule_.after(pause,
                   [this, connection, which, before] { connect_again(*connection, which, before); });
 }

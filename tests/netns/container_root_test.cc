@@ -5,13 +5,17 @@
 // seals there must be its own connections' alone.
 #include <arpa/inet.h>
 #include <csignal>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <linux/bpf.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <thread>
+#include <unistd.h>
 
 #include "container.hh"
 
@@ -112,6 +116,47 @@ class ContainerRoot : public testing::Test {
   std::optional<Container> box_;
   UniqueFd tap_;
 };
+
+// refused_to_detach asks for a program at each side of a netdev's tcx to go: how often it may not.
+// 2 where there is no tcx.
+int refused_to_detach(unsigned ifindex) {
+  constexpr std::uint32_t kTcxIngress = 46, kTcxEgress = 47;
+  int refused = 0;
+  for (const std::uint32_t side : {kTcxIngress, kTcxEgress}) {
+    bpf_attr asked{};
+    asked.target_fd = ifindex;  // as target_ifindex: of a netdev
+    asked.attach_type = side;
+    refused += ::syscall(SYS_bpf, BPF_PROG_DETACH, &asked, sizeof asked) != 0 &&
+               (errno == EPERM || errno == EINVAL);
+  }
+  return refused;
+}
+
+// What is at his netdev and his TAP it may take away, and does; not the block.
+TEST_F(ContainerRoot, CannotHaveItsSecuredSocketsGoOnInClear) {
+  for (const Kind kind : {Kind::kIpv4, Kind::kIpv6}) {
+    SCOPED_TRACE(kind_name(kind));
+    Connection connection = box_->connect(kind);
+    box_->secure(connection);
+    const std::size_t mark = lab_->cable().mark();
+    const unsigned ifindex = box_->ifindex();
+    EXPECT_EQ(box_->as_root([ifindex] { return refused_to_detach(ifindex); }), 2);
+    EXPECT_EQ(box_->as_root([] {
+      return ::system(
+                 "tc qdisc del dev eth0 clsact && ip link set psp0 down && "
+                 "tc qdisc del dev psp0 clsact && ip link del psp0") == 0
+                 ? 0
+                 : 1;
+    }),
+              0)
+        << "it is root of both netdevs";
+    (void)::send(connection.a.get(), "secret", 6, MSG_NOSIGNAL);
+    std::this_thread::sleep_for(1s);  // in which TCP would have sent it again
+    expect_nothing_in_clear(*lab_, connection.flow, mark, octets_of("secret"));
+    // With its TAP the association of the container has ended.
+    ASSERT_TRUE(eventually([&] { return box_->associate().has_value(); }));
+  }
+}
 
 TEST_F(ContainerRoot, ReadsNothingOfWhatIsSealedForTheHost) {
   Connection hosts = lab_->connect(Kind::kIpv4);

@@ -28,6 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "connect_to.hh"
+
 namespace psp::lab {
 
 const Octets& secret() {
@@ -233,6 +235,7 @@ Connection FaultLab::secured_inside() {
 void FaultLab::works_and_stops(Pspd& daemon) {
   { const Connection connection = secured(); }
   const Connection open = secured();
+  disconnected_.reset();
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
   EXPECT_TRUE(is_over(open.a.get()));
   EXPECT_EQ(state(), before_);
@@ -243,6 +246,8 @@ void FaultLab::leave_one() {
   old_.reset();
   Pspd daemon = start();
   old_.emplace(secured());
+  disconnected_.emplace(secured());
+  EXPECT_EQ(connect_to(disconnected_->a.get(), Kind::kIpv4, true), 0);
   daemon.kill();
   left_ = plan_.programs();
 }

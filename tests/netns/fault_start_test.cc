@@ -49,6 +49,7 @@ Normal normal_start() {
   Pspd daemon = lab.start();
   Normal normal{daemon.log(), running_state(lab.host()), own_descriptors(daemon.pid()),
                 lab.plan().calls(Phase::kStart)};
+  lab.close_disconnected();
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
   return normal;
 }
@@ -72,6 +73,7 @@ class FaultyStart : public testing::Test {
 
 void FaultyStart::fail_at(FaultLab& lab, const NotedCall& call, std::uint32_t number) {
   lab.leave_one();
+  lab.close_disconnected();
   const int error = error_for(number);
   SCOPED_TRACE(fmt::format("start, {} fails: {}{}", text(call), ::strerrorname_np(error),
                            fault_for(number) == FaultKind::kFailOn ? ", again and again" : ""));

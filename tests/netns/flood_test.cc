@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Users who make pspd look at all TCP sockets of the host: by asking for its associations without
-// end, and by closing so many sockets at once that the kernel tells of some of them only. What they
-// cost is counted (lists of sockets that are made), the waiting of others is printed, and what was
-// not heard is found all the same.
+// end, and by closing so many sockets at once that the kernel tells of some of them only; and root
+// of a container, whose netdevs never rest. What they cost is counted (lists of sockets that are
+// made), the waiting of others is printed, and what was not heard is found all the same.
 //
 // Threading: the test's thread; nobody is a process of its own.
 #include <algorithm>
@@ -16,17 +16,21 @@
 #include <gtest/gtest.h>
 #include <iostream>
 #include <linux/netlink.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sstream>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include "base/unix_address.hh"
 #include <psp/netlink/uapi.h>
 
+#include "container.hh"
 #include "fault_plan.hh"
 #include "lab.hh"
 
@@ -50,6 +54,22 @@ class Flood : public testing::Test {
   const Netns& host() { return lab_->ns(From::kA); }
   // lists is how many lists of sockets pspd has made: each is two dumps, one for each family.
   unsigned lists() { return plan_->socket_dumps / 2; }
+
+  // p99 of how long the host waits for answers to dev-get, in microseconds.
+  double p99() {
+    auto client = lab_->client(From::kA);
+    const std::uint32_t id = client.devices().value().at(0).id;
+    std::vector<double> waits;
+    for (int i = 0; i < kSteps; i++) {
+      const auto start = std::chrono::steady_clock::now();
+      EXPECT_TRUE(client.device(id));
+      const std::chrono::duration<double, std::micro> took =
+          std::chrono::steady_clock::now() - start;
+      waits.push_back(took.count());
+    }
+    std::ranges::sort(waits);
+    return waits[kSteps * 99 / 100];
+  }
 
   std::optional<Lab> lab_;
   Plan plan_;
@@ -164,25 +184,11 @@ TEST_F(Flood, ThoseWhoAskAtOnceShareAListOfTheSockets) {
 // The others wait for what is theirs; how long is printed.
 TEST_F(Flood, OfNobodyWhoAsksWithoutEndLeavesOthersTheirAnswers) {
   start();
-  auto client = lab_->client(From::kA);
-  const std::uint32_t id = client.devices().value().at(0).id;
-  const auto wait = [&] {
-    std::vector<double> waits;
-    for (int i = 0; i < kSteps; i++) {
-      const auto start = std::chrono::steady_clock::now();
-      EXPECT_TRUE(client.device(id));
-      const std::chrono::duration<double, std::micro> took =
-          std::chrono::steady_clock::now() - start;
-      waits.push_back(took.count());
-    }
-    std::ranges::sort(waits);
-    return waits[kSteps * 99 / 100];
-  };
-  const double alone = wait();
+  const double alone = p99();
   const unsigned before = lists();
   const Nobody nobody(host(), 20);
   ASSERT_TRUE(eventually([&] { return nobody.answers() > 20; }));
-  const double beside = wait();
+  const double beside = p99();
   // A list is as new as the question, also for others.
   auto connection = lab_->connect(Kind::kIpv4);
   secure(*lab_, connection);
@@ -211,6 +217,73 @@ void open_and_close(const Netns& netns, int count) {
     const UniqueFd b(::accept(listener.get(), nullptr, nullptr));
     ::setsockopt(a.get(), SOL_SOCKET, SO_LINGER, &kReset, sizeof kReset);
   }
+}
+
+TEST_F(Flood, OfSocketsThatCloseLeavesOthersTheirAnswers) {
+  start();
+  const double alone = p99();
+  std::atomic<bool> stop = false;
+  std::atomic<unsigned> closed = 0;
+  std::thread closer([&] {
+    for (; !stop; closed += 100) open_and_close(host(), 100);
+  });
+  ASSERT_TRUE(eventually([&] { return closed != 0; }));
+  const double beside = p99();
+  stop = true;
+  closer.join();
+  std::cout << fmt::format("p99 of dev-get: {:.0f} us alone, {:.0f} us beside {} connections\n",
+                           alone, beside, closed.load());
+}
+
+// Switching takes eth0 of a container down and up again, as its root, until its end: each is news
+// to pspd, also from the other end of the veth.
+class Switching {
+ public:
+  explicit Switching(const Container& container) {
+    container.as_root([this] {
+      if (::fork() == 0) run();
+      return 0;
+    });
+  }
+  ~Switching() { state_->stop = true; }
+  Switching(const Switching&) = delete;
+  Switching& operator=(const Switching&) = delete;
+  unsigned times() const { return state_->times; }
+
+ private:
+  struct State {
+    std::atomic<unsigned> times;
+    std::atomic<bool> stop;
+  };
+  [[noreturn]] void run() {
+    const auto deadline = std::chrono::steady_clock::now() + 60s;
+    const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ifreq request{};
+    std::strcpy(request.ifr_name, "eth0");
+    while (!state_->stop && std::chrono::steady_clock::now() < deadline) {
+      request.ifr_flags = state_->times % 2 != 0 ? IFF_UP : 0;
+      if (::ioctl(socket, SIOCSIFFLAGS, &request) != 0) break;
+      state_->times++;
+    }
+    ::_exit(0);
+  }
+
+  State* state_ = static_cast<State*>(
+      ::mmap(nullptr, sizeof(State), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+};
+
+TEST_F(Flood, OfNetdevEventsOfAContainersRootLeavesOthersTheirAnswers) {
+  start();
+  Container container(*lab_, Container::Link::kVeth, Container::Owner::kItself);
+  const auto associated = container.associate();
+  ASSERT_TRUE(associated) << associated.error().message;
+  const double alone = p99();
+  const Switching switching(container);
+  ASSERT_TRUE(eventually([&] { return switching.times() > 10; }));
+  const double beside = p99();
+  std::cout << fmt::format(
+      "p99 of dev-get: {:.0f} us alone, {:.0f} us beside {} changes of a link\n", alone, beside,
+      switching.times());
 }
 
 // dropped is how much of what the kernel tells of sockets a process has not heard.

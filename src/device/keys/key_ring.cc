@@ -121,4 +121,6 @@ Result<RxKey> KeyRing::allocate(Version version) {
   return rx;
 }
 
+void KeyRing::take_back(Spi spi) { snapshot()->slots[phase_].spis->take_back(spi); }
+
 }  // namespace psp::device

@@ -62,6 +62,8 @@ class KeyRing {
   void rotate(std::uint8_t generation);
   void enable(VersionSet versions);
   Result<RxKey> allocate(Version version);
+  // take_back is allocate undone, if that was the last one.
+  void take_back(Spi spi);
   std::uint64_t spi_remaining() const { return snapshot()->slots[phase_].spis->remaining(); }
 
   // Any thread. control_word: what to compare per packet.

@@ -36,7 +36,17 @@ Result<Spi> SpiAllocator::allocate() {
   const std::uint32_t given = given_.load(std::memory_order_relaxed);
   if (given == count_) return fail(ENOSPC, "SPI space exhausted");
   given_.store(given + 1, std::memory_order_release);
-  const auto index = static_cast<std::uint32_t>((std::uint64_t{first_} + given) % kCircle);
+  return at(given);
+}
+
+void SpiAllocator::take_back(Spi spi) {
+  const std::uint32_t given = given_.load(std::memory_order_relaxed);
+  if (given > count_ / 2 && at(given - 1).value == spi.value)
+    given_.store(given - 1, std::memory_order_release);
+}
+
+Spi SpiAllocator::at(std::uint32_t place) const {
+  const auto index = static_cast<std::uint32_t>((std::uint64_t{first_} + place) % kCircle);
   return Spi{phase_bit_ | (index + 1)};
 }
 

@@ -29,6 +29,10 @@ class SpiAllocator {
   SpiAllocator(unsigned phase, const SavedSpis& saved);
   SavedSpis save() const;
   Result<Spi> allocate();  // ENOSPC "SPI space exhausted"
+  // take_back: nobody has seen the key of the SPI that was handed out last. It is used up all the
+  // same, as the kernel's drivers do, until half of the space is; from then on it will be handed
+  // out again, so that who asks in vain without end takes no SPIs from others.
+  void take_back(Spi spi);
   std::uint64_t remaining() const;
   // next is for the key that takes this one's place.
   std::shared_ptr<SpiAllocator> next() const;
@@ -38,6 +42,8 @@ class SpiAllocator {
 
  private:
   static constexpr std::uint64_t kCircle = Spi::kIndexMask;
+
+  Spi at(std::uint32_t place) const;
 
   std::uint32_t phase_bit_;
   std::uint32_t first_;  // 0..kCircle-1: index - 1

@@ -31,6 +31,23 @@ TEST(SpiAllocator, NeverRepeatsUnderOneKeyAndIsNeverReserved) {
     }
 }
 
+TEST(SpiAllocator, IsNotUsedUpByRequestsThatAreRefused) {
+  for (const std::uint32_t start : kStarts) {
+    SpiAllocator spis(1, start, 6);
+    spis.take_back(Spi{0x8000'0000u | start});  // not handed out
+    const Spi used = *spis.allocate();
+    for (int i = 0; i < 100; i++) {
+      const auto refused = spis.allocate();
+      ASSERT_TRUE(refused);
+      spis.take_back(used);  // not the last one
+      spis.take_back(*refused);
+    }
+    EXPECT_EQ(spis.remaining(), 3u);
+    for (int i = 0; i < 3; i++) EXPECT_TRUE(spis.allocate());
+    EXPECT_FALSE(spis.allocate());
+  }
+}
+
 TEST(SpiAllocator, HandsOutTheLastSpiAndThenReportsTheEnd) {
   for (unsigned phase : {0u, 1u}) {
     SpiAllocator spis(phase, 0x7fff'ffff, 2);

@@ -28,12 +28,22 @@ const AssociationTable::Entry* AssociationTable::at(std::uint64_t cookie) {
   return it != by_cookie_.end() ? &it->second : nullptr;
 }
 
-Result<void> AssociationTable::check_room(const Limits& limits, std::uint32_t uid) const {
-  if (by_cookie_.size() >= limits.all)
-    return fail(ENOSPC, "Too many PSP associations", Field::kSockFd);
-  const auto own = of_user_.find(uid);
-  if (uid != 0 && own != of_user_.end() && own->second >= limits.of_a_user)
+AssociationTable::User AssociationTable::user(std::uint64_t netns, std::uint32_t uid) const {
+  return !limits_.home || netns == *limits_.home ? User{0, uid} : User{netns, 0};
+}
+
+std::size_t AssociationTable::count(User user) const {
+  const auto found = of_user_.find(user);
+  return found == of_user_.end() ? 0 : found->second;
+}
+
+Result<void> AssociationTable::check_room(std::uint64_t netns, std::uint32_t uid) const {
+  const User who = user(netns, uid);
+  const std::size_t all = by_cookie_.size();
+  if (who != kRoot && count(who) >= limits_.of_a_user)
     return fail(EDQUOT, "Too many PSP associations of this user", Field::kSockFd);
+  if (all >= limits_.all || (who != kRoot && all - count(kRoot) >= limits_.of_all_users))
+    return fail(ENOSPC, "Too many PSP associations", Field::kSockFd);
   return {};
 }
 
@@ -42,7 +52,7 @@ Result<void> AssociationTable::add(DeviceRecord& record, Association association
   std::list<Association> fresh{association};
   const Association& added = fresh.front();
   Counted in_netns(record.in_netns, added.netdev.netns);
-  Counted of_user(of_user_, added.uid);
+  Counted of_user(of_user_, user(added.netdev.netns, added.uid));
   Inserted by_cookie(by_cookie_, added.cookie, Entry{&record, fresh.begin()});
   if (auto attached = attach(added); !attached) return attached;
   record.active.splice(record.active.end(), fresh);
@@ -56,14 +66,14 @@ void AssociationTable::put_back(DeviceRecord& record,
                                 std::list<Association>::iterator association) {
   by_cookie_.emplace(association->cookie, Entry{&record, association});
   ++record.in_netns[association->netdev.netns];
-  ++of_user_[association->uid];
+  ++of_user_[user(association->netdev.netns, association->uid)];
 }
 
 bool AssociationTable::remove(std::uint64_t cookie) {
   const auto it = by_cookie_.find(cookie);
   const auto [record, association] = it->second;
   by_cookie_.erase(it);
-  uncount(of_user_, association->uid);
+  uncount(of_user_, user(association->netdev.netns, association->uid));
   const bool last = uncount(record->in_netns, association->netdev.netns);
   record->list_of(*association).erase(association);
   return last;

@@ -9,7 +9,10 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "device/device_registry.hh"
 #include "device/error.hh"
@@ -18,9 +21,13 @@
 namespace psp::device {
 
 // Limits are how many associations there may be, those of sockets that have just gone among them.
+// Another network namespace than `home` is one user, whatever users are in it: root of a container
+// has thousands. Without a home, users are told apart in all alike.
 struct Limits {
   std::size_t all = SIZE_MAX;
-  std::size_t of_a_user = SIZE_MAX;  // of one that is not root
+  std::size_t of_a_user = SIZE_MAX;     // of one that is not root at home
+  std::size_t of_all_users = SIZE_MAX;  // of those together: the rest is root's
+  std::optional<std::uint64_t> home{};
 };
 
 class AssociationTable {
@@ -31,14 +38,16 @@ class AssociationTable {
     std::list<Association>::iterator association;
   };
 
+  explicit AssociationTable(const Limits& limits) : limits_(limits) {}
+
   // find is the association of that socket, or null.
   const Association* find(std::uint64_t cookie) const;
   std::size_t size() const { return by_cookie_.size(); }
   // for_each visits all, in no order.
   void for_each(const std::function<void(const Association&)>& visit) const;
 
-  // For the core. check_room: ENOSPC or EDQUOT (kSockFd) if a user can have no more.
-  Result<void> check_room(const Limits& limits, std::uint32_t uid) const;
+  // For the core. check_room: ENOSPC or EDQUOT (kSockFd) if that user can have no more there.
+  Result<void> check_room(std::uint64_t netns, std::uint32_t uid) const;
   // add does `attach` for a new association, active under its device: all of it or nothing.
   Result<void> add(DeviceRecord& record, Association association,
                    const std::function<Result<void>(const Association&)>& attach);
@@ -50,8 +59,14 @@ class AssociationTable {
   [[nodiscard]] bool remove(std::uint64_t cookie);
 
  private:
+  using User = std::pair<std::uint64_t, std::uint32_t>;  // at home: 0 and the uid
+  static constexpr User kRoot{0, 0};
+  User user(std::uint64_t netns, std::uint32_t uid) const;
+  std::size_t count(User user) const;
+
+  Limits limits_;
   std::unordered_map<std::uint64_t, Entry> by_cookie_;
-  std::unordered_map<std::uint32_t, std::size_t> of_user_;  // associations by uid
+  std::map<User, std::size_t> of_user_;  // associations
 };
 
 }  // namespace psp::device

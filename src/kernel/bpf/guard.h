@@ -3,8 +3,9 @@
  * Whether a packet of a secured socket meets the programs of its PSP device at a netdev: by what
  * pspd has noted in psp_guard, and by what the kernel has there now. The note alone is not enough:
  * root can take a program off or put another in front of it while pspd is dead or has not noticed.
- * So the head of the kernel's own list is read for each packet that leaves. An answer of no is
- * silence, which is what is promised. sock_out.h asks for both, sock_in.h for the note.
+ * So the head of the kernel's own list is read, for each packet that leaves and for each that
+ * says it was opened: what says so is a number that another namespace can set where psp_ingress
+ * does not clear it. An answer of no is silence, which is what is promised.
  */
 #ifndef PSP_KERNEL_BPF_GUARD_H
 #define PSP_KERNEL_BPF_GUARD_H
@@ -29,15 +30,15 @@ static __always_inline bool psp_is_of(struct __sk_buff* skb, __u32 ifindex, stru
   key.netns = BPF_CORE_READ(psp_netdev(skb), nd_net.net, net_cookie);
   entry = bpf_map_lookup_elem(&psp_guard, &key);
   if (!entry || entry->epoch != psp_epoch || entry->dev_id != sock->rx.dev_id) return false;
-  sock->guard_program = entry->program;
+  sock->guard_egress = entry->egress;
+  sock->guard_ingress = entry->ingress;
   psp_barrier(sock);
   sock->guarded = now;
   return true;
 }
 
-/* psp_first_filter is the id of the first program of a clsact that begins with cls_bpf; else 0. */
-static __always_inline __u32 psp_first_filter(const struct net_device* device) {
-  struct psp_list* head = BPF_CORE_READ(device, miniq_egress, filter_list, root);
+/* psp_first_filter is the id of a clsact's first program if it begins with cls_bpf; else 0. */
+static __always_inline __u32 psp_first_filter(struct psp_list* head) {
   struct psp_list* first = NULL;
   struct bpf_prog* filter = NULL;
 
@@ -47,11 +48,17 @@ static __always_inline __u32 psp_first_filter(const struct net_device* device) {
   return BPF_CORE_READ(filter, aux, id);
 }
 
-/* psp_first_program is the id of the program that sees the packets of a netdev first; 0: none. */
-static __always_inline __u32 psp_first_program(const struct net_device* device) {
+/* The id of the program that sees the packets of a netdev first; 0: none. */
+static __always_inline __u32 psp_first_egress(const struct net_device* device) {
   if (bpf_core_field_exists(device->tcx_egress))
     return BPF_CORE_READ(device, tcx_egress, fp_items[0].prog, aux, id);
-  return psp_first_filter(device);
+  return psp_first_filter(BPF_CORE_READ(device, miniq_egress, filter_list, root));
+}
+
+static __always_inline __u32 psp_first_ingress(const struct net_device* device) {
+  if (bpf_core_field_exists(device->tcx_ingress))
+    return BPF_CORE_READ(device, tcx_ingress, fp_items[0].prog, aux, id);
+  return psp_first_filter(BPF_CORE_READ(device, miniq_ingress, filter_list, root));
 }
 
 /*
@@ -61,7 +68,13 @@ static __always_inline __u32 psp_first_program(const struct net_device* device) 
  */
 static __always_inline bool psp_guarded(struct __sk_buff* skb, struct psp_sock* sock) {
   return psp_is_of(skb, skb->ifindex, sock) &&
-         psp_first_program(psp_netdev(skb)) == sock->guard_program;
+         psp_first_egress(psp_netdev(skb)) == sock->guard_egress;
+}
+
+/* psp_opened: was this packet opened by the socket's device? */
+static __always_inline bool psp_opened(struct __sk_buff* skb, struct psp_sock* sock) {
+  return skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock) &&
+         psp_first_ingress(psp_netdev(skb)) == sock->guard_ingress;
 }
 
 #endif

@@ -75,8 +75,8 @@ struct mini_Qdisc {
 struct net_device {
   int ifindex;
   possible_net_t nd_net;
-  struct bpf_mprog_entry* tcx_egress; /* since 6.6: the programs of tcx, which run before tc's */
-  struct mini_Qdisc* miniq_egress;    /* before: the filters of a clsact qdisc */
+  struct bpf_mprog_entry *tcx_egress, *tcx_ingress; /* since 6.6: tcx, which runs before tc */
+  struct mini_Qdisc *miniq_egress, *miniq_ingress;  /* before: the filters of a clsact qdisc */
 };
 
 struct dst_entry {

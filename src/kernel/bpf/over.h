@@ -21,7 +21,7 @@ static __always_inline void psp_note_over(struct __sk_buff* skb, struct psp_sock
   struct psp_noted_entry* noted = bpf_map_lookup_elem(&psp_noted, &cookie);
 
   sock->over = over;
-  if (noted) noted->over = over;
+  if (noted) noted->over = over ? PSP_OVER_BY_TCP : 0;
 }
 
 /*

@@ -50,7 +50,7 @@ static __always_inline bool psp_says_end(const struct bpf_sock* sk,
 
 static __always_inline bool psp_accept(struct __sk_buff* skb, struct bpf_sock* sk,
                                        struct psp_sock* sock) {
-  bool verified = skb->tc_index == psp_verified && psp_is_of(skb, skb->ingress_ifindex, sock);
+  bool verified = psp_opened(skb, sock);
   struct psp_packet packet;
   __u32 event, state = sock->state;
   struct psp_tcp now;

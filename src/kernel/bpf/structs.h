@@ -90,7 +90,9 @@ struct psp_netdev_key {
 struct psp_guard_entry {
   psp_u64 epoch;
   psp_u32 dev_id;  /* the PSP device whose programs are in place there */
-  psp_u32 program; /* id of its psp_egress, which nobody else's program has */
+  psp_u32 egress;  /* id of its psp_egress, which nobody else's program has */
+  psp_u32 ingress; /* and of its psp_ingress */
+  psp_u32 reserved;
 };
 
 /*
@@ -112,9 +114,12 @@ struct psp_noted_entry {
   struct psp_tuple tuple; /* without a peer yet: a namespace only, family 0 */
   psp_u32 tx_spi;         /* network order */
   psp_u8 released;        /* its application has closed it: alive only while the kernel lists it */
-  psp_u8 over; /* its connection has ended in the way of TCP, and it has begun no other */
+  psp_u8 over;            /* PSP_OVER_...: its connection has ended, and it has begun no other */
   psp_u8 reserved[2];
 };
+
+#define PSP_OVER_BY_TCP 1  /* its application was told by a segment of the peer */
+#define PSP_OVER_BY_PSPD 2 /* ... or by pspd, which aborts it */
 
 struct psp_tuple_entry {
   psp_u64 cookie;

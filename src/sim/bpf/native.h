@@ -15,12 +15,14 @@
 extern "C" {
 #endif
 
+enum shim_way { SHIM_OUT, SHIM_IN, SHIM_WAYS };
+
 /* shim_netdev is what a program can learn of a netdev. */
 struct shim_netdev {
   uint32_t ifindex;
   uint64_t netns;
-  uint32_t tcx_first;    /* id of the first program at tcx, out; 0: none */
-  uint32_t clsact_first; /* of the first filter of clsact, out; 0: none */
+  uint32_t tcx_first[SHIM_WAYS];    /* id of the first program at tcx; 0: none */
+  uint32_t clsact_first[SHIM_WAYS]; /* of the first filter of clsact; 0: none */
 };
 
 /* shim_sock is struct bpf_sock, and behind it what programs read out of the kernel's own. */

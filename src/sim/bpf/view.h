@@ -12,10 +12,8 @@
 
 #include "kernel/bpf/kernel.h"
 
-/* shim_device is a netdev with the head of its hooks. What one call has read stays valid. */
-struct shim_device {
-  struct net_device device;
-  struct net net;
+/* shim_hook is the head of a netdev's hooks, one way. */
+struct shim_hook {
   struct bpf_mprog_entry tcx;
   struct mini_Qdisc clsact;
   struct tcf_proto proto;
@@ -25,26 +23,44 @@ struct shim_device {
   struct bpf_prog_aux aux[2];
 };
 
+/* shim_device is a netdev with its hooks. What one call has read stays valid. */
+struct shim_device {
+  struct net_device device;
+  struct net net;
+  struct shim_hook hooks[SHIM_WAYS];
+};
+
+static inline struct bpf_mprog_entry* shim_tcx(struct shim_hook* hook, uint32_t first) {
+  if (!first) return NULL;
+  hook->aux[0].id = first;
+  hook->programs[0].aux = &hook->aux[0];
+  hook->tcx.fp_items[0].prog = &hook->programs[0];
+  return &hook->tcx;
+}
+
+static inline struct mini_Qdisc* shim_clsact(struct shim_hook* hook, uint32_t first) {
+  if (!first) return NULL;
+  hook->aux[1].id = first;
+  hook->programs[1].aux = &hook->aux[1];
+  hook->filter.filter = &hook->programs[1];
+  hook->filter.link.next = &hook->head;
+  hook->head.next = &hook->filter.link;
+  hook->proto.root = &hook->head;
+  hook->clsact.filter_list = &hook->proto;
+  return &hook->clsact;
+}
+
 static inline void shim_fill_device(struct shim_device* to, const struct shim_netdev* from) {
+  struct shim_hook* hooks = to->hooks;
+
   memset(to, 0, sizeof *to);
   to->device.ifindex = (int)from->ifindex;
   to->device.nd_net.net = &to->net;
   to->net.net_cookie = from->netns;
-  if (from->tcx_first) {
-    to->aux[0].id = from->tcx_first;
-    to->programs[0].aux = &to->aux[0];
-    to->tcx.fp_items[0].prog = &to->programs[0];
-    to->device.tcx_egress = &to->tcx;
-  }
-  if (!from->clsact_first) return;
-  to->aux[1].id = from->clsact_first;
-  to->programs[1].aux = &to->aux[1];
-  to->filter.filter = &to->programs[1];
-  to->filter.link.next = &to->head;
-  to->head.next = &to->filter.link;
-  to->proto.root = &to->head;
-  to->clsact.filter_list = &to->proto;
-  to->device.miniq_egress = &to->clsact;
+  to->device.tcx_egress = shim_tcx(&hooks[SHIM_OUT], from->tcx_first[SHIM_OUT]);
+  to->device.tcx_ingress = shim_tcx(&hooks[SHIM_IN], from->tcx_first[SHIM_IN]);
+  to->device.miniq_egress = shim_clsact(&hooks[SHIM_OUT], from->clsact_first[SHIM_OUT]);
+  to->device.miniq_ingress = shim_clsact(&hooks[SHIM_IN], from->clsact_first[SHIM_IN]);
 }
 
 static inline const struct sk_buff* shim_view_skb(const struct shim_skb* skb) {
