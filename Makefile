@@ -37,7 +37,7 @@ demo:
 test: deps
 	@scripts/test
 
-# bench: the end-to-end benchmark; writes docs/bench-e2e.md and docs/bench-e2e.svg.
+# bench: the end-to-end benchmark; writes its figures to docs/.
 bench: release
 	@$(SUDO) bench/e2e/run
 
