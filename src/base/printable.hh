@@ -6,10 +6,16 @@
 // Pure. Threading: any.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
 namespace psp {
+
+// is_printable: there is no control character in it. Takes no memory.
+inline bool is_printable(std::string_view text) {
+  return std::ranges::all_of(text, [](char octet) { return octet >= ' ' && octet < '\x7f'; });
+}
 
 // printable has a question mark for each octet of a control character: C0, DEL, and C1 in UTF-8.
 inline std::string printable(std::string_view text) {

@@ -6,9 +6,9 @@
 // nobody else can take.
 //
 // A descriptor that a client has passed can hang in close() for as long as its owner likes (a file
-// whose file system is another program). A connection cannot: what is in it was never in a table of
-// descriptors, so no file system is asked, and the last copy of a socket goes with a task
-// (LastCopies). So each has a Closer of its own: whoever hangs can still be refused.
+// whose file system is another program). A connection hardly can: what is in it was never in a
+// table of descriptors, so no file system is asked to flush it, and the last copy of a socket goes
+// with a task (LastCopies). So each has a Closer of its own: whoever hangs can still be refused.
 //
 // Threading: the control thread only.
 #pragma once

@@ -79,10 +79,12 @@ Clients::Clients(Loop& loop, netlink::Server& server)
       });
 }
 
-// account_of: root of another namespace is a user like all others.
+// account_of: root of another namespace is a user like all others, one for each namespace: beyond
+// the numbers that users have.
 uid_t Clients::account_of(uid_t uid, std::uint64_t netns) const {
-  constexpr uid_t kRootElsewhere = static_cast<uid_t>(-2);
-  return uid == 0 && netns != home_netns_ ? kRootElsewhere : uid;
+  constexpr uid_t kElsewhere = 0xf000'0000;
+  return uid == 0 && netns != home_netns_ ? kElsewhere | static_cast<uid_t>(netns & ~kElsewhere)
+                                          : uid;
 }
 
 UniqueFd Clients::welcome(UniqueFd fd) {

@@ -3,8 +3,8 @@
 // Closer closes borrowed descriptors whose close() may wait: a socket with SO_LINGER whose owner
 // has closed its own copy, a file whose file system is another program, a unix socket in which such
 // descriptors still wait. The control thread must not; a socket that gets its linger time while it
-// is being closed costs it ten milliseconds. Each user of pspd has a Closer: who makes it hang
-// waits alone. A socket cannot, see LastCopies.
+// is being closed costs it ten milliseconds. Each user of pspd has his own (Accounts): whoever
+// makes it hang, which nobody can with a socket (LastCopies), waits alone.
 //
 // Threading: take on the control thread; close() on a thread of its own, which is started when
 // first needed.

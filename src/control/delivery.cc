@@ -82,9 +82,9 @@ std::uint32_t Delivery::sender_port(const Target& target) const {
 
 Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, uid_t uid, int& error) {
   if (const auto found = senders_.find(netns); found != senders_.end()) return &found->second;
-  const bool counts = netns != home_netns_;
   error = ENOBUFS;
-  if (counts && !may_add(senders_of_, senders_.size(), kSendersMax, uid)) return nullptr;
+  if (netns != home_netns_ && !has_room(senders_of_, senders_.size(), kSendersMax, uid))
+    return nullptr;
   UniqueFd socket, table;
   const auto open = [&] {
     socket =
@@ -104,13 +104,15 @@ Delivery::Sender* Delivery::sender_for(int fd, std::uint64_t netns, uid_t uid, i
   if (!socket || !table ||
       ::bind(socket.get(), reinterpret_cast<sockaddr*>(&own), sizeof own) != 0 ||
       ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&own), &length) != 0) {
-    if (counts) release(senders_of_, uid);
     error = EPERM;  // of the namespace, or out of descriptors: it is all one to the program
     return nullptr;
   }
   if (senders_.empty()) sweep_.enable(true);
   Sender sender{std::move(socket), own.nl_pid, PortTable(std::move(table)), uid};
-  return &senders_.emplace(netns, std::move(sender)).first->second;
+  std::size_t& count = senders_of_[uid];
+  Sender& added = senders_.emplace(netns, std::move(sender)).first->second;
+  if (netns != home_netns_) count++;
+  return &added;
 }
 
 Delivery::Sent Delivery::send(const Target& target, std::span<const std::uint8_t> message) {
@@ -195,9 +197,15 @@ void Delivery::is_open(const Target& target) {
   if (sender != senders_.end()) sender->second.table.is_open(target.port, target.inode);
 }
 
+bool Delivery::has_room(const std::map<uid_t, std::size_t>& counts, std::size_t all,
+                        std::size_t max, uid_t uid) {
+  const auto own = counts.find(uid);
+  return all < max && (uid == 0 || own == counts.end() || own->second < max / 4);
+}
+
 bool Delivery::may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
                        uid_t uid) {
-  if (all >= max || (uid != 0 && counts[uid] >= max / 4)) return false;
+  if (!has_room(counts, all, max, uid)) return false;
   counts[uid]++;
   return true;
 }

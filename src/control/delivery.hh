@@ -126,7 +126,10 @@ class Delivery {
   void tick();
   void sweep();
   void sweep_members();
-  bool may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max, uid_t uid);
+  static bool has_room(const std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
+                       uid_t uid);
+  static bool may_add(std::map<uid_t, std::size_t>& counts, std::size_t all, std::size_t max,
+                      uid_t uid);
   static void release(std::map<uid_t, std::size_t>& counts, uid_t uid);
 
   Loop& loop_;

@@ -126,7 +126,8 @@ TEST_F(HostileProgram, LeavesOthersRoomWithAsManyNamespacesAsItCanMake) {
   constexpr int kMost = Delivery::kSendersMax / 4;
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe(ends.data()), 0);
-  const UniqueFd told(ends[0]), tell(ends[1]);
+  const UniqueFd told(ends[0]);
+  UniqueFd tell(ends[1]);
   attack([&](const auto& at_it) {
     const UniqueFd connection = connect();
     if (::unshare(CLONE_NEWUSER) != 0) ::_exit(1);
@@ -141,6 +142,7 @@ TEST_F(HostileProgram, LeavesOthersRoomWithAsManyNamespacesAsItCanMake) {
     at_it();
     for (;;) ::pause();
   });
+  tell.reset();  // so that the end of the other copy is heard
   int joined = 0;
   ASSERT_EQ(::read(told.get(), &joined, sizeof joined), static_cast<ssize_t>(sizeof joined));
   EXPECT_EQ(joined, kMost);

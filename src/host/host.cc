@@ -12,7 +12,7 @@
 //      blocked
 //   5. a dead pspd's own programs go
 //   6. the news of sockets that end
-//   7. each device: its TAP, which is root's and down; the programs at the TAP, then those at the
+//   7. each device: its TAP, which is nobody's and down; the programs at the TAP, then those at the
 //      netdev; the TAP comes up; sockets may send by it
 //   8. the control socket: clients may ask
 // A stop is the way back:

@@ -89,10 +89,10 @@ void Host::on_vm_fork() {
     }
   };
   if (!drop_keys()) {
-    log_.error(
+    loop_.stop(1);  // first: nothing may come between
+    return log_.error(
         "this virtual machine was cloned or set back (vmgenid), and the device keys cannot be "
         "replaced; stopping");
-    return loop_.stop(1);
   }
   const auto aborted = end_old_connections();
   if (aborted)

@@ -27,13 +27,14 @@ std::string why(std::size_t cause, const Refusals::Who& who) {
   switch (cause) {
     case 0:
       return fmt::format(
-          "(EDQUOT): uid {} has as many sockets with keys as one user may, half of "
-          "--max-connections, {}; end some, or raise it and restart pspd",
+          "(EDQUOT): uid {}, or its container, has as many sockets with keys as one user may, half "
+          "of --max-connections, {}; end some, or raise it and restart pspd",
           who.owner, kTime);
     case 1:
       return fmt::format(
-          "(ENOSPC): twice --max-connections sockets have keys, {}; end some, or raise it and "
-          "restart pspd",
+          "(ENOSPC): as many sockets have keys as may: twice --max-connections, and those of all "
+          "but root of the host fifteen sixteenths of it, {}; end some, or raise it and restart "
+          "pspd",
           kTime);
     default:
       return "(ENOSPC): all SPIs of the device key have been given out; rotate it";

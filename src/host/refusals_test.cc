@@ -26,7 +26,7 @@ TEST(Refusals, SayWhoWhyAndWhatToDo) {
     return line && line->starts_with("rx-assoc of uid 1000, pid 77 refused") &&
            line->find(what) != std::string::npos;
   };
-  EXPECT_TRUE(says(kOfUser, "uid 1001 has as many"));
+  EXPECT_TRUE(says(kOfUser, "uid 1001, or its container, has as many"));
   EXPECT_TRUE(says(kOfAll, "raise it and restart pspd"));
   EXPECT_TRUE(says(kSpis, "rotate"));
 }

@@ -29,16 +29,20 @@ std::expected<void, std::string> SecuredSockets::attach(const Settings& settings
   if (!alone) return std::unexpected(alone.error());
   const auto earlier = take_over(netdevs, log_);
   if (!earlier) return std::unexpected(earlier.error());
-  auto programs =
-      kernel::SocketPrograms::load(secrets_, settings.max_connections,
-                                   earlier->empty() ? nullptr : &earlier->front().leftover.maps);
+  // The maps that a living pspd has taken on are its own.
+  const auto first = std::ranges::find_if_not(
+      *earlier, [](const Taken& taken) { return taken.leftover.inherited; });
+  const bool found = first != earlier->end();
+  auto programs = kernel::SocketPrograms::load(secrets_, settings.max_connections,
+                                               found ? &first->leftover.maps : nullptr);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
-  if (auto attached = programs_->attach(namespaces_of(*earlier)); !attached) return attached;
+  const kernel::Leftover* left =
+      found && programs_->inherited() ? &first->leftover : nullptr;  // what it inherits
+  if (auto attached = programs_->attach(namespaces_of(left)); !attached) return attached;
   for (const Taken& taken : *earlier) {
     // More than one may have had these maps: a pspd that died before those it took over were gone.
-    const bool inherited = programs_->inherited() &&
-                           taken.leftover.assoc_map_id == earlier->front().leftover.assoc_map_id;
+    const bool inherited = left != nullptr && taken.leftover.assoc_map_id == left->assoc_map_id;
     if (auto gone = let_go(taken, keys, inherited, log_); !gone) return gone;
   }
   if (programs_->inherited())
@@ -50,10 +54,10 @@ std::expected<void, std::string> SecuredSockets::attach(const Settings& settings
 
 // namespaces_of are those where there may be secured sockets of this pspd, or of one that it
 // inherits from.
-std::vector<std::uint64_t> SecuredSockets::namespaces_of(const std::vector<Taken>& earlier) const {
+std::vector<std::uint64_t> SecuredSockets::namespaces_of(const kernel::Leftover* inherited) const {
   std::vector<std::uint64_t> all{namespaces_.home().cookie()};
-  if (programs_->inherited())
-    for (const device::NetdevKey key : earlier.front().leftover.netdevs) all.push_back(key.netns);
+  if (inherited != nullptr)
+    for (const device::NetdevKey key : inherited->netdevs) all.push_back(key.netns);
   return all;
 }
 

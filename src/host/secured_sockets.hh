@@ -92,7 +92,7 @@ class SecuredSockets {
         namespaces_(std::move(namespaces)),
         alive_(std::move(alive)),
         log_(log) {}
-  std::vector<std::uint64_t> namespaces_of(const std::vector<Taken>& earlier) const;
+  std::vector<std::uint64_t> namespaces_of(const kernel::Leftover* inherited) const;
   [[nodiscard]] std::expected<void, std::string> inherit();
   kernel::SecuredMaps maps() const { return {programs_->assoc_map(), programs_->noted_map()}; }
 

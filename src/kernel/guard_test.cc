@@ -101,6 +101,25 @@ TEST_P(GuardTest, AStateThatThereIsNotSendsNothing) {
   }
 }
 
+TEST_P(GuardTest, ASocketThatThereIsNoRoomToNoteSendsNothing) {
+  const Door egress = door("psp_egress");
+  stand(egress);
+  ASSERT_TRUE(guard(egress.id));
+  const auto in_tx = [](psp_sock& sock) { sock.state = PSP_STATE_TX; };
+  associate(in_tx);
+  const std::uint64_t before = drops(Drop::TX_NO_ASSOC);
+  EXPECT_FALSE(passes());
+  EXPECT_GT(drops(Drop::TX_NO_ASSOC), before);
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+  const psp_noted_entry noted{};
+  ASSERT_EQ(bpf_map_update_elem(shared_->noted_map(), &cookie, &noted, BPF_ANY), 0);
+  const std::uint64_t after = drops(Drop::TX_NO_ASSOC);
+  EXPECT_FALSE(passes()) << "it goes to the TAP, which nobody reads here";
+  EXPECT_EQ(drops(Drop::TX_NO_ASSOC), after) << "else the first half shows nothing";
+}
+
 // At the door by which the guard goes: tcx, or on a kernel without it the clsact.
 TEST_P(GuardTest, ASocketSendsNothingWhileAnotherProgramComesFirst) {
   ASSERT_TRUE(guard(bystander_.id));

@@ -356,7 +356,8 @@ std::expected<Fate, std::string> abort_noted(const SecuredSocket& socket, int no
   if (Done done = mark(noted_map, socket.cookie(), to_be_aborted); !done)
     return std::unexpected(done.error());
   const int error = destroy_socket(socket);
-  if (error != ENOENT) return error == 0 ? Fate::kAborted : Fate::kUnknown;
+  if (error == 0) return Fate::kAborted;
+  if (error != ENOENT && error != EOPNOTSUPP && error != EPERM) return Fate::kUnknown;
   if (Done done = mark(noted_map, socket.cookie(), not_aborted); !done)
     return std::unexpected(done.error());
   return Fate::kNot;

@@ -89,7 +89,7 @@ using Which = std::function<bool(const SecuredSocket&)>;
 struct Noted {
   std::uint64_t cookie = 0;
   bool released = false;  // its application has closed it
-  bool over = false;      // its connection has ended in the way of TCP
+  bool over = false;      // its connection has ended in the way of TCP, or was aborted
 };
 
 // noted_sockets are all that were given a Tx key and that no pspd has seen end yet; where the notes

@@ -2,7 +2,7 @@
 //
 // Creation of the TAP by ioctl. It is a pipe between tc programs and pspd, not an interface that
 // the host talks through: no addresses, no ARP, no IPv6 of its own. It is made under a name that
-// nobody can guess and given to root before it gets its real one, since any user may attach to a
+// nobody can guess and given an owner before it gets its real one, since any user may attach to a
 // TAP without an owner; strangers are counted again at the end. What others change of it afterwards
 // is seen and put back (upkeep.hh): all secured traffic goes through it.
 #include "tap.hh"

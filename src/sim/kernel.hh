@@ -91,6 +91,8 @@ class Kernel final : public Network, public Surroundings {
   void keep_storage(const std::shared_ptr<Map>& storage) { storages_.push_back(storage); }
   std::uint32_t next_program() { return ++last_program_; }
 
+  // sign is what another network namespace has put in the tc_index of what comes.
+  std::uint16_t sign = 0;
   // receive is a packet of the wire.
   void receive(Octets packet, std::uint32_t ifindex, bool forged);
   // The TAP as pspd has it: frames with a virtio-net header.

@@ -168,6 +168,8 @@ void Kernel::poll() {
     Skb skb;
     skb.octets = std::move(arrived_.front().first);
     skb.forged = arrived_.front().second;
+    skb.tc_index = sign;
+    skb.signed_before = sign != 0;
     arrived_.pop_front();
     const auto sound = [](const Octets& packet) {
       const std::span ip(packet.data() + kEthernet, packet.size() - kEthernet);

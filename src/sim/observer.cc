@@ -172,7 +172,7 @@ void Observer::let_in(unsigned host, const Tcp& socket, const Segment& segment, 
   const auto end = find(host, socket.tuple);
   if (end == nullptr || end->cookie != socket.id) return;
   const Host& now = hosts[host];
-  const bool verified = now.verified != 0 && skb.tc_index == now.verified;
+  const bool verified = now.verified != 0 && skb.tc_index == now.verified && !skb.signed_before;
   if (!verified) {
     if (skb.forged && !harmless(*end, segment)) end->touched = true;
     return;

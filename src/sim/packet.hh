@@ -45,6 +45,7 @@ struct Skb {
   bool trusted = false;         // its checksum has been looked at
   std::shared_ptr<Sock> sk{};   // whose packet it is, on the way out
   bool forged = false;          // by the enemy (for the observer; nobody else may look)
+  bool signed_before = false;   // tc_index was set before it came (the same)
 };
 
 inline constexpr std::size_t kEthernet = 14;

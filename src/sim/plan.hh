@@ -53,7 +53,8 @@ namespace psp::sim {
   X(half_close, "one end says FIN and reads on")                        \
   X(same_ports, "ports are used again at once")                         \
   X(six, "some connections are of IPv6")                                \
-  X(old_kernel, "a kernel without tcx")
+  X(old_kernel, "a kernel without tcx")                                 \
+  X(sign, "what comes has the sign of opened packets, by another namespace")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

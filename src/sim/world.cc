@@ -131,6 +131,9 @@ void World::look() {
         .life = daemon == nullptr ? 0 : daemon->identity().life,
         .rotations = daemon == nullptr ? 0 : daemon->rotations(),
         .verified = daemon == nullptr ? std::uint16_t{0} : daemon->identity().verified};
+    // Whoever has it has it also when that pspd is dead.
+    if (daemon != nullptr && plan_.has(Feature::k_sign))
+      machines_[host]->kernel.sign = daemon->identity().verified;
   }
 }
 
@@ -189,7 +192,8 @@ void World::judged(Tcp& socket, const Skb& skb, bool passed) {
   const unsigned host = &socket.network() == &machines_[0]->kernel ? 0 : 1;
   const Daemon* daemon = daemons_[host].get();
   const psp_sock* state = daemon == nullptr ? nullptr : daemon->state_of(socket);
-  const bool verified = daemon != nullptr && skb.tc_index == daemon->identity().verified;
+  const bool verified =
+      daemon != nullptr && skb.tc_index == daemon->identity().verified && !skb.signed_before;
   const std::span ip(skb.octets.data() + kEthernet, skb.octets.size() - kEthernet);
   const auto segment = parse_segment(ip, false);
   if (!segment) return;

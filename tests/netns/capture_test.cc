@@ -8,8 +8,10 @@
 // too many: for another connection, for who is not root of the host, in a log, or in a file that
 // others can read. tcpdump and tshark are asked where they are installed.
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -32,6 +34,7 @@ namespace {
 
 using Json = nlohmann::json;
 using Words = std::vector<std::string>;
+constexpr auto npos = std::string::npos;
 
 std::string content(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -53,10 +56,12 @@ std::string hex(const KeyInfo& key) {
   return text;
 }
 
-// Program is a program of this build in a namespace, its output in a file.
+// Program is a program of this build in a namespace, its output in a file. `in` is what it reads,
+// if that is not what this program does.
 class Program {
  public:
-  Program(const Netns& netns, const std::string& path, const Words& words, const std::string& out) {
+  Program(const Netns& netns, const std::string& path, const Words& words, const std::string& out,
+          int in = STDIN_FILENO) {
     Words all{path};
     all.insert(all.end(), words.begin(), words.end());
     std::vector<char*> argv;
@@ -66,6 +71,7 @@ class Program {
     pid_ = ::fork();
     if (pid_ != 0) return;
     const int fd = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ::dup2(in, STDIN_FILENO);
     ::dup2(fd, STDOUT_FILENO);
     ::dup2(fd, STDERR_FILENO);
     ::execv(argv[0], argv.data());
@@ -293,6 +299,67 @@ TEST_F(Captures, HoldNoKeysUnlessAsked) {
     EXPECT_EQ(all.find(hex(*key)), std::string::npos);
   }
   EXPECT_EQ(lab_->pspd(From::kA).log().find("KEY EXPORT", said_before), std::string::npos);
+}
+
+// in_memory: is it anywhere in the memory of a process?
+bool in_memory(pid_t pid, const std::string& octets) {
+  std::ifstream maps(fmt::format("/proc/{}/maps", pid)), memory(fmt::format("/proc/{}/mem", pid));
+  for (std::string line; std::getline(maps, line);) {
+    std::size_t from = 0, to = 0;
+    char mode[5] = {};
+    if (std::sscanf(line.c_str(), "%zx-%zx %4s", &from, &to, mode) != 3 || mode[0] != 'r') continue;
+    std::string all(to - from, '\0');
+    memory.clear();
+    memory.seekg(static_cast<std::streamoff>(from));
+    memory.read(all.data(), static_cast<std::streamsize>(all.size()));
+    all.resize(static_cast<std::size_t>(memory.gcount()));
+    if (all.find(octets) != std::string::npos) return true;
+  }
+  return false;
+}
+
+// keys_of are those in a key log, as octets.
+std::vector<std::string> keys_of(const std::string& log) {
+  std::vector<std::string> all;
+  std::istringstream lines(log);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string kind, version, spi, hex;
+    if (!(words >> kind >> version >> spi >> hex) || kind != "PSP_SA") continue;
+    std::string& key = all.emplace_back();
+    for (std::size_t i = 0; i < hex.size(); i += 2)
+      key.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  }
+  return all;
+}
+
+TEST_F(Captures, HaveKeysThatNoPspCatHasInItsMemoryWhileItUsesThem) {
+  const auto program = begin(with_keys());
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  const UniqueFd read_end(ends[0]), write_end(ends[1]);
+  const Words first_use{"--insecure-first-use"};
+  Words listen = first_use, dial = first_use;
+  listen.insert(listen.end(), {"-l", "7000"});
+  dial.insert(dial.end(), {Lab::address(From::kB, Kind::kIpv4), "7000"});
+  const Program server(lab_->ns(From::kB), PSP_CAT_PATH, listen, path("server"), read_end.get());
+  ASSERT_TRUE(eventually([&] { return content(path("server")).find("listening") != npos; }));
+  const Program client(lab_->ns(From::kA), PSP_CAT_PATH, dial, path("client"), read_end.get());
+  const auto connected = [&](const char* name) {
+    return content(path(name)).find("by PSP") != npos;
+  };
+  ASSERT_TRUE(eventually([&] { return connected("server") && connected("client"); }))
+      << content(path("server")) << content(path("client"));
+  ASSERT_EQ(::write(write_end.get(), "hello", 5), 5);
+  ASSERT_TRUE(eventually(
+      [&] { return (content(path("server")) + content(path("client"))).find("hello") != npos; }));
+  EXPECT_EQ(program->interrupt(), 0) << content(said());
+  const auto keys = keys_of(content(path("keys")));
+  EXPECT_GE(keys.size(), 2u) << "of both directions";
+  for (const pid_t pid : {server.pid(), client.pid()}) {
+    EXPECT_TRUE(in_memory(pid, "--insecure-first-use")) << "nothing is found at all";
+    for (const std::string& key : keys) EXPECT_FALSE(in_memory(pid, key));
+  }
 }
 
 TEST_F(Captures, LogWhoGotWhichKeysAndGiveNoOthers) {

@@ -5,8 +5,9 @@
  * what is written on a frame. Compiled by clang for BPF and by g++.
  *
  * Programs of a killed daemon stay attached and are found by the next one, which may be of another
- * version. It reads struct psp_sock and psp_guard in its own size only. psp_noted it reads as it is
- * here, and of psp_config the field `restore`: these must keep their form and place. Maps are
+ * version. It reads struct psp_sock in its own size only. psp_noted it reads as it is here, of
+ * psp_guard what comes before `ingress`, and of psp_config the field `restore`: these must keep
+ * their form and place. Maps are
  * inherited only if all of them have the form of its own.
  */
 #ifndef PSP_KERNEL_BPF_STRUCTS_H

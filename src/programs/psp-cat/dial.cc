@@ -9,9 +9,10 @@
 // read from them: who speaks is only peeked at.
 #include "dial.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,63 +22,31 @@
 #include <vector>
 
 #include "base/shortage.hh"
+#include "base/socket_address.hh"
 #include "base/socket_options.hh"
-#include "base/v4_mapped.hh"
 
 namespace psp::cat {
 namespace {
-
-struct AddrinfoDeleter {
-  void operator()(addrinfo* list) const { freeaddrinfo(list); }
-};
-using Addresses = std::unique_ptr<addrinfo, AddrinfoDeleter>;
 
 std::unexpected<Failure> failure(std::string message) {
   return std::unexpected(Failure{kExitFailure, std::move(message)});
 }
 
-std::string to_text(const sockaddr* address, socklen_t size) {
-  sockaddr_in mapped{};
-  if (address->sa_family == AF_INET6) {
-    const auto* in6 = reinterpret_cast<const sockaddr_in6*>(address);
-    if (const auto* v4 = v4_of(&in6->sin6_addr)) {
-      mapped.sin_family = AF_INET;
-      mapped.sin_port = in6->sin6_port;
-      std::memcpy(&mapped.sin_addr, v4, sizeof mapped.sin_addr);
-      address = reinterpret_cast<const sockaddr*>(&mapped);
-      size = sizeof mapped;
-    }
-  }
-  char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (getnameinfo(address, size, host, sizeof host, port, sizeof port,
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-    return "?";
-  return address->sa_family == AF_INET6 ? fmt::format("[{}]:{}", host, port)
-                                        : fmt::format("{}:{}", host, port);
-}
-
-std::expected<Addresses, Failure> resolve(const std::string& host, const std::string& port,
-                                          int family, int flags) {
-  addrinfo hints{};
-  hints.ai_family = family;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = flags;
-  addrinfo* list = nullptr;
-  const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(), port.c_str(), &hints, &list);
-  if (error != 0)
-    return failure(fmt::format("cannot resolve {}{}{}: {}", host, host.empty() ? "" : " ", port,
-                               error == EAI_SYSTEM ? std::strerror(errno) : gai_strerror(error)));
-  return Addresses(list);
+std::expected<std::vector<SocketAddress>, Failure> find(const Options& options, int family,
+                                                        int flags) {
+  auto found = resolve(options.host, options.port, family, flags);
+  if (!found) return failure(std::move(found.error()));
+  return std::move(*found);
 }
 
 // Small messages go back and forth before the bulk: none must wait for an acknowledgement.
 void set_nodelay(int fd) { set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 // try_connect gives the connected socket, or an errno.
-std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& deadline) {
-  UniqueFd fd(socket(to.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, to.ai_protocol));
+std::expected<UniqueFd, int> try_connect(const SocketAddress& to, const Deadline& deadline) {
+  UniqueFd fd(socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
-  if (connect(fd.get(), to.ai_addr, to.ai_addrlen) != 0) {
+  if (connect(fd.get(), to.get(), to.size) != 0) {
     if (errno != EINPROGRESS) return std::unexpected(errno);
     if (!deadline.wait(fd.get(), POLLOUT)) return std::unexpected(ETIMEDOUT);
     if (const int error = pending_error(fd.get())) return std::unexpected(error);
@@ -87,13 +56,13 @@ std::expected<UniqueFd, int> try_connect(const addrinfo& to, const Deadline& dea
 }
 
 // listen_on gives the listening socket, or an errno.
-std::expected<UniqueFd, int> listen_on(const sockaddr* address, socklen_t size, bool v6_only) {
-  UniqueFd fd(socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+std::expected<UniqueFd, int> listen_on(const SocketAddress& address, bool v6_only) {
+  UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (address->sa_family == AF_INET6)
+  if (address.family() == AF_INET6)
     set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only ? 1 : 0);
-  if (bind(fd.get(), address, size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
+  if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
   return fd;
 }
@@ -103,18 +72,18 @@ std::expected<UniqueFd, Failure> make_listener(const Options& options) {
   // every IPv4 address.
   const bool any = options.host.empty();
   const int family = any && options.family == AF_UNSPEC ? AF_INET6 : options.family;
-  auto list = resolve(options.host, options.port, family, AI_PASSIVE);
-  if (!list && !any) return std::unexpected(list.error());
+  auto found = find(options, family, AI_PASSIVE);
+  if (!found && !any) return std::unexpected(found.error());
   int error = EAFNOSUPPORT;
-  for (const addrinfo* a = list ? list->get() : nullptr; a != nullptr; a = a->ai_next) {
-    auto fd = listen_on(a->ai_addr, a->ai_addrlen, options.family == AF_INET6 || !any);
+  for (const SocketAddress& address : found.value_or(std::vector<SocketAddress>{})) {
+    auto fd = listen_on(address, options.family == AF_INET6 || !any);
     if (fd) return std::move(*fd);
     error = fd.error();
   }
   if (any && options.family == AF_UNSPEC && error == EAFNOSUPPORT) {
-    list = resolve("", options.port, AF_INET, AI_PASSIVE);
-    if (!list) return std::unexpected(list.error());
-    auto fd = listen_on(list->get()->ai_addr, list->get()->ai_addrlen, false);
+    found = find(options, AF_INET, AI_PASSIVE);
+    if (!found) return std::unexpected(found.error());
+    auto fd = listen_on(found->front(), false);
     if (fd) return std::move(*fd);
     error = fd.error();
   }
@@ -134,10 +103,8 @@ struct Silent {
 std::expected<void, Failure> accept_caller(int listener, const Options& options,
                                            std::vector<Silent>& silent) {
   constexpr std::size_t kSilentMax = 64;
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  auto* any = reinterpret_cast<sockaddr*>(&address);
-  UniqueFd fd(accept4(listener, any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  SocketAddress from{.size = sizeof from.storage};
+  UniqueFd fd(accept4(listener, from.get(), &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd && (errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)) return {};
   if (!fd && is_shortage(errno)) {  // whoever waits there goes on waiting
     std::this_thread::sleep_for(kShortagePause);
@@ -146,7 +113,7 @@ std::expected<void, Failure> accept_caller(int listener, const Options& options,
   if (!fd) return failure(fmt::format("cannot accept a connection: {}", std::strerror(errno)));
   set_nodelay(fd.get());
   if (silent.size() == kSilentMax) silent.erase(silent.begin());
-  silent.push_back({{std::move(fd), to_text(any, size)}, Deadline(options.timeout)});
+  silent.push_back({{std::move(fd), from.text()}, Deadline(options.timeout)});
   return {};
 }
 
@@ -196,14 +163,14 @@ bool Deadline::wait(int fd, short events) const {
 }
 
 std::expected<Dialed, Failure> dial(const Options& options, const Deadline& deadline) {
-  const auto list = resolve(options.host, options.port, options.family, AI_ADDRCONFIG);
-  if (!list) return std::unexpected(list.error());
+  const auto found = find(options, options.family, AI_ADDRCONFIG);
+  if (!found) return std::unexpected(found.error());
   std::string tried;
-  for (const addrinfo* a = list->get(); a != nullptr; a = a->ai_next) {
-    const std::string address = to_text(a->ai_addr, a->ai_addrlen);
-    auto fd = try_connect(*a, deadline);
-    if (fd) return Dialed{std::move(*fd), address};
-    tried += fmt::format("{}{}: {}", tried.empty() ? "" : "; ", address, std::strerror(fd.error()));
+  for (const SocketAddress& address : *found) {
+    auto fd = try_connect(address, deadline);
+    if (fd) return Dialed{std::move(*fd), address.text()};
+    tried += fmt::format("{}{}: {}", tried.empty() ? "" : "; ", address.text(),
+                         std::strerror(fd.error()));
     if (deadline.left() == 0) break;
   }
   return failure(
@@ -213,11 +180,9 @@ std::expected<Dialed, Failure> dial(const Options& options, const Deadline& dead
 std::expected<Dialed, Failure> answer(const Options& options, const Report& report) {
   const auto listener = make_listener(options);
   if (!listener) return std::unexpected(listener.error());
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  auto* any = reinterpret_cast<sockaddr*>(&address);
-  if (getsockname(listener->get(), any, &size) == 0)
-    report.notice("listening on " + to_text(any, size));
+  SocketAddress here{.size = sizeof here.storage};
+  if (getsockname(listener->get(), here.get(), &here.size) == 0)
+    report.notice("listening on " + here.text());
   std::vector<Silent> silent;
   for (;;) {
     wait_for_any(listener->get(), silent);

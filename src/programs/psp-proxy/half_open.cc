@@ -51,8 +51,8 @@ std::expected<HalfOpenLimits, std::string> parse_start_rate_full(std::string_vie
   return limits;
 }
 
-HalfOpen::Source HalfOpen::source_of(const Address& from) {
-  const Address plain = from.unmapped();
+HalfOpen::Source HalfOpen::source_of(const SocketAddress& from) {
+  const SocketAddress plain = from.unmapped();
   Source out{static_cast<std::uint8_t>(plain.family())};
   if (plain.family() == AF_INET) {
     sockaddr_in in4{};
@@ -85,7 +85,7 @@ void HalfOpen::drop_oldest(const Queue& queue) {
   slot.owner_.leave(slot);
 }
 
-std::unique_ptr<HalfOpen::Slot> HalfOpen::admit(const Address& from, int fd) {
+std::unique_ptr<HalfOpen::Slot> HalfOpen::admit(const SocketAddress& from, int fd) {
   const Source source = source_of(from);
   // What takes memory comes first: nothing is to be undone where there is none.
   Slots in_all(1), in_group(1);

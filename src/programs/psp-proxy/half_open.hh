@@ -23,7 +23,7 @@
 #include <string>
 #include <string_view>
 
-#include "address.hh"
+#include "base/socket_address.hh"
 
 namespace psp::proxy {
 
@@ -46,7 +46,7 @@ class HalfOpen {
   class Slot;
   // admit gives a slot that is the connection's own until it is through or over; `fd` stays open
   // for as long. Room may be made by a shutdown of another connection.
-  std::unique_ptr<Slot> admit(const Address& from, int fd);
+  std::unique_ptr<Slot> admit(const SocketAddress& from, int fd);
 
   // may_log is true for a few refusals, then for one a second: strangers shall not fill the log.
   bool may_log();
@@ -63,7 +63,7 @@ class HalfOpen {
   };
   using Groups = std::map<Source, Queue>;
 
-  static Source source_of(const Address& from);
+  static Source source_of(const SocketAddress& from);
   bool unlucky();
   static void drop_oldest(const Queue& queue);
   void leave(Slot& slot);

@@ -24,8 +24,8 @@ namespace {
 using testing::HasSubstr;
 constexpr HalfOpenLimits kNoSourceLimit{.start = 4, .rate = 100, .full = 4, .each = 100};
 
-Address address(const std::string& text) {
-  Address out;
+SocketAddress address(const std::string& text) {
+  SocketAddress out;
   sockaddr_in6 in6{};
   in6.sin6_family = AF_INET6;
   EXPECT_EQ(inet_pton(AF_INET6, text.c_str(), &in6.sin6_addr), 1) << text;

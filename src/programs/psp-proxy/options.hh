@@ -17,8 +17,8 @@
 #include "keyx/tls.hh"
 #include "wire/types.hh"
 
-#include "address.hh"
 #include "half_open.hh"
+#include "host_port.hh"
 
 namespace psp::proxy {
 

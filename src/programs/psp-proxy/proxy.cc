@@ -87,9 +87,9 @@ void Proxy::warn_of_weak_settings() const {
     spdlog::warn("any client is let in: --ca would demand certificates");
   if (const std::string named = readable(options_.versions); !named.empty())
     spdlog::warn("{} would NOT encrypt: with it others can read all that goes to the peer", named);
-  const auto outside = [](const Address& address) { return !address.loopback(); };
+  const auto outside = [](const SocketAddress& address) { return !address.loopback(); };
   for (const UniqueFd& fd : shared_.listeners) {
-    const Address here = local_address(fd.get());
+    const SocketAddress here = local_address(fd.get());
     spdlog::info("listening on {}{}", here.text(), options_.serve ? ", by PSP" : "");
     if (!options_.serve && outside(here))
       spdlog::warn("{} is reached from other hosts too, in clear and by anybody", here.text());

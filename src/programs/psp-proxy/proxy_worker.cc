@@ -143,7 +143,7 @@ void ProxyWorker::accept_from(int listener) {
 }
 
 bool ProxyWorker::accept_one(int listener) {
-  Address from{.size = sizeof from.storage};
+  SocketAddress from{.size = sizeof from.storage};
   UniqueFd fd(accept4(listener, from.get(), &from.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) {
     if (errno == EINTR || errno == ECONNABORTED) return true;
@@ -169,7 +169,7 @@ bool ProxyWorker::accept_one(int listener) {
 }
 
 // welcome makes a session of a connection. Out of memory: there is none.
-void ProxyWorker::welcome(UniqueFd fd, const Address& from) {
+void ProxyWorker::welcome(UniqueFd fd, const SocketAddress& from) {
   std::unique_ptr<HalfOpen::Slot> slot;
   if (shared_.options.serve) slot = shared_.half_open.admit(from, fd.get());
   prepare(fd.get());
@@ -181,7 +181,7 @@ void ProxyWorker::welcome(UniqueFd fd, const Address& from) {
   attempt(session, [&] { session.begin(); });
 }
 
-void ProxyWorker::refuse_for_limit(const Address& from) {
+void ProxyWorker::refuse_for_limit(const SocketAddress& from) {
   counters_.over.add();
   counters_.refused[static_cast<std::size_t>(Refusal::kLimit)].add();
   if (now_ < next_limit_log_) return;

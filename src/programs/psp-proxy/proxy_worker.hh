@@ -75,8 +75,8 @@ class ProxyWorker {
   void listen(bool on);
   void accept_from(int listener);
   bool accept_one(int listener);
-  void refuse_for_limit(const Address& from);
-  void welcome(UniqueFd fd, const Address& from);
+  void refuse_for_limit(const SocketAddress& from);
+  void welcome(UniqueFd fd, const SocketAddress& from);
   // hear asks pspd, or listens to it: where memory runs out, the next tick or upgrade does again.
   template <typename Ask>
   static void hear(const Ask& ask) {

@@ -47,7 +47,7 @@ std::string subject(X509* certificate) {
 
 }  // namespace
 
-Session::Session(ProxyWorker& worker, UniqueFd accepted, const Address& from,
+Session::Session(ProxyWorker& worker, UniqueFd accepted, const SocketAddress& from,
                  std::unique_ptr<HalfOpen::Slot> slot)
     : worker_(worker),
       serve_(worker.shared_.options.serve),
@@ -177,7 +177,7 @@ void Session::connect_next() {
   stage_ = Stage::kConnecting;
   Side& side = onward();
   while (next_address_ < addresses_->size()) {
-    const Address& to = (*addresses_)[next_address_++];
+    const SocketAddress& to = (*addresses_)[next_address_++];
     auto fd = begin_connect(to);
     if (fd) {
       side.fd = std::move(*fd);

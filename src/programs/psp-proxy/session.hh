@@ -45,7 +45,7 @@ class Watched {
 class Session {
  public:
   // A peer's has a slot among the half open until it is through.
-  Session(ProxyWorker& worker, UniqueFd accepted, const Address& from,
+  Session(ProxyWorker& worker, UniqueFd accepted, const SocketAddress& from,
           std::unique_ptr<HalfOpen::Slot> slot);
   ~Session();
   Session(const Session&) = delete;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
@@ -21,7 +22,7 @@ namespace psp::proxy {
 namespace {
 
 // listen_at is an errno where it fails. `both`: an IPv6 wildcard that takes IPv4 as well.
-std::expected<UniqueFd, int> listen_at(const Address& address, bool both) {
+std::expected<UniqueFd, int> listen_at(const SocketAddress& address, bool both) {
   UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return std::unexpected(errno);
   set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
@@ -34,15 +35,16 @@ std::expected<UniqueFd, int> listen_at(const Address& address, bool both) {
 }  // namespace
 
 std::expected<std::vector<UniqueFd>, std::string> listen_on(const HostPort& name) {
-  auto addresses = resolve(name, true);
+  auto addresses = resolve(name.host, name.port, AF_UNSPEC, AI_PASSIVE);
   if (!addresses) return std::unexpected(addresses.error());
   const bool any = name.host.empty();
   // One IPv6 socket serves both families, where the host has IPv6.
   if (any)
-    std::ranges::partition(*addresses, [](const Address& a) { return a.family() == AF_INET6; });
+    std::ranges::partition(*addresses,
+                           [](const SocketAddress& a) { return a.family() == AF_INET6; });
   std::vector<UniqueFd> out;
   std::string problem;
-  for (const Address& address : *addresses) {
+  for (const SocketAddress& address : *addresses) {
     auto fd = listen_at(address, any);
     if (fd) {
       out.push_back(std::move(*fd));
@@ -69,7 +71,7 @@ void prepare(int fd) {
   set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
-std::expected<UniqueFd, int> begin_connect(const Address& to) {
+std::expected<UniqueFd, int> begin_connect(const SocketAddress& to) {
   UniqueFd fd(socket(to.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return std::unexpected(errno);
   prepare(fd.get());
@@ -83,8 +85,8 @@ void reset_on_close(int fd) {
   set_option(fd, SOL_SOCKET, SO_LINGER, now);
 }
 
-Address local_address(int fd) {
-  Address out{.size = sizeof out.storage};
+SocketAddress local_address(int fd) {
+  SocketAddress out{.size = sizeof out.storage};
   if (getsockname(fd, out.get(), &out.size) != 0) return {};
   return out;
 }

@@ -12,9 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "base/socket_address.hh"
 #include "base/unique_fd.hh"
 
-#include "address.hh"
+#include "host_port.hh"
 
 namespace psp::proxy {
 
@@ -26,12 +27,12 @@ void prepare(int fd);
 
 // begin_connect starts a connection: the socket is writable when it has ended. The error is an
 // errno.
-std::expected<UniqueFd, int> begin_connect(const Address& to);
+std::expected<UniqueFd, int> begin_connect(const SocketAddress& to);
 
 // reset makes the close of `fd` a reset of its connection.
 void reset_on_close(int fd);
 
 // local_address is an empty one where there is none.
-Address local_address(int fd);
+SocketAddress local_address(int fd);
 
 }  // namespace psp::proxy

@@ -8,9 +8,9 @@
 namespace psp::proxy {
 
 std::expected<void, std::string> Target::refresh() {
-  auto found = resolve(name_, false);
+  auto found = resolve(name_.host, name_.port);
   if (!found) return std::unexpected(found.error());
-  auto fresh = std::make_shared<const std::vector<Address>>(std::move(*found));
+  auto fresh = std::make_shared<const std::vector<SocketAddress>>(std::move(*found));
   const std::lock_guard lock(mutex_);
   addresses_ = std::move(fresh);
   return {};

@@ -9,13 +9,15 @@
 #include <memory>
 #include <mutex>
 
-#include "address.hh"
+#include "base/socket_address.hh"
+
+#include "host_port.hh"
 
 namespace psp::proxy {
 
 class Target {
  public:
-  using Addresses = std::shared_ptr<const std::vector<Address>>;
+  using Addresses = std::shared_ptr<const std::vector<SocketAddress>>;
 
   explicit Target(HostPort name) : name_(std::move(name)) {}
 

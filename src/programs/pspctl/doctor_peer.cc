@@ -16,11 +16,11 @@
 #include <future>
 #include <memory>
 #include <net/if.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <thread>
 
+#include "base/socket_address.hh"
 #include "base/socket_options.hh"
 #include "base/unique_fd.hh"
 #include "base/v4_mapped.hh"
@@ -47,28 +47,15 @@ struct Peer {
   std::string words;  // address as numbers
 };
 
-// resolve gives one address of each family.
-std::expected<std::vector<Peer>, std::string> resolve(const std::string& host) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(host.c_str(), std::to_string(kUdpPort).c_str(), &hints, &found);
-  if (error != 0) return std::unexpected(gai_strerror(error));
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, freeaddrinfo);
+// find_peers gives one address of each family.
+std::expected<std::vector<Peer>, std::string> find_peers(const std::string& host) {
+  const auto found = resolve(host, std::to_string(kUdpPort));
+  if (!found) return std::unexpected(found.error());
   std::vector<Peer> peers;
-  for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
-    const auto same = [one](const Peer& peer) {
-      return peer.address.ss_family == one->ai_addr->sa_family;
-    };
-    if (std::ranges::any_of(peers, same)) continue;
-    Peer& peer = peers.emplace_back();
-    std::memcpy(&peer.address, one->ai_addr, one->ai_addrlen);
-    peer.size = one->ai_addrlen;
-    std::array<char, NI_MAXHOST> numbers{};
-    getnameinfo(one->ai_addr, one->ai_addrlen, numbers.data(), numbers.size(), nullptr, 0,
-                NI_NUMERICHOST);
-    peer.words = numbers.data();
-  }
+  for (const SocketAddress& one : *found)
+    if (std::ranges::none_of(
+            peers, [&one](const Peer& peer) { return peer.address.ss_family == one.family(); }))
+      peers.push_back({one.storage, one.size, one.host()});
   return peers;
 }
 
@@ -388,10 +375,8 @@ Verdicts judge_path(const PathFacts& facts) {
 }
 
 Verdicts check_peer(const std::string& host, const std::vector<DeviceInfo>& devices) {
-  const auto peers = resolve(host);
-  if (!peers)
-    return {fail("peer", fmt::format("{}: {}", host, peers.error()),
-                 "check the name, or give an address")};
+  const auto peers = find_peers(host);
+  if (!peers) return {fail("peer", peers.error(), "check the name, or give an address")};
   // At the same time, so that the silence of one takes nothing from the other.
   std::vector<std::future<Verdicts>> checks;
   const auto until = steady_clock::now() + kPatience;

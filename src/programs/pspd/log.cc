@@ -35,8 +35,10 @@ Log make_log(const std::string& level) {
   log->set_pattern(::isatty(STDERR_FILENO) ? "%n: %^%v%$" : "%n: %v");
   spdlog::set_default_logger(log);
   set_log_level(level);
-  return Log(
-      [log](LogLevel of, std::string_view line) { log->log(level_of(of), printable(line)); });
+  return Log([log](LogLevel of, std::string_view line) {
+    if (is_printable(line)) return log->log(level_of(of), line);  // also where memory has run out
+    log->log(level_of(of), printable(line));
+  });
 }
 
 void set_log_level(const std::string& level) { spdlog::set_level(spdlog::level::from_str(level)); }
