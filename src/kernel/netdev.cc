@@ -175,7 +175,7 @@ std::expected<void, std::string> move_link(const std::string& from, int netns,
   std::vector<char> buffer(4096);
   nlmsghdr* message = link_message(buffer, RTM_NEWLINK, there);
   mnl_attr_put_u32(message, IFLA_NET_NS_FD, static_cast<std::uint32_t>(netns));
-  mnl_attr_put_u32(message, IFLA_NEW_IFINDEX, ifindex);
+  if (ifindex != 0) mnl_attr_put_u32(message, IFLA_NEW_IFINDEX, ifindex);
   mnl_attr_put_strz(message, IFLA_IFNAME, name.c_str());
   if (!nl.exchange(buffer)) return failed(from, "move it back to its network namespace");
   return {};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Creation of the TAP by ioctl. It is a pipe between tc programs and pspd, not an interface that
-// the host talks through: no addresses, no ARP, no IPv6 of its own. It is made under a name that
-// nobody can guess and given an owner before it gets its real one, since any user may attach to a
-// TAP without an owner; strangers are counted again at the end. What others change of it afterwards
-// is seen and put back (upkeep.hh): all secured traffic goes through it.
+// the host talks through: no addresses, no ARP, no IPv6 of its own. It is made where nobody else is
+// and given an owner there, since any user may attach to a TAP without one; strangers are counted
+// at the end all the same. What others change of it afterwards is seen and put back (upkeep.hh):
+// all secured traffic goes through it.
 #include "tap.hh"
 
 #include <array>
@@ -19,6 +19,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <system_error>
+#include <thread>
 #include <unistd.h>
 
 #include "crypto/aead.hh"
@@ -72,22 +74,21 @@ std::string why_no_tun(int sys_errno) {
   return true;
 }
 
-}  // namespace
-
-// open: until it is owned any user may attach to the TAP, if he hears of it in time. Nothing is in
-// it then, and another one has another name: he would have to win each time.
-std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues) {
-  constexpr int kTries = 8;
-  std::string name;
-  for (int i = 0; i < kTries; i++) {
-    auto tap = open_one(pattern, queues);
-    if (!tap || !tap->has_strangers()) return tap;
-    name = tap->name_;
+// new_netns is a network namespace of nobody's; nothing if there may be none.
+UniqueFd new_netns() {
+  UniqueFd made;
+  try {
+    std::thread([&made] {
+      if (::unshare(CLONE_NEWNET) == 0) made.reset(::open(kOwnNetns, O_RDONLY | O_CLOEXEC));
+    }).join();
+  } catch (const std::system_error&) {  // no thread
   }
-  return fail(EPERM, fmt::format("TAP: somebody else has attached to {}", name));
+  return made;
 }
 
-std::expected<Tap, TapError> Tap::open_one(std::string_view pattern, unsigned queues) {
+}  // namespace
+
+std::expected<Tap, TapError> Tap::open(std::string_view pattern, unsigned queues) {
   if (pattern.empty() || pattern.size() >= IFNAMSIZ)
     return fail(EINVAL, "TAP: an interface name has 1 to 15 characters");
   if (queues == 0) return fail(EINVAL, "TAP: at least one queue is needed");
@@ -95,15 +96,38 @@ std::expected<Tap, TapError> Tap::open_one(std::string_view pattern, unsigned qu
   std::array<std::uint8_t, 5> unknown;
   crypto::random_bytes(unknown);
   tap.name_ = fmt::format("psp-{:02x}", fmt::join(unknown, ""));
-  for (unsigned i = 0; i < queues; ++i) {
+  if (const auto made = tap.make(); !made) return std::unexpected(made.error());
+  while (tap.queues() < queues)
     if (const auto added = tap.add_queue(); !added) return std::unexpected(added.error());
-    if (i != 0) continue;
-    if (const auto owned = tap.own(); !owned) return std::unexpected(owned.error());
-  }
   if (const auto set = tap.set_offloads(); !set) return std::unexpected(set.error());
   if (const auto set = tap.configure(); !set) return std::unexpected(set.error());
   if (const auto named = tap.rename(pattern); !named) return std::unexpected(named.error());
+  if (tap.has_strangers())
+    return fail(EPERM, fmt::format("TAP: somebody else has attached to {}", tap.name_));
   return tap;
+}
+
+// make makes the TAP in a network namespace that nobody else is in, gives it an owner there and
+// brings it here: until it has one any user may attach to it who hears of it. Without CAP_SYS_ADMIN
+// that is done here, and strangers are found at the end. The first queue keeps that namespace from
+// ending, so it goes when there is another.
+std::expected<void, TapError> Tap::make() {
+  const auto begin = [this] {
+    const auto added = add_queue();
+    return added ? own() : added;
+  };
+  const UniqueFd here(::open(kOwnNetns, O_RDONLY | O_CLOEXEC)), apart = new_netns();
+  if (!here || !apart) return begin();
+  {
+    const InNetns inside(apart.get());
+    if (!inside.entered()) return fail_ioctl("setns");
+    if (const auto begun = begin(); !begun) return begun;
+    if (const auto moved = move_link(name_, here.get(), 0, name_); !moved)
+      return fail(EPERM, "TAP: " + moved.error());
+  }
+  if (const auto added = add_queue(); !added) return added;
+  queues_.erase(queues_.begin());
+  return {};
 }
 
 std::expected<void, TapError> Tap::add_queue() {

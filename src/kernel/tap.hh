@@ -4,7 +4,8 @@
 // worker queue. The device vanishes with the last descriptor.
 //
 // Any local user may open /dev/net/tun and ask for a queue of a TAP that has no owner. So the TAP
-// is given one at once, whom nobody is, and is not up before all queues are known to be ours.
+// is given one, whom nobody is, before anybody can see it, and is not up before all queues are
+// known to be ours.
 #pragma once
 
 #include <cstdint>
@@ -57,7 +58,7 @@ class Tap {
 
  private:
   Tap() = default;
-  static std::expected<Tap, TapError> open_one(std::string_view pattern, unsigned queues);
+  std::expected<void, TapError> make();
   std::expected<void, TapError> add_queue();
   std::expected<void, TapError> own() const;
   std::expected<void, TapError> rename(std::string_view pattern);

@@ -60,14 +60,21 @@ class ContainerRoot : public testing::Test {
     return seen;
   }
   // send_to_box sends a recorded PSP packet to the container's address.
-  void send_to_box(const Seen& recorded) {
-    constexpr std::size_t kIpv4AndUdp = 28;
+  void send_to_box(const Seen& recorded, Kind kind) {
+    const bool v4 = kind == Kind::kIpv4;
+    const std::size_t headers = (v4 ? 20 : 40) + 8;
     const InNetns inside(lab_->ns(From::kB));
-    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_in to = ipv4("10.99.0.2", 1000);
-    const std::size_t size = recorded.octets.size() - kIpv4AndUdp;
-    EXPECT_EQ(::sendto(fd.get(), recorded.octets.data() + kIpv4AndUdp, size, 0,
-                       reinterpret_cast<sockaddr*>(&to), sizeof to),
+    const UniqueFd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in to4 = ipv4("10.99.0.2", 1000);
+    sockaddr_in6 to6{};
+    to6.sin6_family = AF_INET6;
+    to6.sin6_port = htons(1000);
+    ::inet_pton(AF_INET6, "fd99::2", &to6.sin6_addr);
+    const auto* to =
+        v4 ? reinterpret_cast<const sockaddr*>(&to4) : reinterpret_cast<const sockaddr*>(&to6);
+    const std::size_t size = recorded.octets.size() - headers;
+    EXPECT_EQ(::sendto(fd.get(), recorded.octets.data() + headers, size, 0, to,
+                       v4 ? sizeof to4 : sizeof to6),
               static_cast<ssize_t>(size));
   }
   // ask_for_seal hands a segment to pspd as the tc program at the netdev does: to be sealed with
@@ -81,8 +88,9 @@ class ContainerRoot : public testing::Test {
     send_frame(tap_, ethernet, packet);
   }
   static void send_frame(const UniqueFd& socket, Octets frame, const Octets& packet) {
-    frame[12] = 0x08;
-    frame[13] = 0x00;
+    const bool v4 = packet.at(0) >> 4 == 4;
+    frame[12] = v4 ? 0x08 : 0x86;
+    frame[13] = v4 ? 0x00 : 0xdd;
     frame.insert(frame.end(), packet.begin(), packet.end());
     EXPECT_EQ(::send(socket.get(), frame.data(), frame.size(), 0),
               static_cast<ssize_t>(frame.size()));
@@ -159,21 +167,24 @@ TEST_F(ContainerRoot, CannotHaveItsSecuredSocketsGoOnInClear) {
 }
 
 TEST_F(ContainerRoot, ReadsNothingOfWhatIsSealedForTheHost) {
-  Connection hosts = lab_->connect(Kind::kIpv4);
-  secure(*lab_, hosts);
-  Connection own = box_->connect(Kind::kIpv4);
-  box_->secure(own);
-  const Octets secret = random_octets(500);
-  const auto recorded = from_b(hosts, secret);
-  ASSERT_FALSE(recorded.empty());
-  on_tap();
-  const auto failed = lab_->drops(From::kA, "UNKNOWN_KEY");
-  for (const Seen& packet : recorded) send_to_box(packet);
-  EXPECT_TRUE(
-      eventually([&] { return lab_->drops(From::kA, "UNKNOWN_KEY") >= failed + recorded.size(); }));
-  const auto seen = on_tap();
-  EXPECT_GE(seen.size(), recorded.size()) << "sealed, on their way to pspd";
-  for (const Seen& packet : seen) EXPECT_FALSE(holds_part(packet.octets, secret));
+  for (const Kind kind : {Kind::kIpv4, Kind::kIpv6}) {
+    SCOPED_TRACE(kind_name(kind));
+    Connection hosts = lab_->connect(kind);
+    secure(*lab_, hosts);
+    Connection own = box_->connect(kind);
+    box_->secure(own);
+    const Octets secret = random_octets(500);
+    const auto recorded = from_b(hosts, secret);
+    ASSERT_FALSE(recorded.empty());
+    on_tap();
+    const auto failed = lab_->drops(From::kA, "UNKNOWN_KEY");
+    for (const Seen& packet : recorded) send_to_box(packet, kind);
+    EXPECT_TRUE(eventually(
+        [&] { return lab_->drops(From::kA, "UNKNOWN_KEY") >= failed + recorded.size(); }));
+    const auto seen = on_tap();
+    EXPECT_GE(seen.size(), recorded.size()) << "sealed, on their way to pspd";
+    for (const Seen& packet : seen) EXPECT_FALSE(holds_part(packet.octets, secret));
+  }
 }
 
 // say_gone tells all who listen what the kernel says when a TCP socket has gone, as root of a
@@ -214,25 +225,29 @@ TEST_F(ContainerRoot, IsNotBelievedThatASocketOfTheHostHasGone) {
 }
 
 TEST_F(ContainerRoot, GetsNoSealUnderAKeyOfTheHost) {
-  Connection hosts = lab_->connect(Kind::kIpv4);
-  const Secured keys = secure(*lab_, hosts);
-  Connection own = box_->connect(Kind::kIpv4);
-  const Secured own_keys = box_->secure(own);
-  const Octets forged = clear_packet(hosts.flow, From::kA,
-                                     {.seq = hosts.flow.a_isn + 1, .payload = random_octets(100)});
-  on_tap();
-  const auto refused = lab_->drops(From::kA, "TX_NO_ASSOC");
-  // The first handles of a table.
-  constexpr std::uint32_t kFirst = 1u << 24, kHandles = 8;
-  for (std::uint32_t i = 0; i < kHandles; i++) ask_for_seal(forged, kFirst | i);
-  EXPECT_TRUE(
-      eventually([&] { return lab_->drops(From::kA, "TX_NO_ASSOC") >= refused + kHandles - 1; }));
-  bool own_seal = false;
-  for (const Seen& packet : on_tap()) {
-    EXPECT_FALSE(open(packet, kVersion, keys.b_rx)) << "sealed under the host's key";
-    own_seal |= open(packet, kVersion, own_keys.b_rx).has_value();
+  std::vector<Connection> all;  // they keep their slots
+  for (const Kind kind : {Kind::kIpv4, Kind::kIpv6}) {
+    SCOPED_TRACE(kind_name(kind));
+    const Connection& hosts = all.emplace_back(lab_->connect(kind));
+    const Secured keys = secure(*lab_, hosts);
+    const Flow flow = hosts.flow;
+    const Secured own_keys = box_->secure(all.emplace_back(box_->connect(kind)));
+    const Octets forged =
+        clear_packet(flow, From::kA, {.seq = flow.a_isn + 1, .payload = random_octets(100)});
+    on_tap();
+    const auto refused = lab_->drops(From::kA, "TX_NO_ASSOC");
+    // The first handles of a table, of which the container has one or two.
+    constexpr std::uint32_t kFirst = 1u << 24, kHandles = 8;
+    for (std::uint32_t i = 0; i < kHandles; i++) ask_for_seal(forged, kFirst | i);
+    EXPECT_TRUE(
+        eventually([&] { return lab_->drops(From::kA, "TX_NO_ASSOC") >= refused + kHandles - 2; }));
+    bool own_seal = false;
+    for (const Seen& packet : on_tap()) {
+      EXPECT_FALSE(open(packet, kVersion, keys.b_rx)) << "sealed under the host's key";
+      own_seal |= open(packet, kVersion, own_keys.b_rx).has_value();
+    }
+    EXPECT_TRUE(own_seal) << "pspd was asked and answered";
   }
-  EXPECT_TRUE(own_seal) << "pspd was asked and answered";
 }
 
 // By a macvlan, packets come to the host's netdev with the socket that sent them. Should the

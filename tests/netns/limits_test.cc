@@ -185,7 +185,8 @@ TEST_P(Limits, AUserWhoIsNotRootHasHalfOfThem) {
   ::waitpid(child, &status, 0);
   EXPECT_EQ(status, 0) << WEXITSTATUS(status);
   const std::string why =
-      fmt::format("rx-assoc of uid {0}, pid {1} refused (EDQUOT): uid {0} has", kNobody, child);
+      fmt::format("rx-assoc of uid {0}, pid {1} refused (EDQUOT): uid {0}, or its container, has",
+                  kNobody, child);
   Pspd& pspd = hosts_->pspd(From::kA);
   EXPECT_NE(pspd.log().find(why), std::string::npos) << pspd.log();
   const auto info = hosts_->client(From::kA).daemon_info();
