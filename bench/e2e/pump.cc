@@ -128,8 +128,8 @@ Socket listen_on(const Settings& settings) {
   Socket listener(::socket(addresses.first->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (listener.fd() < 0) die_errno("socket");
   const int on = 1, off = 0;
-  ::setsockopt(listener.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  ::setsockopt(listener.fd(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  (void)::setsockopt(listener.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  (void)::setsockopt(listener.fd(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   if (::bind(listener.fd(), addresses.first->ai_addr, addresses.first->ai_addrlen) != 0 ||
       ::listen(listener.fd(), 128) != 0) {
     die_errno("listen");
@@ -185,7 +185,7 @@ void secure(int fd, psp::Version version) {
 
 void prepare(int fd, const Settings& settings) {
   const int on = 1;
-  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  (void)::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (settings.psp_version) secure(fd, *psp::to_version(*settings.psp_version));
 }
 

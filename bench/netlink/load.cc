@@ -57,7 +57,7 @@ int hold_connections(std::uint16_t port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   const int on = 1;
-  ::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  (void)::setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
       ::listen(listener.get(), 4096) != 0)
     die("cannot listen");
@@ -165,7 +165,7 @@ int load(const std::string& host, std::uint16_t port, std::size_t pairs, std::si
   const linger abort{1, 0};  // no TIME_WAIT: thousands of ports are free again
   for (Job& job : jobs)
     for (const UniqueFd& fd : job.sockets)
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
+      (void)::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
   jobs.clear();
   std::size_t left = 1;
   while (left != 0 && Clock::now() - closed < std::chrono::seconds(20)) {

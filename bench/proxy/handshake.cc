@@ -105,7 +105,7 @@ psp::UniqueFd listening(const Options& options) {
   const sockaddr_in address = address_of(options);
   const int on = 1;
   psp::UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  (void)setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
       listen(fd.get(), 128) != 0)
     die("cannot listen");
@@ -125,7 +125,7 @@ Result take_part(const Options& options, int listener, std::atomic<int>& left) {
     const psp::UniqueFd fd = listener >= 0
                                  ? psp::UniqueFd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC))
                                  : connected(options);
-    setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     secure(fd.get(), options, *context, **ops, result);
   }
   return result;

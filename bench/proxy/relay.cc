@@ -76,7 +76,7 @@ class Relay {
       : target_(target), listener_(socket(AF_INET, SOCK_STREAM, 0)), epoll_(epoll_create1(0)) {
     if (!listener_ || !epoll_) die("socket");
     const int on = 1;
-    setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    (void)setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&listen_at), sizeof listen_at) != 0)
       die("bind");
     if (listen(listener_.get(), 128) != 0) die("listen");
@@ -95,7 +95,7 @@ class Relay {
         else if (forward(*end))
           over.push_back(end->pair);
         else if (end->ended)
-          epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, end->fd.get(), nullptr);
+          (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, end->fd.get(), nullptr);
       }
       std::sort(over.begin(), over.end());
       over.erase(std::unique(over.begin(), over.end()), over.end());
@@ -106,7 +106,7 @@ class Relay {
  private:
   void watch(int fd, End* end) {
     epoll_event event{.events = EPOLLIN, .data = {.ptr = end}};
-    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+    (void)epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
   }
 
   void accept_one() {
@@ -121,7 +121,7 @@ class Relay {
       die("connect");
     const int on = 1;
     for (End& end : pair->ends) {
-      setsockopt(end.fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      (void)setsockopt(end.fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
       watch(end.fd.get(), &end);
     }
   }

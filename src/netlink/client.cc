@@ -267,6 +267,7 @@ ClientResult<std::optional<Notification>> Client::next_notification(
 // receive waits for notifications and takes what there is. False: time is up.
 ClientResult<bool> Client::Impl::receive(std::chrono::milliseconds left) {
   std::vector<pollfd> ready;
+  ready.reserve(endpoints.size());
   for (const Endpoint& endpoint : endpoints)
     ready.push_back({.fd = endpoint.notification_fd(), .events = POLLIN, .revents = 0});
   const auto wait = std::clamp<std::int64_t>(left.count(), 0, INT32_MAX);

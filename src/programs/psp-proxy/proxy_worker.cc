@@ -72,7 +72,7 @@ bool ProxyWorker::watch(int fd, std::uint32_t events, Watched& watched, bool aga
 void ProxyWorker::listen(bool on) {
   for (Listener& listener : listeners_) {
     if (listener.on == on) continue;
-    if (!on) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.fd, nullptr);
+    if (!on) (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.fd, nullptr);
     listener.on = on && watch(listener.fd, EPOLLIN | EPOLLEXCLUSIVE, listener, false);
   }
 }
