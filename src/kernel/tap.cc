@@ -81,7 +81,8 @@ UniqueFd new_netns() {
     std::thread([&made] {
       if (::unshare(CLONE_NEWNET) == 0) made.reset(::open(kOwnNetns, O_RDONLY | O_CLOEXEC));
     }).join();
-  } catch (const std::system_error&) {  // no thread
+  } catch (const std::system_error&) {
+    return {};  // no thread
   }
   return made;
 }
