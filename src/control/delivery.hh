@@ -50,7 +50,8 @@ class Delivery {
   // examine looks at a borrowed descriptor and makes ready to send to it. It waits for nothing but
   // the lock of a socket. Port 0: the socket is not bound yet; it can be a member, but nothing is
   // sent to it, as by the kernel. Errors (errno): EINVAL: no NETLINK_GENERIC socket;
-  // ENOBUFS: programs in too many namespaces; what opening a socket there met.
+  // ENOBUFS: programs in too many namespaces, of
+  // all users or of `uid`; what opening a socket there met.
   std::expected<Target, int> examine(int fd, uid_t uid);
   // sender_port is the port that we send from to `target`.
   std::uint32_t sender_port(const Target& target) const;

@@ -142,7 +142,7 @@ TEST_F(HostileClient, PassesDescriptorsWhoseCloseWaits) {
 TEST_F(HostileClient, PassesAFileWhoseCloseNeverReturns) {
   const std::size_t before = warm();
   HangingFile hanging;
-  ASSERT_GE(hanging.file(), 0) << "needs FUSE: /dev/fuse";
+  if (hanging.file() < 0) GTEST_SKIP() << "needs FUSE (/dev/fuse, and to mount it)";
   const auto open = descriptors();
   attack([this, &hanging](const auto& at_it) {
     const auto one = request(PSPNL_CMD_RX_ASSOC, NLM_F_REQUEST);

@@ -240,7 +240,7 @@ TEST_F(TapTest, GivesNoQueueToWhoHasItsUserNumberButNoCapability) {
   EXPECT_FALSE(tap->has_strangers());
 }
 
-// Who looks out for a new TAP, and is fast: with luck he has it before it has an owner.
+// Whoever looks out for a new TAP, and is fast, would have it before it has an owner.
 TEST_F(TapTest, ComesToBeWhileAnotherUserReachesForIt) {
   auto* tries = static_cast<std::atomic<int>*>(::mmap(nullptr, sizeof(std::atomic<int>),
                                                       PROT_READ | PROT_WRITE,

@@ -100,11 +100,10 @@ std::size_t Daemon::end_secured(Map& assoc, Map& noted) {
   for (const auto& socket : machine_.kernel.listed()) {
     const auto* state = static_cast<const psp_sock*>(assoc.lookup(&socket->id));
     if (state == nullptr) continue;
-    if (state->state >= PSP_STATE_TX) {
-      aborted.insert(socket->id);
-      socket->destroy();
-    }
     note_over(socket->id);
+    if (state->state < PSP_STATE_TX) continue;
+    aborted.insert(socket->id);
+    socket->destroy();
   }
   std::size_t unseen = 0;
   for (const auto& [key, value] : noted.elements()) {

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "device/state_table.h"
+#include "pcap/keys.hh"
 
 #include "container.hh"
 
@@ -318,21 +319,6 @@ bool in_memory(pid_t pid, const std::string& octets) {
   return false;
 }
 
-// keys_of are those in a key log, as octets.
-std::vector<std::string> keys_of(const std::string& log) {
-  std::vector<std::string> all;
-  std::istringstream lines(log);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string kind, version, spi, hex;
-    if (!(words >> kind >> version >> spi >> hex) || kind != "PSP_SA") continue;
-    std::string& key = all.emplace_back();
-    for (std::size_t i = 0; i < hex.size(); i += 2)
-      key.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  }
-  return all;
-}
-
 TEST_F(Captures, HaveKeysThatNoPspCatHasInItsMemoryWhileItUsesThem) {
   const auto program = begin(with_keys());
   std::array<int, 2> ends{};
@@ -354,11 +340,15 @@ TEST_F(Captures, HaveKeysThatNoPspCatHasInItsMemoryWhileItUsesThem) {
   ASSERT_TRUE(eventually(
       [&] { return (content(path("server")) + content(path("client"))).find("hello") != npos; }));
   EXPECT_EQ(program->interrupt(), 0) << content(said());
-  const auto keys = keys_of(content(path("keys")));
-  EXPECT_GE(keys.size(), 2u) << "of both directions";
+  const auto keys = pcap::parse_key_log(content(path("keys")));
+  ASSERT_TRUE(keys) << keys.error();
+  EXPECT_GE(keys->size(), 2u) << "of both directions";
   for (const pid_t pid : {server.pid(), client.pid()}) {
     EXPECT_TRUE(in_memory(pid, "--insecure-first-use")) << "nothing is found at all";
-    for (const std::string& key : keys) EXPECT_FALSE(in_memory(pid, key));
+    for (const pcap::KeyEntry& entry : *keys) {
+      const auto key = entry.key.span();
+      EXPECT_FALSE(in_memory(pid, {key.begin(), key.end()}));
+    }
   }
 }
 
