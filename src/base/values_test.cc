@@ -15,6 +15,7 @@
 
 #include "base/backoff.hh"
 #include "base/counted.hh"
+#include "base/duty_cycle.hh"
 #include "base/in_netns.hh"
 #include "base/log.hh"
 #include "base/printable.hh"
@@ -26,6 +27,8 @@
 namespace psp {
 namespace {
 
+using namespace std::chrono_literals;
+
 TEST(Counted, IsOneOfThemOrSeveral) {
   EXPECT_EQ(counted(0, "packet"), "0 packets");
   EXPECT_EQ(counted(1, "packet"), "1 packet");
@@ -34,8 +37,33 @@ TEST(Counted, IsOneOfThemOrSeveral) {
   EXPECT_EQ(counted(11, "try is left", "tries are left"), "11 tries are left");
 }
 
+TEST(DutyCycle, LeavesOthersSoManyTimesWhatAJobTook) {
+  DutyCycle cycle(5);
+  DutyCycle::Time now{};
+  EXPECT_TRUE(cycle.due(now));
+  cycle.ran(now, 10ms);
+  EXPECT_FALSE(cycle.due(now + 49ms));
+  EXPECT_TRUE(cycle.due(now + 50ms));
+  cycle.ran(now + 20ms, 10ms);  // too early, as at a regular time: owed all the same
+  EXPECT_FALSE(cycle.due(now + 99ms));
+  EXPECT_TRUE(cycle.due(now + 100ms));
+  cycle.ran(now + 10s, 10ms);  // a long rest is no credit
+  EXPECT_FALSE(cycle.due(now + 10s + 49ms));
+}
+
+TEST(DutyCycle, MayBeAheadByItsCredit) {
+  DutyCycle cycle(15, 300ms);
+  DutyCycle::Time now{};
+  for (int i = 0; i < 20; i++) {
+    EXPECT_TRUE(cycle.due(now)) << i;
+    cycle.ran(now, 1ms);
+  }
+  cycle.ran(now, 1ms);
+  EXPECT_FALSE(cycle.due(now));
+  EXPECT_TRUE(cycle.due(now + 15ms));
+}
+
 TEST(Backoff, DoublesItsPausesUpToHalfAMinuteAndForgetsThemWhenThereWasPeace) {
-  using namespace std::chrono_literals;
   Backoff backoff;
   Backoff::Time now{};
   EXPECT_TRUE(backoff.due(now));

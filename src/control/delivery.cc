@@ -35,11 +35,8 @@ constexpr auto kPauseMax = 320ms;
 constexpr auto kSweep = 1000ms;
 // How old the table of sockets may be for parts of a dump (no secrets) that go to the same port.
 constexpr auto kTableAge = 50ms;
-// Its reading takes this long at a time, and leaves so many times as long to others, of which it
-// may be ahead by kCredit: so it is new for each notification, unless it is long.
+// Its reading takes this long at a time.
 constexpr auto kLook = 1ms;
-constexpr int kOthers = 15;
-constexpr auto kCredit = 300ms;
 // A walk through the kernel's table may leave out sockets that are there, while it is resized or
 // while others before them close: a member has gone when so many in a row did not have it.
 constexpr unsigned kMissedMax = 3;
@@ -145,8 +142,7 @@ Delivery::Sent Delivery::send_held(const Target& target, int fd,
 // of the time is enough for, and the rest by and by.
 void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::milliseconds age) {
   const auto start = loop_.now();
-  if (start + kCredit < look_after_ || (!sender.table.reading() && start - sender.read < age))
-    return;
+  if (!looks_.due(start) || (!sender.table.reading() && start - sender.read < age)) return;
   if (!sender.table.reading()) {
     if (!sender.table.start()) return;
     sender.read = start;
@@ -156,7 +152,7 @@ void Delivery::look(std::uint64_t netns, Sender& sender, std::chrono::millisecon
   do {
     more = sender.table.read_page();
   } while (more && loop_.processor_time() - before < kLook);
-  look_after_ = std::max(look_after_, start) + kOthers * (loop_.processor_time() - before);
+  looks_.ran(start, loop_.processor_time() - before);
   if (more) {
     tick_.enable(true);
     return;

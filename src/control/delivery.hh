@@ -24,6 +24,7 @@
 #include <string>
 #include <sys/types.h>
 
+#include "base/duty_cycle.hh"
 #include "base/loop.hh"
 #include "base/unique_fd.hh"
 #include "netlink/server.hh"
@@ -139,12 +140,13 @@ class Delivery {
   std::map<Target, Member> members_;
   std::map<Target, Waiting> waiting_;
   std::map<uid_t, std::size_t> members_of_, waiting_of_, senders_of_;
-  Target told_;                           // the member that was last seen to for its losses
-  std::size_t losses_ = 0;                // members with some
-  std::uint64_t looked_ = 0;              // the namespace whose table was last read from by tick
-  Loop::Clock::time_point look_after_{};  // what is before this is others' time
-  Loop::Source tick_;                     // while something waits or a table is being read
-  Loop::Source sweep_;                    // while there are senders
+  Target told_;               // the member that was last seen to for its losses
+  std::size_t losses_ = 0;    // members with some
+  std::uint64_t looked_ = 0;  // the namespace whose table was last read from by tick
+  // Of tables: so they are new for each notification, unless they are long.
+  DutyCycle looks_{15, std::chrono::milliseconds(300)};
+  Loop::Source tick_;   // while something waits or a table is being read
+  Loop::Source sweep_;  // while there are senders
 };
 
 }  // namespace psp::control

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/backoff.hh"
+#include "base/duty_cycle.hh"
 #include "base/log.hh"
 #include "base/loop.hh"
 #include "control/clients.hh"
@@ -100,7 +101,7 @@ class Host {
   std::optional<Listeners> listeners_;
   std::optional<Events> events_;
   std::chrono::steady_clock::time_point looked_after_{};  // when the last look ended
-  std::chrono::nanoseconds look_pause_{};                 // after it, for others
+  DutyCycle looks_{5};
   std::optional<Backoff> old_connections_;  // from before this machine was cloned, if any are left
   Loop::Source regularly_, soon_, soon_at_home_;  // it looks after what it has
   Loop::Source lists_turn_;                       // while lists are wanted

@@ -10,8 +10,6 @@
 // with code 1; Host's stop() does the rest.
 //
 // Threading: the control thread; all of this is called by the loop.
-#include <algorithm>
-
 #include "base/counted.hh"
 
 #include "host.hh"
@@ -25,7 +23,6 @@ constexpr auto kRegularly = 1000ms;
 // Looks at the devices because of what others do to them: not more often than this.
 constexpr auto kLookPause = 50ms;
 constexpr auto kHomePause = 5ms;
-constexpr int kLookShare = 4;  // others have so many times what a look took
 constexpr auto kListsTurn = 5ms;
 constexpr auto kExpiryTurn = 5ms;
 
@@ -124,20 +121,20 @@ std::expected<std::size_t, std::string> Host::end_old_connections() {
 
 void Host::on_netdevs_changed(bool at_home) {
   const std::chrono::nanoseconds pause = at_home ? kHomePause : kLookPause;
-  if (loop_.now() - looked_after_ >= std::max(pause, look_pause_)) return look_after();
+  if (loop_.now() - looked_after_ >= pause && looks_.due(loop_.now())) return look_after();
   (at_home ? soon_at_home_ : soon_).enable(true);
 }
 
 // look_when_due: a timer that is too early comes again.
 void Host::look_when_due() {
-  if (loop_.now() - looked_after_ >= look_pause_) look_after();
+  if (looks_.due(loop_.now())) look_after();
 }
 
 void Host::look_after() {
   const auto start = loop_.now();
   look_at_all(start);
   looked_after_ = loop_.now();
-  look_pause_ = kLookShare * (looked_after_ - start);
+  looks_.ran(start, looked_after_ - start);
 }
 
 void Host::look_at_all(std::chrono::steady_clock::time_point now) {

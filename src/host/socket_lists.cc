@@ -3,9 +3,8 @@
 // One list is being made, one is wanted; those before live for as long as they are read. Who lets
 // go of the one that is wanted has changed his mind: where nobody else has it, it is not made.
 //
-// Time that others are owed is counted from the end of what was owed before, not from now: so who
-// asks all the time has the credit once. Lists that are read slowly hold memory: above kSocketsMax
-// the oldest are emptied, and their readers told.
+// Who asks all the time has the credit once (DutyCycle). Lists that are read slowly hold memory:
+// above kSocketsMax the oldest are emptied, and their readers told.
 #include "socket_lists.hh"
 
 #include <algorithm>
@@ -24,14 +23,14 @@ bool SocketLists::turn(TimePoint now) {
   if (making_) {
     auto result = walk_.result();
     if (!result) return true;
-    begin_after_ = std::max(begin_after_, begun_) + kOthers * result->took;
+    making_time_.ran(begun_, result->took);
     making_->state = result->found ? List::State::kMade : List::State::kFailed;
     if (result->found) making_->found = std::move(*result->found);
     making_.reset();
     make_room();
   }
   if (next_ && next_.use_count() == 1) next_.reset();
-  if (next_ && now + kCredit >= begin_after_) begin(now);
+  if (next_ && making_time_.due(now)) begin(now);
   return next_ || making_;
 }
 

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/duty_cycle.hh"
 #include "kernel/sock_diag.hh"
 
 namespace psp::host {
@@ -77,7 +78,8 @@ class SocketLists {
   Walk& walk_;
   std::function<void()> wanted_;
   std::shared_ptr<List> next_, making_;
-  TimePoint begun_{}, begin_after_{};     // what is before the latter is others' time
+  TimePoint begun_{};
+  DutyCycle making_time_{kOthers, kCredit};
   std::deque<std::weak_ptr<List>> read_;  // oldest first
 };
 
