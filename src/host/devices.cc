@@ -130,6 +130,7 @@ void Devices::look_after(std::chrono::steady_clock::time_point now) {
     if (!failed_.contains(device->id())) put_back(device->main(), now);
   end_failed(now);
   look_after_associated(now);
+  for (const auto& device : all_) device->follow_masters();
   find_wanted(now);
 }
 

@@ -63,6 +63,10 @@ class HostDevice final : private device::Driver {
   [[nodiscard]] std::expected<void, std::string> disassociate(device::NetdevKey netdev);
   [[nodiscard]] std::expected<void, std::string> abandon(device::NetdevKey netdev);
 
+  // follow_masters is for when a netdev of its may have become a port of another one, or has left
+  // it (see takes_psp).
+  void follow_masters();
+
   std::uint16_t id() const { return id_; }
   Attachment& main() { return *main_; }
   const Netdev& netdev() const { return main_->netdev(); }
@@ -81,6 +85,8 @@ class HostDevice final : private device::Driver {
                                                                        UniqueFd lock);
   template <typename Call>
   void for_each_attachment(Call call) const;
+  bool takes_psp(const Attachment& attachment) const;
+  bool set_versions(VersionSet versions) const;
   // try_each calls all; the sentences of those that failed are one.
   template <typename Call>
   std::expected<void, std::string> try_each(Call call) const;

@@ -126,6 +126,7 @@ std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex)
     const std::uint16_t type = mnl_attr_get_type(attribute);
     if (type == IFLA_IFNAME) netdev.name = mnl_attr_get_str(attribute);
     if (type == IFLA_MTU) netdev.mtu = mnl_attr_get_u32(attribute);
+    if (type == IFLA_MASTER) netdev.master = mnl_attr_get_u32(attribute);
     if (type == IFLA_ADDRESS && mnl_attr_get_payload_len(attribute) == netdev.mac.size())
       std::memcpy(netdev.mac.data(), mnl_attr_get_payload(attribute), netdev.mac.size());
   };

@@ -23,8 +23,10 @@ struct Netdev {
   std::string name;
   std::array<std::uint8_t, 6> mac{};
   std::uint32_t mtu = 0;
+  std::uint32_t master = 0;  // ifindex of the bridge or bond that it is a port of; 0: none
 
   device::NetdevKey key() const { return {netns, ifindex}; }
+  device::NetdevKey master_key() const { return {netns, master}; }
 };
 
 // find_netdev looks a device up by name or number. Errors: a sentence. look_up gives nothing if

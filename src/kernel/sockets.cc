@@ -91,9 +91,11 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
     return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
   device::SocketInfo info;
   info.netns = seen->tuple.netns;
-  info.cookie = seen->cookie;
-  if (info.cookie == 0)
-    info.cookie = get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE).value_or(0);
+  // Nobody has asked for its cookie yet; without one, two sockets would be the same to the core.
+  const auto cookie = seen->cookie != 0 ? std::optional<std::uint64_t>(seen->cookie)
+                                        : get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE);
+  if (!cookie) return fail(errno);
+  info.cookie = *cookie;
   info.established = seen->tcp_state == PSP_TCP_ESTABLISHED;
   info.route_ifindex = seen->route_ifindex;
   info.uid = seen->uid;

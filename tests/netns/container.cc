@@ -216,14 +216,7 @@ Connection connect(const Netns& from, const Netns& to, const std::string& addres
 }
 
 Secured Container::secure(const Connection& connection) {
-  constexpr Version kVersion = Version::kAesGcm128;
-  Client a = client(), b = lab_.client(From::kB);
-  auto a_rx = value_of(a.rx_assoc(connection.a.get(), kVersion));
-  auto b_rx = value_of(b.rx_assoc(connection.b.get(), kVersion));
-  const auto a_tx = a.tx_assoc(connection.a.get(), kVersion, b_rx.rx);
-  const auto b_tx = b.tx_assoc(connection.b.get(), kVersion, a_rx.rx);
-  if (!a_tx || !b_tx) throw std::runtime_error((a_tx ? b_tx : a_tx).error().message);
-  return {std::move(a_rx.rx), std::move(b_rx.rx)};
+  return lab::secure(client(), lab_.client(From::kB), connection);
 }
 
 }  // namespace psp::lab

@@ -131,6 +131,35 @@ TEST_P(Containers, MayBeBehindNetkit) {
   }
 }
 
+TEST_P(Containers, ForwardedByTheirHostAreSealedUdpInItsFirewallBothWays) {
+  ASSERT_TRUE(box_->associate());
+  Netns& host = lab_->ns(From::kA);
+  host.sh(
+      "nft add table inet t && nft add counter inet t out && nft add counter inet t in && "
+      "nft add counter inet t clear && "
+      "nft 'add chain inet t f { type filter hook forward priority 0; }' && "
+      "nft add rule inet t f oif eth0 udp dport 1000 counter name out && "
+      "nft add rule inet t f iif eth0 udp dport 1000 counter name in && "
+      "nft add rule inet t f meta l4proto tcp counter name clear");
+  const auto counted = [&](const char* name) {
+    const std::string shown = host.sh(fmt::format("nft list counter inet t {}", name));
+    return shown.find("packets 0 ") == std::string::npos;
+  };
+  const Connection connection = secured();
+  EXPECT_TRUE(counted("clear")) << "what came before tx-assoc";
+  host.sh("nft reset counters");
+  expect_carried(connection);
+  EXPECT_TRUE(counted("out"));
+  EXPECT_TRUE(counted("in"));
+  EXPECT_FALSE(counted("clear"));
+  host.sh("nft insert rule inet t f udp dport 1000 drop");
+  const Octets lost = random_octets(1000);
+  send_all(connection.a.get(), lost);
+  EXPECT_TRUE(receive(connection.b.get(), lost.size(), 500ms).empty());
+  host.sh("nft flush chain inet t f");
+  EXPECT_EQ(receive(connection.b.get(), lost.size(), 10s), lost);
+}
+
 // The lock of who takes over what a dead pspd left: a map of that name. Here nobody left anything.
 TEST_P(Containers, AreAssociatedWhileAnotherPspdTakesSomethingOver) {
   bpf_attr lock{};

@@ -39,6 +39,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "kernel/bpf/structs.h"
+
 namespace psp::lab {
 namespace {
 
@@ -386,7 +388,9 @@ int setsockopt(int fd, int level, int name, const void* value, socklen_t length)
   PSP_PASS(setsockopt, -1, static_cast<std::uint64_t>(name), fd, level, name, value, length);
 }
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept {
-  PSP_PASS(getsockopt, -1, static_cast<std::uint64_t>(name), fd, level, name, value, length);
+  // What pspd's programs are asked has another number in each pspd.
+  const auto detail = static_cast<std::uint64_t>(level == PSP_SOL ? PSP_SOL : name);
+  PSP_PASS(getsockopt, -1, detail, fd, level, name, value, length);
 }
 int getsockname(int fd, sockaddr* address, socklen_t* length) noexcept {
   PSP_PASS(getsockname, -1, 0, fd, address, length);

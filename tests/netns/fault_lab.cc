@@ -92,7 +92,8 @@ bool once_ignored(const NotedCall& call) {
 }  // namespace
 
 Calls chosen_calls(const Calls& calls, bool (*wanted)(const NotedCall&)) {
-  static const bool all = std::getenv("PSP_FAULT_ALL") != nullptr;
+  constexpr std::size_t kFew = 40;
+  const bool all = calls.size() <= kFew || std::getenv("PSP_FAULT_ALL") != nullptr;
   Calls chosen;
   std::size_t number = 0;
   std::ranges::copy_if(calls, std::back_inserter(chosen), [&](const NotedCall& call) {

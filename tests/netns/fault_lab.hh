@@ -41,9 +41,10 @@ bool changes(const NotedCall& call);
 int error_for(std::uint32_t number);
 FaultKind fault_for(std::uint32_t number);
 
-// chosen_calls are those for which `wanted` holds and in which a line of the code, however it was
-// called, calls something for the first time; of all there are, each third of these, for a case
-// takes half a second, and those whose results were once ignored. With PSP_FAULT_ALL=1: all.
+// chosen_calls are those for which `wanted` holds, if there are few in all. Of many, those in which
+// a line of the code, however it was called, calls something for the first time; of all there are,
+// each third of these, for a case takes half a second, and those whose results were once ignored.
+// With PSP_FAULT_ALL=1: all.
 using Calls = std::vector<NotedCall>;
 Calls chosen_calls(const Calls& calls, bool (*wanted)(const NotedCall&) = nullptr);
 

@@ -260,7 +260,10 @@ std::optional<AssocInfo> Lab::association(From side, int fd) {
 }
 
 Secured secure(Lab& lab, const Connection& connection, Version version) {
-  Client a = lab.client(From::kA), b = lab.client(From::kB);
+  return secure(lab.client(From::kA), lab.client(From::kB), connection, version);
+}
+
+Secured secure(Client a, Client b, const Connection& connection, Version version) {
   auto a_rx = a.rx_assoc(connection.a.get(), version);
   auto b_rx = b.rx_assoc(connection.b.get(), version);
   if (!a_rx || !b_rx) throw std::runtime_error((a_rx ? b_rx : a_rx).error().message);

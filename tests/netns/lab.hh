@@ -87,6 +87,8 @@ class Lab {
 struct Secured {
   KeyInfo a_rx, b_rx;
 };
+Secured secure(Client a, Client b, const Connection& connection,
+               Version version = Version::kAesGcm128);
 Secured secure(Lab& lab, const Connection& connection, Version version = Version::kAesGcm128);
 
 // Socket helpers. send_all fails the test if it cannot; receive reads up to `size` octets and waits

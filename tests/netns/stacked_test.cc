@@ -49,6 +49,21 @@ const std::vector<Stack>& stacks_here() {
   return here;
 }
 
+bool is_a(const Stack& stack, std::string_view name) { return stack.name == name; }
+
+std::vector<Stack> bridges_here() {
+  std::vector<Stack> found = stacks_here();
+  std::erase_if(found, [](const Stack& stack) { return !is_a(stack, "Bridge"); });
+  return found;
+}
+
+// for_containers_here: a bond would take a veth for its own port and not pass its frames on.
+std::vector<Stack> for_containers_here() {
+  std::vector<Stack> found = stacks_here();
+  std::erase_if(found, [](const Stack& stack) { return is_a(stack, "Bond"); });
+  return found;
+}
+
 std::string name_of(const testing::TestParamInfo<std::tuple<Stack, Kind>>& parameters) {
   const auto& [stack, kind] = parameters.param;
   return stack.name + kind_name(kind);
@@ -73,9 +88,25 @@ class Stacked : public testing::TestWithParam<std::tuple<Stack, Kind>> {
   }
   static int number(From side) { return side == From::kA ? 1 : 2; }
   Netns& host(From side) { return lab_->ns(side); }
-  Connection connect_over_top() {
-    return connect(host(From::kA), host(From::kB),
-                   std::get<Kind>(GetParam()) == Kind::kIpv6 ? "fd79::2" : "10.79.0.2");
+  static const char* peer() {
+    return std::get<Kind>(GetParam()) == Kind::kIpv6 ? "fd79::2" : "10.79.0.2";
+  }
+  Connection connect_over_top() { return connect(host(From::kA), host(From::kB), peer()); }
+  // associate_top lets top0 use low0's device, on both hosts.
+  void associate_top() {
+    for (const From side : {From::kA, From::kB}) {
+      lab_->start(side, {"--dev", "low0"});
+      const auto done =
+          lab_->client(side).dev_assoc(device_below(side), ifindex_of(host(side), "top0"));
+      ASSERT_TRUE(done) << done.error().message;
+    }
+  }
+  // device_below is the number of low0's device.
+  std::uint32_t device_below(From side) {
+    const std::vector<DeviceInfo> devices = lab_->client(side).devices().value();
+    for (const DeviceInfo& device : devices)
+      if (device.ifindex == ifindex_of(host(side), "low0")) return device.id;
+    return 0;
   }
   static void expect_carried(const Connection& connection, const Octets& data) {
     send_all(connection.a.get(), data);
@@ -84,6 +115,41 @@ class Stacked : public testing::TestWithParam<std::tuple<Stack, Kind>> {
     EXPECT_EQ(receive(connection.a.get(), data.size(), 10s), data);
   }
   std::optional<Lab> lab_;
+};
+
+class Bridged : public Stacked {};
+
+// StackedContainers: top0 of host A is a container's; where a netdev cannot lie on another one in
+// another namespace, the container has a veth, whose end here is a port of top0.
+class StackedContainers : public Stacked {
+ protected:
+  void SetUp() override {
+    Stacked::SetUp();
+    if (HasFatalFailure() || IsSkipped()) return;
+    for (const From side : {From::kA, From::kB}) lab_->start(side, {"--dev", "low0"});
+    Netns& a = host(From::kA);
+    const std::string there = fmt::format("/proc/{}/fd/{}", ::getpid(), box_.fd());
+    const bool bridge = is_a(std::get<Stack>(GetParam()), "Bridge");
+    a.sh(bridge ? "ip link add port0 type veth peer name in0 netns " + there +
+                      " && ip link set port0 up && ip link set port0 master top0 && ip addr flush "
+                      "dev top0"
+                : "ip link set top0 name in0 netns " + there);
+    box_.sh(
+        "ip addr add 10.79.0.1/24 dev in0 && ip addr add fd79::1/64 dev in0 nodad && ip link set "
+        "in0 up");
+    // The kernel gives the namespace a number when somebody asks for one.
+    a.sh("ip link add number type veth peer name number netns " + there);
+    const std::string shown = a.sh("ip -j link show number"), key = "\"link_netnsid\":";
+    const int nsid = std::stoi(shown.substr(shown.find(key) + key.size()));
+    const auto done =
+        lab_->client(From::kA).dev_assoc(device_below(From::kA), ifindex_of(box_, "in0"), nsid);
+    ASSERT_TRUE(done) << done.error().message;
+  }
+  Client client_inside() {
+    const InNetns inside(box_);
+    return Client::connect_daemon("@softpsp").value();
+  }
+  Netns box_;
 };
 
 // Wiretap hears the frames of a netdev, both ways.
@@ -140,14 +206,68 @@ TEST_P(Stacked, OnTopOfADevicesNetdevConnectionsHaveNoDeviceAndGoOnInClear) {
   expect_carried(connection, random_octets(50'000));
 }
 
+TEST_P(Stacked, ANetdevThatIsAssociatedWithTheDeviceBelowUsesIt) {
+  ASSERT_NO_FATAL_FAILURE(associate_top());
+  const Connection connection = connect_over_top();
+  Wiretap below(host(From::kA), "low0");
+  const Octets clear = random_octets(1000), data = random_octets(200'000);
+  expect_carried(connection, clear);
+  EXPECT_TRUE(below.heard(clear)) << "the tap is deaf";
+  secure(*lab_, connection);
+  expect_carried(connection, data);
+  EXPECT_FALSE(below.heard(data));
+}
+
+TEST_P(Stacked, ProgramsUseOneThatIsAssociatedWithTheDeviceBelow) {
+  ASSERT_NO_FATAL_FAILURE(associate_top());
+  const std::string program = PSP_CAT_PATH " --insecure-first-use";
+  host(From::kB).sh(program + " -l 7000 >/dev/null 2>&1 & sleep 0.5");
+  const std::string said = host(From::kA).sh(
+      fmt::format("head -c 300000 /dev/zero | timeout 20 {} {} 7000 2>&1", program, peer()));
+  EXPECT_NE(said.find("by PSP"), std::string::npos) << said;
+  for (const From side : {From::kA, From::kB})
+    EXPECT_GT(lab_->client(side).stats(device_below(side)).value().rx_packets, 3u);
+}
+
+TEST_P(StackedContainers, AreSealedOnTheDevicesNetdev) {
+  const auto associated =
+      lab_->client(From::kB).dev_assoc(device_below(From::kB), ifindex_of(host(From::kB), "top0"));
+  ASSERT_TRUE(associated) << associated.error().message;
+  const Connection connection = connect(box_, host(From::kB), peer());
+  Wiretap below(host(From::kA), "low0");
+  const Octets clear = random_octets(1000), data = random_octets(200'000);
+  expect_carried(connection, clear);
+  EXPECT_TRUE(below.heard(clear)) << "the tap is deaf";
+  secure(client_inside(), lab_->client(From::kB), connection);
+  expect_carried(connection, data);
+  EXPECT_FALSE(below.heard(data));
+}
+
+// The proof of what was opened at a port is not believed at its master, for any port can forge it.
+TEST_P(Bridged, OneThatIsAssociatedMayBecomeThePortOfABridgeThatIsAssociatedToo) {
+  host(From::kA).sh("ip link set low0 nomaster");
+  ASSERT_NO_FATAL_FAILURE(associate_top());
+  host(From::kA).sh("ip link set low0 master top0");
+  const Connection connection = connect_over_top();
+  secure(*lab_, connection);
+  expect_carried(connection, random_octets(50'000));
+  host(From::kA).sh("ip link set low0 down && ip link set low0 up");
+  expect_carried(connection, random_octets(50'000));
+  const auto disassociated = lab_->client(From::kA).dev_disassoc(
+      device_below(From::kA), ifindex_of(host(From::kA), "top0"));
+  ASSERT_TRUE(disassociated);
+  Wiretap wire(host(From::kA), "low0");
+  const Octets lost = random_octets(1000);
+  send_all(connection.a.get(), lost);
+  EXPECT_TRUE(receive(connection.b.get(), lost.size(), 500ms).empty());
+  EXPECT_FALSE(wire.heard(lost));
+}
+
 TEST_P(Stacked, WhoNamesTheDeviceBelowGetsSilenceFromTxAssocOn) {
   lab_->start(From::kA, {"--dev", "low0"});
   const Connection connection = connect_over_top();
   Client client = lab_->client(From::kA);
-  std::uint32_t below = 0;
-  const std::vector<DeviceInfo> devices = client.devices().value();
-  for (const DeviceInfo& device : devices)
-    if (device.ifindex == ifindex_of(host(From::kA), "low0")) below = device.id;
+  const std::uint32_t below = device_below(From::kA);
   ASSERT_TRUE(client.rx_assoc(connection.a.get(), Version::kAesGcm128, below));
   expect_carried(connection, random_octets(1000));
   ASSERT_TRUE(client.tx_assoc(connection.a.get(), Version::kAesGcm128,
@@ -165,6 +285,16 @@ INSTANTIATE_TEST_SUITE_P(Netdevs, Stacked,
                                           testing::Values(Kind::kIpv4, Kind::kIpv6)),
                          name_of);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Stacked);
+INSTANTIATE_TEST_SUITE_P(Netdevs, Bridged,
+                         testing::Combine(testing::ValuesIn(bridges_here()),
+                                          testing::Values(Kind::kIpv4, Kind::kIpv6)),
+                         name_of);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Bridged);
+INSTANTIATE_TEST_SUITE_P(Netdevs, StackedContainers,
+                         testing::Combine(testing::ValuesIn(for_containers_here()),
+                                          testing::Values(Kind::kIpv4, Kind::kIpv6)),
+                         name_of);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(StackedContainers);
 
 }  // namespace
 }  // namespace psp::lab

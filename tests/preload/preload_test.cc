@@ -186,6 +186,17 @@ TEST_F(Preload, StandsBehindWhatIsPreloadedAlready) {
   EXPECT_TRUE(ended.output.ends_with("/libpsp-genl.so\n")) << ended.output;
 }
 
+#ifdef PSP_ASAN_LIBRARY
+TEST_F(Preload, ServesProgramsBuiltWithAddressSanitizerOnceItsLibraryIsFirst) {
+  ASSERT_NO_FATAL_FAILURE(start());
+  const std::vector<std::string> words{"env", "-u", "ASAN_OPTIONS",       PSP_PSPCTL,
+                                       "run", "--", PSP_HANDWRITTEN_ASAN, "lookup"};
+  const Ended ended = Child(words, PSP_ASAN_LIBRARY).wait();
+  EXPECT_EQ(ended.output, "ok\n");
+  EXPECT_EQ(ended.status, 0);
+}
+#endif
+
 TEST_F(Preload, SurvivesARestartOfPspd) {
   ASSERT_NO_FATAL_FAILURE(start());
   Child child({PSP_HANDWRITTEN, "restart"});

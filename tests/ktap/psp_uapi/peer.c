@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <time.h>
 
 #include "psp_uapi.h"
 
@@ -21,11 +22,18 @@ struct guest {
   uint16_t port;
   bool control;
   uint64_t count, sum;
+  uint64_t close_at_ms;  // 0: its peer has not finished yet
   char line[512];
   size_t line_size;
 };
 static struct guest guests[512];
 static unsigned guest_count;
+
+static uint64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 static uint8_t pattern(uint64_t at) { return (uint8_t)(at * 31 + 7); }
 
@@ -141,6 +149,18 @@ static void serve_accept(int listener) {
   guests[guest_count++] = (struct guest){.fd = fd, .port = ntohs(port)};
 }
 
+// A case may look at a socket that has finished and whose peer has not: an end that answers at once
+// would have its FIN in the queue before or after.
+#define FINISHED_MS 1000
+
+static void close_finished(void) {
+  for (unsigned i = guest_count; i-- > 0;) {
+    if (guests[i].close_at_ms == 0 || guests[i].close_at_ms > now_ms()) continue;
+    close(guests[i].fd);
+    guests[i] = guests[--guest_count];
+  }
+}
+
 int serve(const struct sockaddr_storage* where, socklen_t size) {
   int listener = socket(where->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
@@ -156,16 +176,20 @@ int serve(const struct sockaddr_storage* where, socklen_t size) {
     struct pollfd ready[1 + sizeof guests / sizeof guests[0]];
     ready[0] = (struct pollfd){.fd = listener, .events = POLLIN};
     const unsigned count = guest_count;
-    for (unsigned i = 0; i < count; i++)
-      ready[i + 1] = (struct pollfd){.fd = guests[i].fd, .events = POLLIN};
-    if (poll(ready, count + 1, -1) < 0) continue;
+    bool finished = false;
+    for (unsigned i = 0; i < count; i++) {
+      const bool over = guests[i].close_at_ms != 0;
+      finished |= over;
+      ready[i + 1] = (struct pollfd){.fd = over ? -1 : guests[i].fd, .events = POLLIN};
+    }
+    if (poll(ready, count + 1, finished ? FINISHED_MS / 10 : -1) < 0) continue;
     // Newcomers first: a control connection may name one that came at the same time.
     if (ready[0].revents != 0) serve_accept(listener);
     for (unsigned i = count; i-- > 0;) {
       if (ready[i + 1].revents == 0 || serve_guest(&guests[i])) continue;
-      close(guests[i].fd);
-      guests[i] = guests[--guest_count];
+      guests[i].close_at_ms = now_ms() + FINISHED_MS;
     }
+    close_finished();
   }
 }
 

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// rx-assoc and tx-assoc with a fault at each step (see fault_asked.hh). A connection that was
+// refused a key goes on as it was, and gets it when it asks again; one whose pspd dies of the
+// request goes on in clear if it has no Tx key, and is aborted if it has one.
+//
+// Each call fails; pspd dies after all that change something of the host, which rx-assoc does not.
+// A rotation makes no call at all that can fail.
+//
+// Threading: see fault_asked.hh.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "fault_asked.hh"
+
+namespace psp::lab {
+namespace {
+
+constexpr Version kVersion = Version::kAesGcm128;
+
+class Securing : public Asked {
+ public:
+  Securing() : Asked(FaultLab::With::kNothing, 1) {}
+
+ protected:
+  void prepare() override {
+    connection_.emplace(lab_.lab().connect(Kind::kIpv4));
+    peers_.emplace(lab_.lab().client(From::kB));
+    b_rx_ = peers_->rx_assoc(connection_->b.get(), kVersion).value().rx;
+  }
+  // The next request of this client is the one that meets the fault.
+  template <typename Call>
+  std::optional<std::string> ask_by(Call call) {
+    Client client = this->client();
+    lab_.plan()->listens = true;
+    const auto done = call(client);
+    return done ? std::nullopt : std::optional(done.error().message);
+  }
+  ClientResult<void> take_rx_key(Client& client) {
+    auto key = client.rx_assoc(connection_->a.get(), kVersion);
+    if (!key) return std::unexpected(key.error());
+    a_rx_ = std::move(key->rx);
+    return {};
+  }
+  ClientResult<void> take_tx_key(Client& client) {
+    return client.tx_assoc(connection_->a.get(), kVersion, b_rx_);
+  }
+  void give_peer_its_tx_key() {
+    const auto done = peers_->tx_assoc(connection_->b.get(), kVersion, a_rx_);
+    EXPECT_TRUE(done) << done.error().message;
+  }
+  void expect_carried() {
+    send_all(connection_->a.get(), secret());
+    EXPECT_EQ(receive(connection_->b.get(), secret().size()), secret());
+  }
+  // expect_secured looks at the whole, and ends it: all is as before.
+  void expect_secured() {
+    give_peer_its_tx_key();
+    lab_.expect_works(*connection_);
+    end();
+  }
+  void expect_mended() override {
+    if (!is_over(connection_->a.get())) expect_carried();
+    end();
+  }
+
+ private:
+  void end() {
+    const linger at_once{.l_onoff = 1, .l_linger = 0};
+    for (const int fd : {connection_->a.get(), connection_->b.get()})
+      EXPECT_EQ(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), 0);
+    connection_.reset();
+    peers_.reset();
+    EXPECT_TRUE(eventually([&] { return client().associations().value().size() <= 1; }))
+        << "that of the open connection";
+  }
+
+  std::optional<Connection> connection_;
+  std::optional<Client> peers_;  // pspd of host B, which meets no fault
+  KeyInfo a_rx_, b_rx_;
+};
+
+class ToTakeAnRxKey : public Securing {
+  std::optional<std::string> ask() override {
+    return ask_by([&](Client& client) { return take_rx_key(client); });
+  }
+  void expect_done() override {
+    Client client = this->client();
+    const auto done = take_tx_key(client);
+    EXPECT_TRUE(done) << done.error().message;
+    expect_secured();
+  }
+  void expect_refused() override {
+    expect_carried();
+    Client client = this->client();
+    const auto done = take_rx_key(client);
+    EXPECT_TRUE(done) << done.error().message;
+    expect_done();
+  }
+};
+
+class ToTakeATxKey : public Securing {
+  void prepare() override {
+    Securing::prepare();
+    Client client = this->client();
+    const auto done = take_rx_key(client);
+    EXPECT_TRUE(done) << done.error().message;
+  }
+  std::optional<std::string> ask() override {
+    return ask_by([&](Client& client) { return take_tx_key(client); });
+  }
+  void expect_done() override { expect_secured(); }
+  void expect_refused() override {
+    expect_carried();
+    Client client = this->client();
+    const auto done = take_tx_key(client);
+    EXPECT_TRUE(done) << done.error().message;
+    expect_done();
+  }
+};
+
+TEST(FaultyRxAssoc, InWhichACallFailsIsRefusedOrDone) {
+  PSP_NEEDS_LAB();
+  Asked::try_all<ToTakeAnRxKey>();
+}
+
+TEST(FaultyTxAssoc, InWhichACallFailsIsRefusedOrDone) {
+  PSP_NEEDS_LAB();
+  Asked::try_all<ToTakeATxKey>();
+}
+
+TEST(FaultyTxAssoc, OfWhichPspdDiesLeavesTheConnectionInClearOrAborted) {
+  PSP_NEEDS_LAB();
+  Asked::die_of_all<ToTakeATxKey>();
+}
+
+}  // namespace
+}  // namespace psp::lab
