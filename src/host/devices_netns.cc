@@ -72,6 +72,9 @@ Result<void> Devices::attach(const device::Device& owner, NetdevKey key) {
       given_.log.error("{}", netdev.error());
       return fail(EOPNOTSUPP, "Only Ethernet devices can be associated", Field::kIfindex);
     }
+    if (host->shares_address(*netdev))
+      return fail(EOPNOTSUPP, "An ipvlan has the address of the device's netdev: take a macvlan",
+                  Field::kIfindex);
     lock = kernel::lock_netdev(key, netdev->name);
     if (!lock) {
       given_.log.error("{}", lock.error());

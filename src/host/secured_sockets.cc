@@ -65,7 +65,7 @@ std::vector<std::uint64_t> SecuredSockets::namespaces_of(const kernel::Leftover*
 // without their keys nothing of theirs can be sealed, and their TIME_WAITs would keep new
 // connections with the same ports from beginning.
 std::expected<void, std::string> SecuredSockets::inherit() {
-  const auto noted = kernel::noted_sockets(programs_->noted_map());
+  const auto noted = kernel::noted_sockets(programs_->maps().noted);
   if (!noted) return std::unexpected(noted.error());
   for (const kernel::Noted& socket : *noted) inherited_.push_back(socket.cookie);
   return {};
@@ -84,13 +84,13 @@ std::expected<kernel::Ended, std::string> SecuredSockets::end(const kernel::Whic
 std::expected<std::size_t, std::string> SecuredSockets::end_all() const {
   const auto ended = end();
   if (!ended) return std::unexpected(ended.error());
-  const auto noted = kernel::noted_sockets(programs_->noted_map());
+  const auto noted = kernel::noted_sockets(programs_->maps().noted);
   if (!noted) return std::unexpected(noted.error());
   return ended->left + kernel::count_unseen(*noted, ended->aborted);
 }
 
 std::expected<void, std::string> SecuredSockets::clear_netdevs() const {
-  const auto left = kernel::left_by_itself(programs_->assoc_map(), programs_->guard_map());
+  const auto left = kernel::left_by_itself(programs_->maps().assoc, programs_->maps().guard);
   if (!left) return std::unexpected(left.error());
   return left->netdevs.empty() ? std::expected<void, std::string>()
                                : remove_from_netdevs(*left, {});

@@ -94,7 +94,7 @@ class SecuredSockets {
         log_(log) {}
   std::vector<std::uint64_t> namespaces_of(const kernel::Leftover* inherited) const;
   [[nodiscard]] std::expected<void, std::string> inherit();
-  kernel::SecuredMaps maps() const { return {programs_->assoc_map(), programs_->noted_map()}; }
+  kernel::SecuredMaps maps() const { return {programs_->maps().assoc, programs_->maps().noted}; }
 
   kernel::Secrets secrets_;
   kernel::NetnsTable namespaces_;  // home, and those with associated netdevs

@@ -89,7 +89,7 @@ SocketWalk::~SocketWalk() {
 
 void SocketWalk::begin() {
   auto job = std::make_unique<Job>();
-  job->assoc_map = sockets_.programs().assoc_map();
+  job->assoc_map = sockets_.programs().maps().assoc;
   const std::uint64_t home = sockets_.namespaces().home().cookie();
   sockets_.namespaces().for_each([&](const kernel::Netns& netns) {
     if (netns.cookie() != home) job->elsewhere.push_back(netns.descriptor());

@@ -135,7 +135,7 @@ class TooBigTest : public ConnectedTest {
     std::copy_n(key.remote, 16, tuple.remote);
     tuple.local_port = htons(flow_.local_port);
     tuple.remote_port = htons(flow_.remote_port);
-    ASSERT_EQ(bpf_map_update_elem(shared_->tx_spi_map(), &key, &tuple, BPF_ANY), 0);
+    ASSERT_EQ(bpf_map_update_elem(shared_->maps().by_tx_spi, &key, &tuple, BPF_ANY), 0);
   }
 };
 

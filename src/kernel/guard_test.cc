@@ -114,7 +114,7 @@ TEST_P(GuardTest, ASocketThatThereIsNoRoomToNoteSendsNothing) {
   socklen_t size = sizeof cookie;
   ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
   const psp_noted_entry noted{};
-  ASSERT_EQ(bpf_map_update_elem(shared_->noted_map(), &cookie, &noted, BPF_ANY), 0);
+  ASSERT_EQ(bpf_map_update_elem(shared_->maps().noted, &cookie, &noted, BPF_ANY), 0);
   const std::uint64_t after = drops(Drop::TX_NO_ASSOC);
   EXPECT_FALSE(passes()) << "it goes to the TAP, which nobody reads here";
   EXPECT_EQ(drops(Drop::TX_NO_ASSOC), after) << "else the first half shows nothing";

@@ -82,6 +82,14 @@ std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, Uni
   return {};
 }
 
+bool HostDevice::shares_address(const Netdev& netdev) const {
+  bool found = false;
+  for_each_attachment([&](const Attachment& attachment) {
+    found |= attachment.netdev().ifindex == netdev.shares_address_with;
+  });
+  return found;
+}
+
 std::expected<std::unique_ptr<Attachment>, std::string> HostDevice::attach_there(
     const Netns& netns, const Netdev& netdev, UniqueFd lock) {
   auto attachment =

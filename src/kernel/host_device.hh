@@ -58,6 +58,9 @@ class HostDevice final : private device::Driver {
 
   // associate lets the sockets of another netdev, in a namespace of the table, use this device.
   std::expected<void, std::string> associate(const Netdev& netdev, UniqueFd lock);
+  // shares_address: what comes for that netdev would be taken on one of this device's, where nobody
+  // can tell whose it is before it is opened.
+  bool shares_address(const Netdev& netdev) const;
   // disassociate ends that: programs and TAP go from the netdev, its secured sockets are blocked.
   // Errors: a sentence; all is as before then. abandon does so whatever is left there.
   [[nodiscard]] std::expected<void, std::string> disassociate(device::NetdevKey netdev);

@@ -20,14 +20,14 @@ class EndSecuredSocketsTest : public SocketTableTest {
     socklen_t size = sizeof cookie_;
     ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, SO_COOKIE, &cookie_, &size), 0);
     const psp_noted_entry noted{};
-    ASSERT_EQ(bpf_map_update_elem(shared_->noted_map(), &cookie_, &noted, BPF_ANY), 0);
+    ASSERT_EQ(bpf_map_update_elem(shared_->maps().noted, &cookie_, &noted, BPF_ANY), 0);
   }
   // end ends this socket, and no other.
   Ended end(const std::function<void()>& meanwhile = {}) {
     const NetnsTable here = NetnsTable::open().value();
     Ended ended;
     const auto done = end_secured_sockets(
-        {shared_->assoc_map(), shared_->noted_map()}, here,
+        {shared_->maps().assoc, shared_->maps().noted}, here,
         [&](const SecuredSocket& socket) {
           if (socket.cookie() != cookie_) return false;
           if (meanwhile) meanwhile();
@@ -39,7 +39,7 @@ class EndSecuredSocketsTest : public SocketTableTest {
   }
   // unseen is what is noted of this socket, of which nobody has seen the end.
   std::size_t unseen(const Ended& ended) const {
-    auto noted = noted_sockets(shared_->noted_map()).value();
+    auto noted = noted_sockets(shared_->maps().noted).value();
     std::erase_if(noted, [this](const Noted& socket) { return socket.cookie != cookie_; });
     EXPECT_EQ(noted.size(), 1u);
     return count_unseen(noted, ended.aborted);

@@ -24,6 +24,8 @@ struct Netdev {
   std::array<std::uint8_t, 6> mac{};
   std::uint32_t mtu = 0;
   std::uint32_t master = 0;  // ifindex of the bridge or bond that it is a port of; 0: none
+  // Of an ipvlan, ifindex of the netdev whose address it has, which may be in another namespace.
+  std::uint32_t shares_address_with = 0;
 
   device::NetdevKey key() const { return {netns, ifindex}; }
   device::NetdevKey master_key() const { return {netns, master}; }

@@ -114,10 +114,10 @@ std::expected<NetdevPrograms, std::string> NetdevPrograms::load(const Secrets& s
   impl->skeleton->rodata->psp_netns = netdev.netns;
   impl->name = netdev.name;
   auto& maps = impl->skeleton->maps;
-  if (auto shares = reuse({{maps.psp_assoc, shared.assoc_map()},
-                           {maps.psp_departed, shared.departed_map()},
-                           {maps.psp_by_tx_spi, shared.tx_spi_map()},
-                           {maps.psp_noted, shared.noted_map()}});
+  if (auto shares = reuse({{maps.psp_assoc, shared.maps().assoc},
+                           {maps.psp_departed, shared.maps().departed},
+                           {maps.psp_by_tx_spi, shared.maps().by_tx_spi},
+                           {maps.psp_noted, shared.maps().noted}});
       !shares)
     return std::unexpected(shares.error());
   if (const int error = netdev_bpf__load(impl->skeleton); error != 0)

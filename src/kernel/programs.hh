@@ -59,6 +59,11 @@ struct SharedMaps {
   bool complete() const { return assoc && departed && noted; }
 };
 
+// SocketMaps are the same of the pspd that serves: descriptors of its SocketPrograms.
+struct SocketMaps {
+  int assoc = -1, guard = -1, departed = -1, by_tx_spi = -1, noted = -1;
+};
+
 // SocketPrograms are the cgroup programs and the maps that all devices of a pspd share.
 class SocketPrograms {
  public:
@@ -84,11 +89,7 @@ class SocketPrograms {
   // inherited: the maps are an earlier pspd's.
   bool inherited() const;
 
-  int assoc_map() const;
-  int guard_map() const;
-  int departed_map() const;
-  int tx_spi_map() const;
-  int noted_map() const;
+  const SocketMaps& maps() const;
   // living_socket goes with this process. One for all netdevs, since a socket keeps the namespace
   // that it was made in from ending.
   int living_socket() const;

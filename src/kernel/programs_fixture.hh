@@ -260,12 +260,12 @@ class NetdevProgramsTest : public testing::Test {
   // was noted, undoes that.
   void depart(const Flow& flow, const psp_tuple_entry& entry, std::uint64_t netns) const {
     const psp_tuple tuple = tuple_of(flow, netns);
-    ASSERT_EQ(bpf_map_update_elem(shared_->departed_map(), &tuple, &entry, BPF_ANY), 0);
+    ASSERT_EQ(bpf_map_update_elem(shared_->maps().departed, &tuple, &entry, BPF_ANY), 0);
   }
   void forget(const Flow& flow) const {
     for (const std::uint64_t netns : {here_, here_ + 1}) {
       const psp_tuple tuple = tuple_of(flow, netns);
-      bpf_map_delete_elem(shared_->departed_map(), &tuple);
+      bpf_map_delete_elem(shared_->maps().departed, &tuple);
     }
   }
 
@@ -342,7 +342,7 @@ class ConnectedTest : public NetdevProgramsTest, public testing::WithParamInterf
     sock.netns = here_;
     if (change) change(sock);
     const int fd = socket_.get();
-    ASSERT_EQ(bpf_map_update_elem(shared_->assoc_map(), &fd, &sock, BPF_ANY), 0);
+    ASSERT_EQ(bpf_map_update_elem(shared_->maps().assoc, &fd, &sock, BPF_ANY), 0);
   }
 
   // opened is a segment of the connection as pspd hands it to the stack.

@@ -163,13 +163,13 @@ TEST_P(SocketOptionTest, ThatASecuredSocketWasClosedIsNoted) {
     socklen_t size = sizeof cookie;
     ASSERT_EQ(::getsockopt(socket_.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
     psp_noted_entry noted{};
-    ASSERT_EQ(bpf_map_update_elem(shared_->noted_map(), &cookie, &noted, BPF_ANY), 0);
+    ASSERT_EQ(bpf_map_update_elem(shared_->maps().noted, &cookie, &noted, BPF_ANY), 0);
     const int copy = ::dup(socket_.get());
     socket_.reset();
-    ASSERT_EQ(bpf_map_lookup_elem(shared_->noted_map(), &cookie, &noted), 0);
+    ASSERT_EQ(bpf_map_lookup_elem(shared_->maps().noted, &cookie, &noted), 0);
     EXPECT_EQ(noted.released, 0u) << row.what << ": another descriptor is open";
     ::close(copy);
-    ASSERT_EQ(bpf_map_lookup_elem(shared_->noted_map(), &cookie, &noted), 0);
+    ASSERT_EQ(bpf_map_lookup_elem(shared_->maps().noted, &cookie, &noted), 0);
     EXPECT_EQ(noted.released, row.released) << row.what;
   }
 }

@@ -74,6 +74,7 @@ Secrets Secrets::random() {
 
 struct SocketPrograms::Impl {
   socket_bpf* skeleton = nullptr;
+  SocketMaps descriptors;
   UniqueFd alive, other;  // connected to each other; gone when this process is (see psp_living)
   UniqueFd cgroup;
   struct Attached {
@@ -109,7 +110,7 @@ struct SocketPrograms::Impl {
   }
   psp_guard_entry owner() const { return entry(0, {}); }
   [[nodiscard]] std::expected<void, std::string> note_owner() const {
-    if (put_element(bpf_map__fd(skeleton->maps.psp_guard), kOwner, owner())) return {};
+    if (put_element(descriptors.guard, kOwner, owner())) return {};
     return failed("cannot note whose the socket programs are", errno);
   }
 
@@ -156,6 +157,12 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
   if (impl->skeleton->rodata == nullptr || impl->skeleton->data == nullptr)
     return failed("the data of the socket programs cannot be mapped", ENOMEM);
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
+  const auto& maps = impl->skeleton->maps;
+  impl->descriptors = {.assoc = bpf_map__fd(maps.psp_assoc),
+                .guard = bpf_map__fd(maps.psp_guard),
+                .departed = bpf_map__fd(maps.psp_departed),
+                .by_tx_spi = bpf_map__fd(maps.psp_by_tx_spi),
+                .noted = bpf_map__fd(maps.psp_noted)};
   std::array<int, 2> pair{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
     return failed("cannot make the socket that says that this pspd lives", errno);
@@ -191,7 +198,7 @@ Finding SocketPrograms::missing() const {
     if (!*there) return fmt::format("pspd's program {} was taken off the root cgroup", one.name);
   }
   const auto owner =
-      get_element<psp_guard_entry>(bpf_map__fd(impl_->skeleton->maps.psp_guard), Impl::kOwner);
+      get_element<psp_guard_entry>(impl_->descriptors.guard, Impl::kOwner);
   if (!owner) return std::unexpected(owner.error());
   if (*owner && same(**owner, impl_->owner())) return std::nullopt;
   return "the note of whose pspd's programs are was changed";
@@ -216,18 +223,14 @@ std::expected<void, std::string> SocketPrograms::detach() {
 }
 
 bool SocketPrograms::inherited() const { return impl_->inherited; }
-int SocketPrograms::assoc_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_assoc); }
-int SocketPrograms::guard_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_guard); }
-int SocketPrograms::departed_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_departed); }
-int SocketPrograms::tx_spi_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_by_tx_spi); }
+const SocketMaps& SocketPrograms::maps() const { return impl_->descriptors; }
 int SocketPrograms::living_socket() const { return impl_->alive.get(); }
-int SocketPrograms::noted_map() const { return bpf_map__fd(impl_->skeleton->maps.psp_noted); }
 
 bool SocketPrograms::guard(device::NetdevKey netdev, std::uint16_t dev_id,
                            const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   const psp_guard_entry entry = impl_->entry(dev_id, programs);
-  const bool done = put_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), key, entry);
+  const bool done = put_element(impl_->descriptors.guard, key, entry);
   guard_changed();
   return done;
 }
@@ -237,7 +240,7 @@ std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev
                                                         const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   const auto entry =
-      get_element<psp_guard_entry>(bpf_map__fd(impl_->skeleton->maps.psp_guard), key);
+      get_element<psp_guard_entry>(impl_->descriptors.guard, key);
   if (!entry) return std::unexpected(entry.error());
   return *entry && same(**entry, impl_->entry(dev_id, programs));
 }
@@ -245,7 +248,7 @@ std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev
 void SocketPrograms::unguard(device::NetdevKey netdev) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   // Deleting takes no memory: it cannot fail, and if it does, the next pspd takes the entry over.
-  (void)remove_element(bpf_map__fd(impl_->skeleton->maps.psp_guard), key);
+  (void)remove_element(impl_->descriptors.guard, key);
   guard_changed();
 }
 

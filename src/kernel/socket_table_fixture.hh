@@ -72,7 +72,7 @@ class SocketTableTest : public ConnectedTest {
   std::optional<psp_sock> carried() const {
     psp_sock sock{};
     const int fd = socket_.get();
-    return bpf_map_lookup_elem(shared_->assoc_map(), &fd, &sock) == 0 ? std::optional(sock)
+    return bpf_map_lookup_elem(shared_->maps().assoc, &fd, &sock) == 0 ? std::optional(sock)
                                                                       : std::nullopt;
   }
   std::uint64_t dropped(Drop reason) const {

@@ -140,7 +140,7 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
     room_.refuse();
     return fail(ENOSPC, "Too many secured sockets");
   };
-  if (bpf_map_update_elem(programs_.noted_map(), &association.cookie, &noted, BPF_NOEXIST) != 0)
+  if (bpf_map_update_elem(programs_.maps().noted, &association.cookie, &noted, BPF_NOEXIST) != 0)
     return errno == EEXIST ? fail(EBUSY, "Tx key already set") : full();
   if (!view.connected) return {};
   psp_tuple_entry entry{};
@@ -150,8 +150,8 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
   entry.rx = association.rx;
   const psp_tx_spi spi = tx_spi_of(noted.tuple, noted.tx_spi);
   // An SPI that another connection to that peer has stays its: an SPI is what a caller says it is.
-  if (bpf_map_update_elem(programs_.departed_map(), &noted.tuple, &entry, BPF_ANY) == 0 &&
-      (bpf_map_update_elem(programs_.tx_spi_map(), &spi, &noted.tuple, BPF_NOEXIST) == 0 ||
+  if (bpf_map_update_elem(programs_.maps().departed, &noted.tuple, &entry, BPF_ANY) == 0 &&
+      (bpf_map_update_elem(programs_.maps().by_tx_spi, &spi, &noted.tuple, BPF_NOEXIST) == 0 ||
        errno == EEXIST))
     return {};
   (void)forget(association.cookie);  // what stays goes when the socket does
@@ -214,26 +214,26 @@ void KernelSockets::settle_mss(int fd, bool lowered, const psp_sockopt& request)
 }
 
 bool KernelSockets::forget(std::uint64_t cookie) const {
-  const auto noted = get_element<psp_noted_entry>(programs_.noted_map(), cookie);
+  const auto noted = get_element<psp_noted_entry>(programs_.maps().noted, cookie);
   if (!noted || !*noted) return noted.has_value();
   const psp_tuple& tuple = (*noted)->tuple;
   // A later connection with the same ports may have taken the entries over.
-  const auto departed = get_element<psp_tuple_entry>(programs_.departed_map(), tuple);
+  const auto departed = get_element<psp_tuple_entry>(programs_.maps().departed, tuple);
   const psp_tx_spi spi = tx_spi_of(tuple, (*noted)->tx_spi);
-  const auto by_spi = get_element<psp_tuple>(programs_.tx_spi_map(), spi);
+  const auto by_spi = get_element<psp_tuple>(programs_.maps().by_tx_spi, spi);
   if (!departed || !by_spi) return false;
   if (*departed && (*departed)->cookie == cookie &&
-      !remove_element(programs_.departed_map(), tuple))
+      !remove_element(programs_.maps().departed, tuple))
     return false;
   if (*by_spi && std::memcmp(&**by_spi, &tuple, sizeof tuple) == 0 &&
-      !remove_element(programs_.tx_spi_map(), spi))
+      !remove_element(programs_.maps().by_tx_spi, spi))
     return false;
   // Last: by this one the others are found again.
-  return remove_element(programs_.noted_map(), cookie);
+  return remove_element(programs_.maps().noted, cookie);
 }
 
 bool KernelSockets::is_released(std::uint64_t cookie) const {
-  const auto noted = get_element<psp_noted_entry>(programs_.noted_map(), cookie);
+  const auto noted = get_element<psp_noted_entry>(programs_.maps().noted, cookie);
   return noted && (!*noted || (*noted)->released != 0);
 }
 

@@ -326,8 +326,8 @@ ClientResult<CapturedKey> captured_key(Client& client, std::span<const std::uint
   return endpoint.connection().ask_for<CapturedKey>(*head, request);
 }
 
-ClientResult<DaemonInfo> Client::daemon_info() {
-  Endpoint& endpoint = impl_->daemon_or_only();
+ClientResult<DaemonInfo> daemon_info(Client& client) {
+  Endpoint& endpoint = client.impl_->daemon_or_only();
   const auto head = endpoint.own_head("info-get", SOFTPSP_CMD_INFO_GET);
   if (!head) return std::unexpected(head.error());
   auto info = endpoint.connection().ask_for<DaemonInfo>(*head);

@@ -97,9 +97,8 @@ class Client {
       const Request& request,
       const std::function<void(std::span<const std::uint8_t> attributes)>& on_answer);
 
-  // What only pspd answers: EOPNOTSUPP where only the kernel serves.
+  // Only pspd answers this, and the functions below: EOPNOTSUPP where only the kernel serves.
   ClientResult<std::vector<AssocInfo>> associations();
-  ClientResult<DaemonInfo> daemon_info();
 
  private:
   struct Impl;
@@ -107,13 +106,15 @@ class Client {
   static ClientResult<Client> of(ClientResult<netlink::Endpoint> endpoint);
   std::unique_ptr<Impl> impl_;
 
+  friend ClientResult<DaemonInfo> daemon_info(Client& client);
   friend ClientResult<std::vector<KeptPacket>> kept_packets(Client& client);
   friend ClientResult<CapturedKey> captured_key(Client& client,
                                                 std::span<const std::uint8_t> datagram);
 };
 
-// kept_packets are the newest of all devices; needs CAP_NET_ADMIN in pspd's namespace. Only pspd
-// answers, as to captured_key.
+// daemon_info is what pspd says of itself and its devices.
+ClientResult<DaemonInfo> daemon_info(Client& client);
+// kept_packets are the newest of all devices; needs CAP_NET_ADMIN in pspd's namespace.
 ClientResult<std::vector<KeptPacket>> kept_packets(Client& client);
 // captured_key is the key of the PSP datagram (UDP payload), which must be one of a secured
 // connection of that pspd; at most 16000 octets. An empty one: only whether keys may be asked for.

@@ -248,7 +248,7 @@ TEST(Client, SoftpspTellsOfAssociationsAndTheDaemon) {
   EXPECT_EQ(got.rx_drops, 5u);
   EXPECT_FALSE(all->back().tx_spi);
 
-  const auto info = client.daemon_info();
+  const auto info = daemon_info(client);
   ASSERT_TRUE(info) << info.error().message;
   EXPECT_EQ(info->version, "0.1.0");
   EXPECT_EQ(info->crypto_backend, "ipsec-mb");

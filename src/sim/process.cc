@@ -104,24 +104,21 @@ namespace psp::kernel {
 // --- SocketPrograms: the numbers of the maps, which the process has by its Secrets
 
 struct SocketPrograms::Impl {
-  int assoc = -1, departed = -1, by_tx_spi = -1, noted = -1;
+  SocketMaps maps;
 };
 SocketPrograms::SocketPrograms(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SocketPrograms::SocketPrograms(SocketPrograms&&) noexcept = default;
 SocketPrograms::~SocketPrograms() = default;
-int SocketPrograms::assoc_map() const { return impl_->assoc; }
-int SocketPrograms::departed_map() const { return impl_->departed; }
-int SocketPrograms::tx_spi_map() const { return impl_->by_tx_spi; }
-int SocketPrograms::noted_map() const { return impl_->noted; }
+const SocketMaps& SocketPrograms::maps() const { return impl_->maps; }
 
 // load takes the maps as they are in `inherited`, as numbers of the process inside.
 std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets&, std::uint32_t,
                                                                 const SharedMaps* inherited) {
   auto impl = std::make_unique<Impl>();
-  impl->assoc = inherited->assoc.get();
-  impl->departed = inherited->departed.get();
-  impl->by_tx_spi = inherited->by_tx_spi.get();
-  impl->noted = inherited->noted.get();
+  impl->maps = {.assoc = inherited->assoc.get(),
+                .departed = inherited->departed.get(),
+                .by_tx_spi = inherited->by_tx_spi.get(),
+                .noted = inherited->noted.get()};
   return SocketPrograms(std::move(impl));
 }
 

@@ -40,7 +40,7 @@ class Care : public testing::Test {
   Netns& host() { return lab_->ns(From::kA); }
   pid_t daemon() { return lab_->pspd(From::kA).pid(); }
   DaemonInfo::Device device() {
-    return lab_->client(From::kA).daemon_info().value().devices.front();
+    return lab_->daemon_info(From::kA).devices.front();
   }
   // lines that the log has of something.
   std::size_t lines(const std::string& words) {

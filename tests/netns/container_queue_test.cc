@@ -52,9 +52,8 @@ class ContainerQueue : public testing::TestWithParam<Kind> {
     hosts_ = lab_->connect(GetParam());
     keys_ = secure(*lab_, hosts_);
     both_ways();
-    const auto info = lab_->client(From::kA).daemon_info();
-    ASSERT_TRUE(info);
-    generation_ = static_cast<std::uint8_t>(info->devices.front().generation);
+    generation_ =
+        static_cast<std::uint8_t>(lab_->daemon_info(From::kA).devices.front().generation);
   }
   void TearDown() override {
     tun_.reset();

@@ -180,7 +180,7 @@ TEST(DeadTap, WhoseNumberAnotherNetdevTakesSendsItNothing) {
   const auto rx = lab.client(From::kA).rx_assoc(connection.a.get(), Version::kAesGcm128);
   ASSERT_TRUE(rx);
   ASSERT_TRUE(lab.client(From::kA).tx_assoc(connection.a.get(), Version::kAesGcm128, rx->rx));
-  const std::string tap = lab.client(From::kA).daemon_info().value().devices.front().tap;
+  const std::string tap = lab.daemon_info(From::kA).devices.front().tap;
   const std::string index =
       host.sh(fmt::format("cat /sys/class/net/{0}/ifindex 2>/dev/null || "
                           "ip -o link show {0} | cut -d: -f1",

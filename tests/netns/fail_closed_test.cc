@@ -263,12 +263,11 @@ TEST_P(Injection, OfPspPacketsByAnInterfaceWithoutPspDeviceReachesNobody) {
 
 TEST_P(Injection, IntoTheTapIsDropped) {
   const InNetns inside(lab_->ns(From::kA));
-  const auto info = lab_->client(From::kA).daemon_info();
-  ASSERT_TRUE(info);
+  const DaemonInfo info = lab_->daemon_info(From::kA);
   const UniqueFd raw(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
   sockaddr_ll to{};
   to.sll_family = AF_PACKET;
-  to.sll_ifindex = static_cast<int>(::if_nametoindex(info->devices.front().tap.c_str()));
+  to.sll_ifindex = static_cast<int>(::if_nametoindex(info.devices.front().tap.c_str()));
   ASSERT_NE(to.sll_ifindex, 0);
   // As psp_egress tags a segment of Tx handle 1; as a PSP packet comes from the wire.
   Octets to_seal(14), to_open(14);

@@ -281,7 +281,7 @@ TEST_P(Hostile, ADeletedTapEndsItsDeviceAloneAndSaysNothingInClear) {
   lab.start(From::kB);
   auto connection = lab.connect(GetParam());
   secure(lab, connection);
-  const auto devices = [&lab] { return lab.client(From::kA).daemon_info().value().devices; };
+  const auto devices = [&lab] { return lab.daemon_info(From::kA).devices; };
   const auto before = devices();
   ASSERT_EQ(before.size(), 2u);
   const std::size_t mark = lab.cable().mark();

@@ -45,7 +45,7 @@ class Hotplug : public testing::Test {
   std::size_t device_count() { return lab_->client(From::kA).devices().value().size(); }
   // device_of is the id of the device that pspd shows for a netdev; 0 if there is none.
   std::uint32_t device_of(const std::string& ifname) {
-    const DaemonInfo info = lab_->client(From::kA).daemon_info().value();
+    const DaemonInfo info = lab_->daemon_info(From::kA);
     for (const auto& device : info.devices)
       if (device.ifname == ifname) return device.id;
     return 0;

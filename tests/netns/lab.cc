@@ -232,11 +232,16 @@ Flow Lab::flow_of(int a, int b, const Cable& cable, std::size_t mark) {
   return flow;
 }
 
-std::uint64_t Lab::drops(From side, const std::string& reason) {
-  const auto info = client(side).daemon_info();
+DaemonInfo Lab::daemon_info(From side) {
+  Client asks = client(side);
+  auto info = psp::daemon_info(asks);
   if (!info) throw std::runtime_error(info.error().message);
+  return std::move(*info);
+}
+
+std::uint64_t Lab::drops(From side, const std::string& reason) {
   std::uint64_t sum = 0;
-  for (const auto& device : info->devices)
+  for (const auto& device : daemon_info(side).devices)
     for (const auto& [name, count] : device.drops)
       if (name == reason) sum += count;
   return sum;

@@ -66,6 +66,8 @@ class Lab {
   Connection connect(Kind kind) { return connect(kind, Endpoints{}); }
   static std::string address(From side, Kind kind, unsigned link = 0);
 
+  // daemon_info is what pspd says of itself and its devices.
+  DaemonInfo daemon_info(From side);
   // drops is how often pspd of `side` dropped for a reason, by its name.
   std::uint64_t drops(From side, const std::string& reason);
   StatsInfo stats(From side);

@@ -50,7 +50,7 @@ class TapQueues : public testing::TestWithParam<std::tuple<Kind, unsigned>> {
   }
   void TearDown() override { lab_.reset(); }
   Kind kind() const { return std::get<Kind>(GetParam()); }
-  std::string tap() { return lab_->client(From::kA).daemon_info().value().devices.front().tap; }
+  std::string tap() { return lab_->daemon_info(From::kA).devices.front().tap; }
 
   std::optional<Lab> lab_;
 };

@@ -51,16 +51,16 @@ const std::vector<Stack>& stacks_here() {
 
 bool is_a(const Stack& stack, std::string_view name) { return stack.name == name; }
 
-std::vector<Stack> bridges_here() {
+std::vector<Stack> only(std::string_view name) {
   std::vector<Stack> found = stacks_here();
-  std::erase_if(found, [](const Stack& stack) { return !is_a(stack, "Bridge"); });
+  std::erase_if(found, [&](const Stack& stack) { return !is_a(stack, name); });
   return found;
 }
 
-// for_containers_here: a bond would take a veth for its own port and not pass its frames on.
-std::vector<Stack> for_containers_here() {
+std::vector<Stack> all_but(std::initializer_list<std::string_view> names) {
   std::vector<Stack> found = stacks_here();
-  std::erase_if(found, [](const Stack& stack) { return is_a(stack, "Bond"); });
+  for (const std::string_view name : names)
+    std::erase_if(found, [&](const Stack& stack) { return is_a(stack, name); });
   return found;
 }
 
@@ -117,7 +117,9 @@ class Stacked : public testing::TestWithParam<std::tuple<Stack, Kind>> {
   std::optional<Lab> lab_;
 };
 
+class StackedAssociated : public Stacked {};
 class Bridged : public Stacked {};
+class Ipvlans : public Stacked {};
 
 // StackedContainers: top0 of host A is a container's; where a netdev cannot lie on another one in
 // another namespace, the container has a veth, whose end here is a port of top0.
@@ -206,7 +208,7 @@ TEST_P(Stacked, OnTopOfADevicesNetdevConnectionsHaveNoDeviceAndGoOnInClear) {
   expect_carried(connection, random_octets(50'000));
 }
 
-TEST_P(Stacked, ANetdevThatIsAssociatedWithTheDeviceBelowUsesIt) {
+TEST_P(StackedAssociated, UseTheDeviceBelow) {
   ASSERT_NO_FATAL_FAILURE(associate_top());
   const Connection connection = connect_over_top();
   Wiretap below(host(From::kA), "low0");
@@ -218,7 +220,7 @@ TEST_P(Stacked, ANetdevThatIsAssociatedWithTheDeviceBelowUsesIt) {
   EXPECT_FALSE(below.heard(data));
 }
 
-TEST_P(Stacked, ProgramsUseOneThatIsAssociatedWithTheDeviceBelow) {
+TEST_P(StackedAssociated, ServePrograms) {
   ASSERT_NO_FATAL_FAILURE(associate_top());
   const std::string program = PSP_CAT_PATH " --insecure-first-use";
   host(From::kB).sh(program + " -l 7000 >/dev/null 2>&1 & sleep 0.5");
@@ -241,6 +243,16 @@ TEST_P(StackedContainers, AreSealedOnTheDevicesNetdev) {
   secure(client_inside(), lab_->client(From::kB), connection);
   expect_carried(connection, data);
   EXPECT_FALSE(below.heard(data));
+}
+
+// What comes for one would be taken by the program of the netdev whose address it has.
+TEST_P(Ipvlans, CannotBeAssociatedWithTheDeviceBelowAndSayWhatCan) {
+  lab_->start(From::kA, {"--dev", "low0"});
+  const auto refused = lab_->client(From::kA).dev_assoc(device_below(From::kA),
+                                                        ifindex_of(host(From::kA), "top0"));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().sys_errno, EOPNOTSUPP);
+  EXPECT_NE(refused.error().message.find("take a macvlan"), std::string::npos);
 }
 
 // The proof of what was opened at a port is not believed at its master, for any port can forge it.
@@ -285,16 +297,26 @@ INSTANTIATE_TEST_SUITE_P(Netdevs, Stacked,
                                           testing::Values(Kind::kIpv4, Kind::kIpv6)),
                          name_of);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Stacked);
-INSTANTIATE_TEST_SUITE_P(Netdevs, Bridged,
-                         testing::Combine(testing::ValuesIn(bridges_here()),
+INSTANTIATE_TEST_SUITE_P(Netdevs, StackedAssociated,
+                         testing::Combine(testing::ValuesIn(all_but({"Ipvlan"})),
                                           testing::Values(Kind::kIpv4, Kind::kIpv6)),
                          name_of);
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Bridged);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(StackedAssociated);
 INSTANTIATE_TEST_SUITE_P(Netdevs, StackedContainers,
-                         testing::Combine(testing::ValuesIn(for_containers_here()),
+                         testing::Combine(testing::ValuesIn(all_but({"Ipvlan", "Bond"})),
                                           testing::Values(Kind::kIpv4, Kind::kIpv6)),
                          name_of);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(StackedContainers);
+INSTANTIATE_TEST_SUITE_P(Netdevs, Bridged,
+                         testing::Combine(testing::ValuesIn(only("Bridge")),
+                                          testing::Values(Kind::kIpv4, Kind::kIpv6)),
+                         name_of);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Bridged);
+INSTANTIATE_TEST_SUITE_P(Netdevs, Ipvlans,
+                         testing::Combine(testing::ValuesIn(only("Ipvlan")),
+                                          testing::Values(Kind::kIpv4, Kind::kIpv6)),
+                         name_of);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Ipvlans);
 
 }  // namespace
 }  // namespace psp::lab

@@ -20,7 +20,7 @@ std::optional<LocalPsp::Instance> LocalPsp::instance() const {
   auto client = Client::connect(socket_);
   if (!client) return std::nullopt;
   if (!client->has(psp::Provider::kDaemon)) return Instance{.kernel = true};
-  const auto info = client->daemon_info();
+  const auto info = daemon_info(*client);
   return info ? std::optional(Instance{.number = info->instance}) : std::nullopt;
 }
 

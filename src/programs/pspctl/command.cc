@@ -140,7 +140,7 @@ Outcome<Client> Context::connect() const {
 Outcome<std::optional<DaemonInfo>> Context::daemon_info(Client& client) const {
   if (!options.statistics && !options.details) return std::nullopt;
   if (!client.has(Provider::kDaemon)) return std::nullopt;
-  auto info = client.daemon_info();
+  auto info = psp::daemon_info(client);
   if (!info) return refused("daemon info", info.error());
   return std::move(*info);
 }

@@ -43,7 +43,7 @@ constexpr const char* kItHangs =
     "it hangs: systemctl restart pspd; before, its log: journalctl -u pspd";
 
 Verdicts check_daemon(Client& client) {
-  const auto info = client.daemon_info();
+  const auto info = daemon_info(client);
   if (!info)
     return {fail("pspd", fmt::format("connected, but does not answer: {}", info.error().message),
                  kItHangs)};
@@ -166,7 +166,7 @@ Verdicts check_devices(Client& client, const std::optional<DeviceSelector>& sele
                  "pspd --dev IFNAME makes one, as soon as there is that netdev")};
   std::optional<DaemonInfo> daemon;
   if (client.has(Provider::kDaemon))
-    if (auto info = client.daemon_info()) daemon = std::move(*info);
+    if (auto info = daemon_info(client)) daemon = std::move(*info);
   Verdicts verdicts;
   for (const DeviceInfo& device : *devices) {
     DeviceFacts facts;
