@@ -159,10 +159,10 @@ std::expected<SocketPrograms, std::string> SocketPrograms::load(const Secrets& s
   if (auto named = check_names(impl->skeleton->obj); !named) return std::unexpected(named.error());
   const auto& maps = impl->skeleton->maps;
   impl->descriptors = {.assoc = bpf_map__fd(maps.psp_assoc),
-                .guard = bpf_map__fd(maps.psp_guard),
-                .departed = bpf_map__fd(maps.psp_departed),
-                .by_tx_spi = bpf_map__fd(maps.psp_by_tx_spi),
-                .noted = bpf_map__fd(maps.psp_noted)};
+                       .guard = bpf_map__fd(maps.psp_guard),
+                       .departed = bpf_map__fd(maps.psp_departed),
+                       .by_tx_spi = bpf_map__fd(maps.psp_by_tx_spi),
+                       .noted = bpf_map__fd(maps.psp_noted)};
   std::array<int, 2> pair{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0)
     return failed("cannot make the socket that says that this pspd lives", errno);
@@ -197,8 +197,7 @@ Finding SocketPrograms::missing() const {
     if (!there) return std::unexpected(there.error());
     if (!*there) return fmt::format("pspd's program {} was taken off the root cgroup", one.name);
   }
-  const auto owner =
-      get_element<psp_guard_entry>(impl_->descriptors.guard, Impl::kOwner);
+  const auto owner = get_element<psp_guard_entry>(impl_->descriptors.guard, Impl::kOwner);
   if (!owner) return std::unexpected(owner.error());
   if (*owner && same(**owner, impl_->owner())) return std::nullopt;
   return "the note of whose pspd's programs are was changed";
@@ -239,8 +238,7 @@ std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev
                                                         std::uint16_t dev_id,
                                                         const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
-  const auto entry =
-      get_element<psp_guard_entry>(impl_->descriptors.guard, key);
+  const auto entry = get_element<psp_guard_entry>(impl_->descriptors.guard, key);
   if (!entry) return std::unexpected(entry.error());
   return *entry && same(**entry, impl_->entry(dev_id, programs));
 }

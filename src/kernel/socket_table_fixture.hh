@@ -73,7 +73,7 @@ class SocketTableTest : public ConnectedTest {
     psp_sock sock{};
     const int fd = socket_.get();
     return bpf_map_lookup_elem(shared_->maps().assoc, &fd, &sock) == 0 ? std::optional(sock)
-                                                                      : std::nullopt;
+                                                                       : std::nullopt;
   }
   std::uint64_t dropped(Drop reason) const {
     return shared_->drops()[static_cast<std::size_t>(reason)];

@@ -39,9 +39,7 @@ class Care : public testing::Test {
   }
   Netns& host() { return lab_->ns(From::kA); }
   pid_t daemon() { return lab_->pspd(From::kA).pid(); }
-  DaemonInfo::Device device() {
-    return lab_->daemon_info(From::kA).devices.front();
-  }
+  DaemonInfo::Device device() { return lab_->daemon_info(From::kA).devices.front(); }
   // lines that the log has of something.
   std::size_t lines(const std::string& words) {
     const std::string& log = lab_->pspd(From::kA).log();

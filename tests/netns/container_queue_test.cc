@@ -52,8 +52,7 @@ class ContainerQueue : public testing::TestWithParam<Kind> {
     hosts_ = lab_->connect(GetParam());
     keys_ = secure(*lab_, hosts_);
     both_ways();
-    generation_ =
-        static_cast<std::uint8_t>(lab_->daemon_info(From::kA).devices.front().generation);
+    generation_ = static_cast<std::uint8_t>(lab_->daemon_info(From::kA).devices.front().generation);
   }
   void TearDown() override {
     tun_.reset();

@@ -248,8 +248,8 @@ TEST_P(StackedContainers, AreSealedOnTheDevicesNetdev) {
 // What comes for one would be taken by the program of the netdev whose address it has.
 TEST_P(Ipvlans, CannotBeAssociatedWithTheDeviceBelowAndSayWhatCan) {
   lab_->start(From::kA, {"--dev", "low0"});
-  const auto refused = lab_->client(From::kA).dev_assoc(device_below(From::kA),
-                                                        ifindex_of(host(From::kA), "top0"));
+  const auto refused =
+      lab_->client(From::kA).dev_assoc(device_below(From::kA), ifindex_of(host(From::kA), "top0"));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().sys_errno, EOPNOTSUPP);
   EXPECT_NE(refused.error().message.find("take a macvlan"), std::string::npos);
