@@ -136,7 +136,7 @@ void check_frame(const Record& record, const Frame& frame) {
   const auto& link = frame.link;
   check(link.ip_at <= frame.octets.size());
   check(link.head_at + link.head_size <= link.ip_at);
-  check(link.type_at == pcap::Link::kNoType ||
+  check(link.type_at == pcap::LinkHeader::kNoType ||
         (link.type_at >= link.head_at && link.type_at + 2 <= link.head_at + link.head_size));
   Octets head(link.head_size + 2);
   for (const std::uint8_t family : {4, 6})

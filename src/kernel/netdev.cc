@@ -24,11 +24,11 @@
 #include <sys/socket.h>
 #include <vector>
 
+#include "base/ifreq.hh"
 #include "base/netlink_socket.hh"
 #include "base/socket_options.hh"
 #include "base/unique_fd.hh"
 
-#include "ifreq.hh"
 
 namespace psp::kernel {
 namespace {
@@ -151,8 +151,8 @@ std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex)
   return netdev;
 }
 
-std::expected<std::optional<Link>, std::string> read_link(std::uint32_t ifindex) {
-  Link link;
+std::expected<std::optional<LinkSettings>, std::string> read_link(std::uint32_t ifindex) {
+  LinkSettings link;
   std::uint64_t netns = 0;
   const auto there = ask_link(ifindex, netns, [&](const ifinfomsg& head, const nlattr* attribute) {
     link.up = (head.ifi_flags & (IFF_UP | IFF_NOARP)) == (IFF_UP | IFF_NOARP);
@@ -165,7 +165,7 @@ std::expected<std::optional<Link>, std::string> read_link(std::uint32_t ifindex)
   return *there ? std::optional(std::move(link)) : std::nullopt;
 }
 
-std::expected<void, std::string> set_link(std::uint32_t ifindex, const Link& link) {
+std::expected<void, std::string> set_link(std::uint32_t ifindex, const LinkSettings& link) {
   const NetlinkSocket nl(NETLINK_ROUTE);
   if (!nl) return failed(link.name, "ask the kernel");
   std::vector<char> buffer(4096);

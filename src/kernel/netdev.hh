@@ -37,8 +37,8 @@ std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex);
 
-// Link is what pspd sets of a netdev of its own.
-struct Link {
+// LinkSettings is what pspd sets of a netdev of its own.
+struct LinkSettings {
   std::string name;
   std::uint32_t mtu = 0, queue_length = 0;
   bool up = false;  // and without ARP
@@ -46,8 +46,8 @@ struct Link {
 
 // read_link is how a netdev of this network namespace is now; nothing: there is none of that
 // number. set_link makes it so. Errors: a sentence.
-[[nodiscard]] std::expected<std::optional<Link>, std::string> read_link(std::uint32_t ifindex);
-[[nodiscard]] std::expected<void, std::string> set_link(std::uint32_t ifindex, const Link& link);
+[[nodiscard]] std::expected<std::optional<LinkSettings>, std::string> read_link(std::uint32_t ifindex);
+[[nodiscard]] std::expected<void, std::string> set_link(std::uint32_t ifindex, const LinkSettings& link);
 
 // move_link moves a netdev of this network namespace to another one, where it has that number and
 // name. Errors: a sentence.

@@ -23,10 +23,11 @@
 #include <thread>
 #include <unistd.h>
 
+#include "base/ifreq.hh"
+
 #include "crypto/aead.hh"
 #include "datapath/virtio.hh"
 
-#include "ifreq.hh"
 #include "netns.hh"
 
 namespace psp::kernel {
@@ -219,7 +220,7 @@ std::expected<void, TapError> Tap::bring_up() const {
 }
 
 // link is what the TAP is like once it is up.
-Link Tap::link() const { return {name_, kMaxMtu, kQueueLength, true}; }
+LinkSettings Tap::link() const { return {name_, kMaxMtu, kQueueLength, true}; }
 
 // elsewhere is the network namespace where the TAP is, if it is not the current one.
 std::expected<UniqueFd, std::string> Tap::elsewhere() const {
@@ -274,7 +275,7 @@ std::expected<void, std::string> Tap::put_back() const {
   const auto now = read_link(ifindex_);
   if (!now) return std::unexpected(now.error());
   if (!*now) return std::unexpected(name_ + " has gone");
-  Link renamed = link();
+  LinkSettings renamed = link();
   renamed.name = (*now)->name;
   if (renamed.name == name_) return set_link(ifindex_, link());
   // Before Linux 6.2 nothing is renamed while it is up. What works must not end for its name.

@@ -66,7 +66,7 @@ class Tap {
   std::expected<void, TapError> configure();
   std::expected<UniqueFd, std::string> elsewhere() const;
   [[nodiscard]] std::expected<void, std::string> bring_home(int from) const;
-  Link link() const;
+  LinkSettings link() const;
 
   std::string name_;
   unsigned ifindex_ = 0;

@@ -19,8 +19,8 @@
 namespace psp::keyx {
 namespace {
 
-Address to_address(const sockaddr_storage& from) {
-  Address out;
+IpEnd to_address(const sockaddr_storage& from) {
+  IpEnd out;
   if (from.ss_family == AF_INET) {
     const auto& in = reinterpret_cast<const sockaddr_in&>(from);
     out = {.family = AF_INET, .size = 4, .port = ntohs(in.sin_port)};
@@ -40,7 +40,7 @@ Address to_address(const sockaddr_storage& from) {
 }
 
 // IPv4 is written as IPv6 writes it, ::ffff:a.b.c.d, whatever the family of the socket.
-End to_end(const Address& from) {
+End to_end(const IpEnd& from) {
   End out{};
   std::ranges::copy(to_address16({from.octets, from.size}), out.begin());
   wire::store_be(out.data() + 16, from.port);

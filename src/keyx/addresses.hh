@@ -13,8 +13,8 @@
 
 namespace psp::keyx {
 
-// Address is an IPv4 or IPv6 address with a port; IPv4 in IPv6 is IPv4, as it is on the wire.
-struct Address {
+// IpEnd is an IPv4 or IPv6 address with a port; IPv4 in IPv6 is IPv4, as it is on the wire.
+struct IpEnd {
   int family = 0;
   std::size_t size = 0;  // of the address, in octets
   unsigned char octets[16] = {};
@@ -23,7 +23,7 @@ struct Address {
 };
 
 struct Addresses {
-  Address local, remote;
+  IpEnd local, remote;
 };
 
 // addresses_of is nullopt where `fd` is no connected IP socket.

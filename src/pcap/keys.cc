@@ -143,16 +143,16 @@ std::expected<void, std::string> read_key_words(std::string_view& line, bool sa,
 
 }  // namespace
 
-std::optional<Address> parse_address(std::string_view text) {
+std::optional<IpHost> parse_address(std::string_view text) {
   const std::string terminated(text);
-  Address address;
+  IpHost address;
   if (inet_pton(AF_INET, terminated.c_str(), address.octets.data()) == 1) return address;
   address = {.family = 6};
   if (inet_pton(AF_INET6, terminated.c_str(), address.octets.data()) == 1) return address;
   return std::nullopt;
 }
 
-std::string to_text(const Address& address) {
+std::string to_text(const IpHost& address) {
   char text[INET6_ADDRSTRLEN] = "?";
   inet_ntop(address.family == 4 ? AF_INET : AF_INET6, address.octets.data(), text, sizeof text);
   return text;

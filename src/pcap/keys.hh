@@ -25,16 +25,16 @@ namespace psp::pcap {
 // kMaxKeyFile is the most octets that a file with keys may have.
 inline constexpr std::size_t kMaxKeyFile = 64u << 20;
 
-// Address is where packets under a key go to: IP family and destination.
-struct Address {
+// IpHost is an IPv4 or IPv6 address, as that where packets under a key go to.
+struct IpHost {
   std::uint8_t family = 4;
   wire::IpAddress octets = {};
-  friend bool operator==(const Address&, const Address&) = default;
+  friend bool operator==(const IpHost&, const IpHost&) = default;
 };
 
 // parse_address reads an IPv4 or IPv6 address; to_text writes one.
-std::optional<Address> parse_address(std::string_view text);
-std::string to_text(const Address& address);
+std::optional<IpHost> parse_address(std::string_view text);
+std::string to_text(const IpHost& address);
 
 // KeyEntry is one key: that of an SA, or a device key from which the keys of SAs come.
 struct KeyEntry {
@@ -44,7 +44,7 @@ struct KeyEntry {
   Spi spi = {};                           // kSa
   std::uint8_t index = 0;                 // kDevice: 0 or 1
   crypto::Secret<32> key = {};
-  std::optional<Address> destination = {};  // only for packets to there; nothing: any
+  std::optional<IpHost> destination = {};  // only for packets to there; nothing: any
 };
 
 // parse_key_log reads a key log. Lines with other labels, empty lines and lines that begin with #

@@ -16,7 +16,7 @@
 namespace psp::pcap {
 namespace {
 
-using Found = std::expected<Link, NotIp>;
+using Found = std::expected<LinkHeader, NotIp>;
 
 constexpr std::size_t kEthHeader = 14;
 constexpr std::size_t kTypeAt = 12;
@@ -82,7 +82,7 @@ class Walk {
   std::uint32_t link_type_;
   std::span<const std::uint8_t> frame_;
   Reach reach_;
-  Link link_ = {};
+  LinkHeader link_ = {};
   bool in_head_ = true;  // what is read belongs to the link header to be written
   int layers_ = 0;
 };
@@ -270,15 +270,15 @@ Found Walk::framed(std::string_view tunnel, std::size_t at) {
 
 }  // namespace
 
-std::expected<Link, NotIp> find_ip(std::uint32_t link_type, std::span<const std::uint8_t> frame,
+std::expected<LinkHeader, NotIp> find_ip(std::uint32_t link_type, std::span<const std::uint8_t> frame,
                                    Reach reach) {
   return Walk(link_type, frame, reach).start();
 }
 
 bool write_head(std::uint8_t* out, std::uint32_t link_type, std::span<const std::uint8_t> frame,
-                const Link& link, std::uint8_t family) {
+                const LinkHeader& link, std::uint8_t family) {
   if (link.head_size != 0) std::memcpy(out, frame.data() + link.head_at, link.head_size);
-  if (link.type_at == Link::kNoType) return link.head_family == family || is_raw(link_type);
+  if (link.type_at == LinkHeader::kNoType) return link.head_family == family || is_raw(link_type);
   wire::store_be(out + (link.type_at - link.head_at), family == 4 ? kTypeIpv4 : kTypeIpv6);
   return true;
 }

@@ -123,7 +123,7 @@ std::vector<CaptureKeys::Candidate> CaptureKeys::make(Version version, Spi spi) 
   return candidates;
 }
 
-bool CaptureKeys::fits(std::uint32_t entry, const pcap::Address& destination) const {
+bool CaptureKeys::fits(std::uint32_t entry, const pcap::IpHost& destination) const {
   const auto& wanted = keys_->entries[entry].key.destination;
   return !wanted || *wanted == destination;
 }

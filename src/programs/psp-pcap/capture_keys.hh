@@ -38,7 +38,7 @@ class CaptureKeys {
   // make makes them anew, for a user who keeps them.
   std::vector<Candidate> make(Version version, Spi spi);
   // fits: the key of the entry is for packets to `destination`.
-  bool fits(std::uint32_t entry, const pcap::Address& destination) const;
+  bool fits(std::uint32_t entry, const pcap::IpHost& destination) const;
 
  private:
   struct Entry {

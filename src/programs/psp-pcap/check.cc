@@ -264,8 +264,8 @@ std::string version_text(std::uint8_t number) {
 Json Checker::to_json() const {
   Json flows = Json::array();
   for (const auto& [key, flow] : flows_) {
-    Json one{{"source", pcap::to_text(pcap::Address{key.family, key.source})},
-             {"destination", pcap::to_text(pcap::Address{key.family, key.destination})},
+    Json one{{"source", pcap::to_text(pcap::IpHost{key.family, key.source})},
+             {"destination", pcap::to_text(pcap::IpHost{key.family, key.destination})},
              {"psp-version", version_text(key.version)},
              {"spi", fmt::format("{:08x}", key.spi)}};
     one.update(flow_json(flow));
@@ -297,8 +297,8 @@ std::string Checker::to_text() const {
   std::string text;
   for (const auto& [key, flow] : flows_) {
     text += fmt::format(
-        "{} > {}  SPI {:08x}  {}: {}, {}\n", pcap::to_text(pcap::Address{key.family, key.source}),
-        pcap::to_text(pcap::Address{key.family, key.destination}), key.spi,
+        "{} > {}  SPI {:08x}  {}: {}, {}\n", pcap::to_text(pcap::IpHost{key.family, key.source}),
+        pcap::to_text(pcap::IpHost{key.family, key.destination}), key.spi,
         version_text(key.version), counted(flow.packets, "packet"), counted(flow.octets, "octet"));
     text += flow_text(flow);
   }

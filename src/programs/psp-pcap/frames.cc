@@ -93,8 +93,8 @@ Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets, pca
   return frame;
 }
 
-pcap::Address destination_of(const Frame& frame) {
-  pcap::Address address{.family = frame.ip.family};
+pcap::IpHost destination_of(const Frame& frame) {
+  pcap::IpHost address{.family = frame.ip.family};
   if (frame.ip.family == 4)
     std::copy_n(frame.packet.data() + 16, 4, address.octets.begin());
   else

@@ -34,7 +34,7 @@ struct Frame {
   What what = What::kNotIp;
   std::optional<Drop> drop = {};
   std::string_view note = {};  // instead of the text of the drop reason
-  pcap::Link link;
+  pcap::LinkHeader link;
   std::span<const std::uint8_t> octets;  // the whole frame
   std::span<const std::uint8_t> packet;  // from the IP header on
   wire::IpHeader ip;
@@ -49,7 +49,7 @@ struct Frame {
 Frame look(const pcap::Record& record, std::span<const std::uint8_t> octets, pcap::Reach reach);
 
 // destination_of is the destination address of an IP packet that look has read.
-pcap::Address destination_of(const Frame& frame);
+pcap::IpHost destination_of(const Frame& frame);
 
 // Joined is a PSP packet of the capture that is several datagrams of the wire, because the host
 // that captured it leaves segmentation to its network card, or joins what it receives.

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/counted.hh"
+#include "base/ifreq.hh"
 #include "base/udp_port.hh"
 #include "base/unique_fd.hh"
 
@@ -31,8 +32,7 @@ constexpr std::uint32_t kIpv6MinimumMtu = 1280;
 
 void look_at_netdev(const std::string& ifname, DeviceFacts& facts) {
   const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strncpy(request.ifr_name, ifname.c_str(), IFNAMSIZ - 1);
+  ifreq request = request_for(ifname);
   if (!fd || ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return;
   facts.up = (request.ifr_flags & IFF_UP) != 0;
   if (ioctl(fd.get(), SIOCGIFMTU, &request) == 0)

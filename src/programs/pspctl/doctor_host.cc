@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 
+#include "base/ifreq.hh"
 #include "base/netlink_socket.hh"
 #include "base/unique_fd.hh"
 #include "crypto/aead.hh"
@@ -48,8 +49,7 @@ Verdict check_tap(UniqueFd& tap, unsigned& ifindex) {
   if (!tap)
     return fail(check, fmt::format("/dev/net/tun: {}", errno_words()),
                 "modprobe tun (CONFIG_TUN); in a container: give it the device /dev/net/tun");
-  ifreq request{};
-  std::strncpy(request.ifr_name, "pspdoctor%d", IFNAMSIZ - 1);
+  ifreq request = request_for("pspdoctor%d");
   request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
   if (ioctl(tap.get(), TUNSETIFF, &request) != 0) {
     if (errno == EPERM) return skipped(check, std::string(kNeedsRoot));

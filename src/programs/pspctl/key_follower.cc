@@ -49,8 +49,8 @@ std::span<const std::uint8_t> psp_datagram(std::span<const std::uint8_t> packet)
   return udp.subspan(kUdpHeader);
 }
 
-pcap::Address destination_of(std::span<const std::uint8_t> packet) {
-  pcap::Address address{.family = static_cast<std::uint8_t>(packet[0] >> 4)};
+pcap::IpHost destination_of(std::span<const std::uint8_t> packet) {
+  pcap::IpHost address{.family = static_cast<std::uint8_t>(packet[0] >> 4)};
   std::memcpy(address.octets.data(), packet.data() + (address.family == 4 ? 16 : 24),
               address.family == 4 ? 4 : 16);
   return address;
@@ -72,7 +72,7 @@ Outcome<void> KeyFollower::see(std::span<const std::uint8_t> packet) {
   if (datagram.empty() || !problem_.empty()) return {};
   const auto header = wire::parse_header(datagram);
   if (!header || !header->version() || !header->spi.valid()) return {};
-  const pcap::Address destination = destination_of(packet);
+  const pcap::IpHost destination = destination_of(packet);
   std::string id(1, static_cast<char>(*header->version()));
   id.append(reinterpret_cast<const char*>(datagram.data() + 4), 4);  // the SPI
   id.append(reinterpret_cast<const char*>(&destination), sizeof destination);

@@ -23,6 +23,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/ifreq.hh"
 #include "base/socket_options.hh"
 
 namespace psp::ctl {
@@ -87,11 +88,7 @@ Outcome<PacketRing> PacketRing::open(const std::string& device, const std::strin
   ring.device_ = device;
   ring.fd_ = UniqueFd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!ring.fd_) return failed("packet socket");
-  ifreq request{};
-  if (device.size() >= sizeof request.ifr_name)
-    return std::unexpected(
-        Failure{ExitStatus::kFailed, fmt::format("capture: no netdev \"{}\"", device)});
-  device.copy(request.ifr_name, device.size());
+  ifreq request = request_for(device);
   const unsigned index = ::if_nametoindex(device.c_str());
   if (index == 0 || ::ioctl(ring.fd_.get(), SIOCGIFHWADDR, &request) != 0)
     return std::unexpected(

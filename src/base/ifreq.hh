@@ -8,7 +8,7 @@
 #include <net/if.h>
 #include <string>
 
-namespace psp::kernel {
+namespace psp {
 
 inline ifreq request_for(const std::string& name) {
   ifreq request{};
@@ -16,4 +16,4 @@ inline ifreq request_for(const std::string& name) {
   return request;
 }
 
-}  // namespace psp::kernel
+}  // namespace psp
