@@ -25,7 +25,7 @@ template <typename T>
 
 // set_option gives an option a value. False, with errno: the kernel refuses.
 template <typename T>
-bool set_option(int fd, int level, int name, const T& value) {
+[[nodiscard]] bool set_option(int fd, int level, int name, const T& value) {
   return ::setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 

@@ -106,7 +106,7 @@ TEST_F(CloserTest, DoesNotWaitForALingerTimeThatIsSetAtTheLastMoment) {
   fill(ends.own.get());
   UniqueFd copy(::dup(ends.own.get()));
   after_linger_was_read = [&] {
-    set_option(ends.own.get(), SOL_SOCKET, SO_LINGER, linger{1, 4});
+    (void)set_option(ends.own.get(), SOL_SOCKET, SO_LINGER, linger{1, 4});
     ends.own.reset();
   };
   const auto start = Clock::now();

@@ -29,7 +29,6 @@
 #include "base/socket_options.hh"
 #include "base/unique_fd.hh"
 
-
 namespace psp::kernel {
 namespace {
 

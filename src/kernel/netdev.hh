@@ -46,8 +46,10 @@ struct LinkSettings {
 
 // read_link is how a netdev of this network namespace is now; nothing: there is none of that
 // number. set_link makes it so. Errors: a sentence.
-[[nodiscard]] std::expected<std::optional<LinkSettings>, std::string> read_link(std::uint32_t ifindex);
-[[nodiscard]] std::expected<void, std::string> set_link(std::uint32_t ifindex, const LinkSettings& link);
+[[nodiscard]] std::expected<std::optional<LinkSettings>, std::string> read_link(
+    std::uint32_t ifindex);
+[[nodiscard]] std::expected<void, std::string> set_link(std::uint32_t ifindex,
+                                                        const LinkSettings& link);
 
 // move_link moves a netdev of this network namespace to another one, where it has that number and
 // name. Errors: a sentence.

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "base/netlink_socket.hh"
+#include "base/socket_options.hh"
 #include "device/state_table.h"
 
 namespace psp::kernel {
@@ -120,12 +121,12 @@ int destroy_socket(const SecuredSocket& socket) {
 std::expected<DestroyEvents, std::string> DestroyEvents::open() {
   UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG));
   // Many sockets may go at once; what does not fit is found again by secured_sockets.
-  const int buffer = 4 * 1024 * 1024, on = 1;
+  constexpr int kRoom = 4 * 1024 * 1024;
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = 1u << (SKNLGRP_INET_TCP_DESTROY - 1) | 1u << (SKNLGRP_INET6_TCP_DESTROY - 1);
-  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof buffer) != 0 ||
-      ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof on) != 0 ||
+  if (!fd || !set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kRoom) ||
+      !set_option(fd.get(), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1) ||
       ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
     return std::unexpected(
         fmt::format("cannot hear of closed sockets (needs CONFIG_INET_DIAG and CAP_NET_ADMIN): {}",

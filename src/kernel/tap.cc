@@ -24,7 +24,6 @@
 #include <unistd.h>
 
 #include "base/ifreq.hh"
-
 #include "crypto/aead.hh"
 #include "datapath/virtio.hh"
 

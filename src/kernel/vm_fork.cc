@@ -15,6 +15,8 @@
 #include <linux/netlink.h>
 #include <sys/socket.h>
 
+#include "base/socket_options.hh"
+
 namespace psp::kernel {
 namespace {
 
@@ -63,10 +65,8 @@ std::expected<VmForkEvents, std::string> VmForkEvents::open() {
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = kKernelGroup;
-  const int on = 1;
-  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0 ||
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kBuffer, sizeof kBuffer) != 0 ||
-      !only_changes(fd.get()) ||
+  if (!fd || !set_option(fd.get(), SOL_SOCKET, SO_PASSCRED, 1) ||
+      !set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kBuffer) || !only_changes(fd.get()) ||
       ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
     return std::unexpected(
         fmt::format("cannot hear of clones of this virtual machine: {}", std::strerror(errno)));

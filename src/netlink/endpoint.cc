@@ -143,7 +143,7 @@ ClientResult<void> Endpoint::receive() {
 
 std::optional<Notification> Endpoint::next() {
   if (pending_.empty()) return std::nullopt;
-  const Notification oldest = pending_.back();
+  Notification oldest = std::move(pending_.back());
   pending_.pop_back();
   return oldest;
 }

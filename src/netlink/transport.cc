@@ -21,8 +21,8 @@ namespace {
 
 void set_timeouts(int fd) {
   const timeval limit = {.tv_sec = kAnswerTimeout.count(), .tv_usec = 0};
-  set_option(fd, SOL_SOCKET, SO_RCVTIMEO, limit);
-  set_option(fd, SOL_SOCKET, SO_SNDTIMEO, limit);
+  (void)set_option(fd, SOL_SOCKET, SO_RCVTIMEO, limit);
+  (void)set_option(fd, SOL_SOCKET, SO_SNDTIMEO, limit);
 }
 
 ClientResult<UnixAddress> make_address(const std::string& name) {
@@ -46,7 +46,7 @@ ClientResult<Transport> Transport::open_kernel() {
   if (!fd)
     return client_error(errno,
                         std::string("cannot open a netlink socket: ") + std::strerror(errno));
-  set_option(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, 1);
+  (void)set_option(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, 1);
   sockaddr_nl address = {};
   address.nl_family = AF_NETLINK;
   // Connected to port 0, the socket takes messages from the kernel only.

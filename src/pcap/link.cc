@@ -270,8 +270,8 @@ Found Walk::framed(std::string_view tunnel, std::size_t at) {
 
 }  // namespace
 
-std::expected<LinkHeader, NotIp> find_ip(std::uint32_t link_type, std::span<const std::uint8_t> frame,
-                                   Reach reach) {
+std::expected<LinkHeader, NotIp> find_ip(std::uint32_t link_type,
+                                         std::span<const std::uint8_t> frame, Reach reach) {
   return Walk(link_type, frame, reach).start();
 }
 

@@ -13,8 +13,8 @@
 
 namespace psp::pcap {
 
-// LinkHeader says where the IP packet of a frame starts, and which part of the frame is the link header
-// of a packet that takes its place: what MPLS, PPPoE and tunnels add is left out of that.
+// LinkHeader says where the IP packet of a frame starts, and which part of the frame is the link
+// header of a packet that takes its place: what MPLS, PPPoE and tunnels add is left out of that.
 struct LinkHeader {
   static constexpr std::size_t kNoType = ~std::size_t{0};
   std::size_t ip_at = 0;
@@ -37,8 +37,9 @@ struct NotIp {
 enum class Reach : std::uint8_t { kLink, kTunnels };
 
 // find_ip finds the IP packet in a frame of that link type.
-std::expected<LinkHeader, NotIp> find_ip(std::uint32_t link_type, std::span<const std::uint8_t> frame,
-                                   Reach reach = Reach::kLink);
+std::expected<LinkHeader, NotIp> find_ip(std::uint32_t link_type,
+                                         std::span<const std::uint8_t> frame,
+                                         Reach reach = Reach::kLink);
 
 // write_head writes the link header that `link` found in `frame` to `out`, for an IP packet of
 // `family`. False if the link type cannot say that family.

@@ -43,10 +43,10 @@ UniqueFd open_end(const Netns& netns, const std::string& device) {
   const InNetns inside(netns);
   UniqueFd fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) throw failure("packet socket");
-  set_option(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
-  set_option(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1);
-  set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kSocketBuffer);
-  set_option(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, kSocketBuffer);
+  (void)set_option(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  (void)set_option(fd.get(), SOL_PACKET, PACKET_VNET_HDR, 1);
+  (void)set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kSocketBuffer);
+  (void)set_option(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, kSocketBuffer);
   sockaddr_ll where{};
   where.sll_family = AF_PACKET;
   where.sll_protocol = htons(ETH_P_ALL);

@@ -59,9 +59,9 @@ std::expected<UniqueFd, int> try_connect(const SocketAddress& to, const Deadline
 std::expected<UniqueFd, int> listen_on(const SocketAddress& address, bool v6_only) {
   UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd.get() < 0) return std::unexpected(errno);
-  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  (void)set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (address.family() == AF_INET6)
-    set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only ? 1 : 0);
+    (void)set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only ? 1 : 0);
   if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
   return fd;

@@ -25,7 +25,7 @@ namespace {
 std::expected<UniqueFd, int> listen_at(const SocketAddress& address, bool both) {
   UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return std::unexpected(errno);
-  set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  (void)set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (address.family() == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1);
   if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
@@ -62,13 +62,13 @@ std::expected<std::vector<UniqueFd>, std::string> listen_on(const HostPort& name
 
 void prepare(int fd) {
   constexpr int kIdleS = 60, kIntervalS = 15, kProbes = 4;
-  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kIdleS);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kIntervalS);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  (void)set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  (void)set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kIdleS);
+  (void)set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kIntervalS);
+  (void)set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kProbes);
   // splice() stops before an urgent octet; in line, an ordinary read gets past it.
-  set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+  (void)set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
 std::expected<UniqueFd, int> begin_connect(const SocketAddress& to) {
@@ -82,7 +82,7 @@ std::expected<UniqueFd, int> begin_connect(const SocketAddress& to) {
 
 void reset_on_close(int fd) {
   const linger now{.l_onoff = 1, .l_linger = 0};
-  set_option(fd, SOL_SOCKET, SO_LINGER, now);
+  (void)set_option(fd, SOL_SOCKET, SO_LINGER, now);
 }
 
 SocketAddress local_address(int fd) {

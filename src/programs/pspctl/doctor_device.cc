@@ -8,7 +8,6 @@
 // answer (it hangs). Only in the first two cases what a dead pspd left is looked for: else it
 // belongs to a living one.
 #include <algorithm>
-#include <cstring>
 #include <fmt/format.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
