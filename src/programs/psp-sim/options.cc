@@ -39,6 +39,7 @@ std::expected<void, std::string> take_words(const std::vector<std::string>& word
     const auto feature = sim::feature_of(word);
     if (!feature) {
       std::vector<std::string_view> names;
+      names.reserve(sim::kFeatures);
       for (std::size_t i = 0; i < sim::kFeatures; ++i)
         names.push_back(sim::name_of(static_cast<sim::Feature>(i)));
       return std::unexpected(fmt::format("\"{}\" is none of {}", word, fmt::join(names, ", ")));
