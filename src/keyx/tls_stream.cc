@@ -74,7 +74,7 @@ TlsStream::~TlsStream() {
     BIO_free(socket_bio_);
   else
     SSL_set_quiet_shutdown(ssl_, quiet_shutdown_);
-  if (nodelay_) set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
+  if (nodelay_) (void)set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
 }
 
 std::optional<Error> TlsStream::unfit() const {
@@ -202,7 +202,7 @@ TlsStream::Io TlsStream::drain_records() {
 void TlsStream::retire() {
   close_out();
   SSL_set_shutdown(ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-  if (nodelay_) set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
+  if (nodelay_) (void)set_option(fd_, IPPROTO_TCP, TCP_NODELAY, *nodelay_);
   nodelay_.reset();
 }
 

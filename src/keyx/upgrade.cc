@@ -57,7 +57,7 @@ std::optional<Error> Upgrade::keep_urgent_inline(int fd) {
 }
 
 void Upgrade::urgent_as_before(int fd) {
-  if (std::exchange(urgent_changed_, false)) set_option(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+  if (std::exchange(urgent_changed_, false)) (void)set_option(fd, SOL_SOCKET, SO_OOBINLINE, 0);
 }
 
 std::size_t Upgrade::read(std::span<std::uint8_t> to) {

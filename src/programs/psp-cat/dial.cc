@@ -40,7 +40,7 @@ std::expected<std::vector<SocketAddress>, Failure> find(const Options& options, 
 }
 
 // Small messages go back and forth before the bulk: none must wait for an acknowledgement.
-void set_nodelay(int fd) { set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+void set_nodelay(int fd) { (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 // try_connect gives the connected socket, or an errno.
 std::expected<UniqueFd, int> try_connect(const SocketAddress& to, const Deadline& deadline) {

@@ -26,7 +26,9 @@ std::expected<UniqueFd, int> listen_at(const SocketAddress& address, bool both) 
   UniqueFd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return std::unexpected(errno);
   (void)set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (address.family() == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1);
+  if (address.family() == AF_INET6 &&
+      !set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, both ? 0 : 1))
+    return std::unexpected(errno);
   if (bind(fd.get(), address.get(), address.size) != 0 || listen(fd.get(), SOMAXCONN) != 0)
     return std::unexpected(errno);
   return fd;
