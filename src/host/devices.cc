@@ -61,6 +61,10 @@ kernel::HostDevice* Devices::device(std::uint16_t id) const {
   return found == all_.end() ? nullptr : found->get();
 }
 
+bool Devices::shares_address(const kernel::Netdev& netdev) const {
+  return std::ranges::any_of(all_, [&](auto& device) { return device->shares_address(netdev); });
+}
+
 std::expected<void, std::string> Devices::add(const kernel::Netdev& netdev, UniqueFd lock) {
   const auto made = make(netdev, std::move(lock));
   if (!made) return std::unexpected(made.error());
@@ -72,6 +76,11 @@ std::expected<std::uint16_t, std::string> Devices::make(const kernel::Netdev& ne
                                                         UniqueFd lock) {
   SecuredSockets& sockets = given_.sockets;
   const Settings& settings = given_.settings;
+  if (shares_address(netdev))
+    return std::unexpected(fmt::format(
+        "{} and a netdev that uses a PSP device have one address (an ipvlan, or a macvlan in mode "
+        "passthru): what comes for one would be taken at the other",
+        netdev.name));
   // Before there is anything to undo: this needs memory.
   all_.reserve(all_.size() + 1);
   const bool beside = kernel_has_device(netdev.ifindex);
@@ -130,7 +139,6 @@ void Devices::look_after(std::chrono::steady_clock::time_point now) {
     if (!failed_.contains(device->id())) put_back(device->main(), now);
   end_failed(now);
   look_after_associated(now);
-  for (const auto& device : all_) device->follow_masters();
   find_wanted(now);
 }
 

@@ -89,6 +89,7 @@ class Devices final : private device::NetdevOps {
   void look_after_associated(std::chrono::steady_clock::time_point now);
   void put_back(kernel::Attachment& attachment, std::chrono::steady_clock::time_point now);
   kernel::HostDevice* device(std::uint16_t id) const;
+  bool shares_address(const kernel::Netdev& netdev) const;
   void welcome(const kernel::HostDevice& host, const kernel::Netdev& netdev,
                std::span<const Taken> earlier);
 

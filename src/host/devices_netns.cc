@@ -70,10 +70,12 @@ Result<void> Devices::attach(const device::Device& owner, NetdevKey key) {
     netdev = kernel::find_netdev(key.ifindex);
     if (!netdev) {
       given_.log.error("{}", netdev.error());
-      return fail(EOPNOTSUPP, "Only Ethernet devices can be associated", Field::kIfindex);
+      return fail(EOPNOTSUPP, "A netdev of this kind cannot be associated", Field::kIfindex);
     }
-    if (host->shares_address(*netdev))
-      return fail(EOPNOTSUPP, "An ipvlan has the address of the device's netdev: take a macvlan",
+    if (shares_address(*netdev))
+      return fail(EOPNOTSUPP,
+                  "Shares its address with the netdev of a PSP device (ipvlan, macvlan in mode "
+                  "passthru): take a macvlan in mode bridge",
                   Field::kIfindex);
     lock = kernel::lock_netdev(key, netdev->name);
     if (!lock) {

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
+#include <net/if.h>
 #include <tuple>
 #include <utility>
 
@@ -61,7 +62,8 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   auto programs = NetdevPrograms::load(own, shared, netdev_, tap_.ifindex(), dev_id);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
-  if (!programs_->set_versions(versions) || !programs_->set_rotation(rotation) ||
+  say_whose_port();
+  if (!set_versions(versions) || !programs_->set_rotation(rotation) ||
       !programs_->set_restore(*restore))
     return std::unexpected(netdev_.name + ": the netdev programs cannot be configured");
   shared_ = &shared;
@@ -147,7 +149,11 @@ bool Attachment::refresh() {
   if (!found) return true;
   if (!*found) return false;
   const Netdev& now = **found;
-  if (now.mac != netdev_.mac && !programs_->set_mac(now.mac)) return true;  // tried again
+  const bool moved = std::exchange(netdev_.port_of, now.port_of) != now.port_of;
+  if (moved) say_whose_port();
+  // What fails here is tried again.
+  if (!set_versions_of_programs()) return true;
+  if (now.mac != netdev_.mac && !programs_->set_mac(now.mac)) return true;
   if (now.mtu != netdev_.mtu)
     for (auto& worker : workers_) worker->set_mtu(now.mtu);
   netdev_ = now;
@@ -230,7 +236,23 @@ Condition Attachment::condition() const {
 }
 
 bool Attachment::set_versions(VersionSet versions) {
-  return !programs_ || programs_->set_versions(versions);
+  versions_ = versions;
+  return set_versions_of_programs();
+}
+
+bool Attachment::set_versions_of_programs() const {
+  return !programs_ || programs_->set_versions(netdev_.port_of == 0 ? versions_ : VersionSet{});
+}
+
+void Attachment::say_whose_port() {
+  if (netdev_.port_of == 0) return;
+  char master[IF_NAMESIZE] = "";
+  const bool named = ::if_indextoname(netdev_.port_of, master) != nullptr;
+  notices_.push_back(
+      fmt::format("{} is a port of {}: PSP packets that come by it are taken there, if that netdev "
+                  "has the device "
+                  "(pspctl dev assoc, or pspd --dev)",
+                  netdev_.name, named ? master : "another netdev"));
 }
 
 bool Attachment::set_rotation(std::uint32_t rotation) {

@@ -80,6 +80,9 @@ class Attachment {
   // condition is what repair has done so far, and what is wrong now.
   Condition condition() const;
 
+  // set_versions says what of PSP is taken here. A port of a bridge or bond takes nothing: a packet
+  // that was opened here would come to that netdev with a proof that nobody believes there, since
+  // another port can forge one. It goes up as it is.
   [[nodiscard]] bool set_versions(VersionSet versions);
   [[nodiscard]] bool set_rotation(std::uint32_t rotation);
 
@@ -97,6 +100,8 @@ class Attachment {
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
   [[nodiscard]] std::expected<void, std::string> tune();
+  [[nodiscard]] bool set_versions_of_programs() const;
+  void say_whose_port();
   bool has_failed_worker() const;
   std::optional<std::string> read_errors(std::chrono::steady_clock::time_point now);
   Finding missing() const;
@@ -115,6 +120,7 @@ class Attachment {
   bool tuned_ = false;   // the netdev has the settings that it is to have
   std::vector<std::string> notices_;  // not told yet
   std::uint16_t dev_id_ = 0;
+  VersionSet versions_;
   Upkeep of_tap_, of_programs_;
   std::uint64_t told_read_errors_ = 0;
   std::chrono::steady_clock::time_point tell_read_errors_{};  // not before

@@ -78,15 +78,13 @@ std::expected<void, std::string> HostDevice::associate(const Netdev& netdev, Uni
   }
   fresh.begin()->second = std::move(*attachment);
   associated_.merge(fresh);
-  follow_masters();
   return {};
 }
 
 bool HostDevice::shares_address(const Netdev& netdev) const {
   bool found = false;
-  for_each_attachment([&](const Attachment& attachment) {
-    found |= attachment.netdev().ifindex == netdev.shares_address_with;
-  });
+  for_each_attachment(
+      [&](const Attachment& attachment) { found |= share_address(attachment.netdev(), netdev); });
   return found;
 }
 
@@ -122,7 +120,6 @@ std::expected<void, std::string> HostDevice::abandon(device::NetdevKey netdev) {
     auto detached = attachment.detach();
     const DropCounts last = attachment.drops();
     for (std::size_t i = 0; i < last.size(); i++) drops_before_[i] += last[i];
-    follow_masters();
     return detached;
   });
 }
@@ -144,25 +141,6 @@ std::expected<void, std::string> HostDevice::try_each(Call call) const {
   return std::unexpected(trouble);
 }
 
-// takes_psp: not a port of a bridge or bond that has this device too. What is opened at a port
-// would come to its master with a proof that nobody there believes, since another port can forge
-// it: the PSP packet goes up as it is, and is opened there.
-bool HostDevice::takes_psp(const Attachment& attachment) const {
-  const device::NetdevKey master = attachment.netdev().master_key();
-  return master.ifindex == 0 || (main_->netdev().key() != master && !associated_.contains(master));
-}
-
-bool HostDevice::set_versions(VersionSet versions) const {
-  bool all = true;
-  for_each_attachment([&](Attachment& attachment) {
-    all &= attachment.set_versions(takes_psp(attachment) ? versions : VersionSet{});
-  });
-  return all;
-}
-
-// An element of an array always has its place: this does not fail.
-void HostDevice::follow_masters() { (void)set_versions(versions_); }
-
 void HostDevice::silence() {
   for_each_attachment([](Attachment& attachment) { attachment.silence(); });
 }
@@ -179,11 +157,16 @@ device::Result<void> HostDevice::set_config(const device::DeviceConfig& current,
                                             const device::DeviceConfig& next) {
   auto done = software_.set_config(current, next);
   if (!done) return done;
-  if (set_versions(next.versions_ena)) {
+  const auto set = [this](VersionSet versions) {
+    bool all = true;
+    for_each_attachment([&](Attachment& attachment) { all &= attachment.set_versions(versions); });
+    return all;
+  };
+  if (set(next.versions_ena)) {
     versions_ = next.versions_ena;
     return done;
   }
-  (void)set_versions(versions_);
+  (void)set(versions_);
   (void)software_.set_config(next, current);
   return device::fail(EIO);
 }

@@ -58,17 +58,13 @@ class HostDevice final : private device::Driver {
 
   // associate lets the sockets of another netdev, in a namespace of the table, use this device.
   std::expected<void, std::string> associate(const Netdev& netdev, UniqueFd lock);
-  // shares_address: what comes for that netdev would be taken on one of this device's, where nobody
-  // can tell whose it is before it is opened.
+  // shares_address: what comes for that netdev would be taken at one of this device's, or the other
+  // way round; whose it is can be told only when it is opened.
   bool shares_address(const Netdev& netdev) const;
   // disassociate ends that: programs and TAP go from the netdev, its secured sockets are blocked.
   // Errors: a sentence; all is as before then. abandon does so whatever is left there.
   [[nodiscard]] std::expected<void, std::string> disassociate(device::NetdevKey netdev);
   [[nodiscard]] std::expected<void, std::string> abandon(device::NetdevKey netdev);
-
-  // follow_masters is for when a netdev of its may have become a port of another one, or has left
-  // it (see takes_psp).
-  void follow_masters();
 
   std::uint16_t id() const { return id_; }
   Attachment& main() { return *main_; }
@@ -88,8 +84,6 @@ class HostDevice final : private device::Driver {
                                                                        UniqueFd lock);
   template <typename Call>
   void for_each_attachment(Call call) const;
-  bool takes_psp(const Attachment& attachment) const;
-  bool set_versions(VersionSet versions) const;
   // try_each calls all; the sentences of those that failed are one.
   template <typename Call>
   std::expected<void, std::string> try_each(Call call) const;

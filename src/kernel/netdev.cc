@@ -29,6 +29,8 @@
 #include "base/socket_options.hh"
 #include "base/unique_fd.hh"
 
+#include "link_facts.hh"
+
 namespace psp::kernel {
 namespace {
 
@@ -107,15 +109,6 @@ std::expected<bool, std::string> ask_link(std::uint32_t ifindex, std::uint64_t& 
   return true;
 }
 
-// kind_of is what an IFLA_LINKINFO says that a netdev is; empty: it does not say.
-std::string_view kind_of(const nlattr* link_info) {
-  std::string_view kind;
-  for_each_attribute(link_info, [&](const nlattr* info) {
-    if (mnl_attr_get_type(info) == IFLA_INFO_KIND) kind = mnl_attr_get_str(info);
-  });
-  return kind;
-}
-
 }  // namespace
 
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
@@ -126,28 +119,30 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
 }
 
 std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex) {
-  Netdev netdev;
-  netdev.ifindex = ifindex;
-  bool ethernet = true, ipvlan = false;
-  const auto read = [&](const ifinfomsg& link, const nlattr* attribute) {
-    ethernet = link.ifi_type == ARPHRD_ETHER;
-    const std::uint16_t type = mnl_attr_get_type(attribute);
-    if (type == IFLA_IFNAME) netdev.name = mnl_attr_get_str(attribute);
-    if (type == IFLA_MTU) netdev.mtu = mnl_attr_get_u32(attribute);
-    if (type == IFLA_MASTER) netdev.master = mnl_attr_get_u32(attribute);
-    if (type == IFLA_LINK) netdev.shares_address_with = mnl_attr_get_u32(attribute);
-    if (type == IFLA_LINKINFO) ipvlan = kind_of(attribute) == "ipvlan";
-    if (type == IFLA_ADDRESS && mnl_attr_get_payload_len(attribute) == netdev.mac.size())
-      std::memcpy(netdev.mac.data(), mnl_attr_get_payload(attribute), netdev.mac.size());
-  };
-  const auto there = ask_link(ifindex, netdev.netns, read);
+  LinkFacts facts;
+  std::uint64_t netns = 0;
+  const auto there = ask_link(ifindex, netns, [&](const ifinfomsg& head, const nlattr* attribute) {
+    facts.read(head, attribute);
+  });
   if (!there) return std::unexpected(there.error());
   if (!*there) return std::nullopt;
-  if (!ipvlan) netdev.shares_address_with = 0;
-  if (!ethernet)
-    return std::unexpected(fmt::format(
-        "{} is not an Ethernet device; pspd needs one (eth, veth, bond, vlan ...)", netdev.name));
-  return netdev;
+  if (std::string why = unfit(facts); !why.empty()) return std::unexpected(std::move(why));
+  return Netdev{.netns = netns,
+                .ifindex = ifindex,
+                .name = facts.name,
+                .mac = facts.mac,
+                .mtu = facts.mtu,
+                .port_of = port_of(facts),
+                .shares_address_with = shares_address_with(facts),
+                .lower_elsewhere = facts.lower_elsewhere};
+}
+
+bool share_address(const Netdev& one, const Netdev& other) {
+  const auto lies_on = [](const Netdev& upper, const Netdev& lower) {
+    return upper.shares_address_with != 0 && upper.shares_address_with == lower.ifindex &&
+           upper.lower_elsewhere == (upper.netns != lower.netns);
+  };
+  return lies_on(one, other) || lies_on(other, one);
 }
 
 std::expected<std::optional<LinkSettings>, std::string> read_link(std::uint32_t ifindex) {

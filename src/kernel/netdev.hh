@@ -23,12 +23,11 @@ struct Netdev {
   std::string name;
   std::array<std::uint8_t, 6> mac{};
   std::uint32_t mtu = 0;
-  std::uint32_t master = 0;  // ifindex of the bridge or bond that it is a port of; 0: none
-  // Of an ipvlan, ifindex of the netdev whose address it has, which may be in another namespace.
-  std::uint32_t shares_address_with = 0;
+  std::uint32_t port_of = 0;              // see link_facts.hh; 0: of none
+  std::uint32_t shares_address_with = 0;  // likewise
+  bool lower_elsewhere = false;           // that one is in another network namespace
 
   device::NetdevKey key() const { return {netns, ifindex}; }
-  device::NetdevKey master_key() const { return {netns, master}; }
 };
 
 // find_netdev looks a device up by name or number. Errors: a sentence. look_up gives nothing if
@@ -36,6 +35,10 @@ struct Netdev {
 std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex);
+
+// share_address: what comes for one of them is taken at the other. (Of netdevs that lie on one of
+// another namespace, that one's number is known, and not which namespace it is.)
+bool share_address(const Netdev& one, const Netdev& other);
 
 // LinkSettings is what pspd sets of a netdev of its own.
 struct LinkSettings {

@@ -81,7 +81,11 @@ Result<psp_sock_view> KernelSockets::view(int fd) const {
 
 // examine asks by one system call: a connection is secured by two requests, and each begins here.
 Result<device::SocketInfo> KernelSockets::examine(int fd) {
-  const auto seen = view(fd);
+  auto seen = view(fd);
+  // Nobody has asked for its cookie yet: so it gets one. Without one, two sockets would be the
+  // same.
+  if (seen && seen->cookie == 0 && get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE))
+    seen = view(fd);
   if (!seen && seen.error().sys_errno != EOPNOTSUPP) return std::unexpected(seen.error());
   const bool tcp = seen ? is_tcp(seen->family, seen->type, seen->protocol) : is_tcp_socket(fd);
   if (!tcp) return fail(EOPNOTSUPP, "Unsupported socket family and type", Field::kSockFd);
@@ -91,11 +95,8 @@ Result<device::SocketInfo> KernelSockets::examine(int fd) {
     return fail(EOPNOTSUPP, "Socket is in a network namespace without PSP device", Field::kSockFd);
   device::SocketInfo info;
   info.netns = seen->tuple.netns;
-  // Nobody has asked for its cookie yet; without one, two sockets would be the same to the core.
-  const auto cookie = seen->cookie != 0 ? std::optional<std::uint64_t>(seen->cookie)
-                                        : get_option<std::uint64_t>(fd, SOL_SOCKET, SO_COOKIE);
-  if (!cookie) return fail(errno);
-  info.cookie = *cookie;
+  if (seen->cookie == 0) return fail(EOPNOTSUPP, "Socket has no cookie", Field::kSockFd);
+  info.cookie = seen->cookie;
   info.established = seen->tcp_state == PSP_TCP_ESTABLISHED;
   info.route_ifindex = seen->route_ifindex;
   info.uid = seen->uid;
@@ -194,11 +195,19 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
   if (!connected) return {};
   const bool reserved = reserve_options(fd, true);
   const auto after = view(fd);
-  if (after)
-    driver->second->set_clear_boundary(association.netdev.netns, association.tx_handle,
-                                       after->clear_boundary);
+  const auto boundary = after ? std::optional(after->clear_boundary) : stored_boundary(fd);
+  // Without it, no segment across the boundary could be sent, for good.
+  if (!boundary)
+    return fail(EIO, "The Tx key is set, and the socket cannot be looked at: close it");
+  driver->second->set_clear_boundary(association.netdev.netns, association.tx_handle, *boundary);
   if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
   return {};
+}
+
+// stored_boundary is where the clear octets end, without the help of a program that could be gone.
+std::optional<psp_u32> KernelSockets::stored_boundary(int fd) const {
+  const auto sock = get_element<psp_sock>(programs_.maps().assoc, fd);
+  return sock && *sock ? std::optional((*sock)->clear_boundary) : std::nullopt;
 }
 
 // settle_mss: IPv4 options on a socket lower its MSS by their length at once, as the kernel does at

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 
 #include "bpf/structs.h"
 #include "device/core.hh"

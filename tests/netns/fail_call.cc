@@ -385,7 +385,8 @@ int bind(int fd, const sockaddr* address, socklen_t length) noexcept {
 }
 int listen(int fd, int backlog) noexcept { PSP_PASS(listen, -1, 0, fd, backlog); }
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) noexcept {
-  PSP_PASS(setsockopt, -1, static_cast<std::uint64_t>(name), fd, level, name, value, length);
+  const auto detail = static_cast<std::uint64_t>(level == PSP_SOL ? PSP_SOL | name : name);
+  PSP_PASS(setsockopt, -1, detail, fd, level, name, value, length);
 }
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) noexcept {
   // What pspd's programs are asked has another number in each pspd.

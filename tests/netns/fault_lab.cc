@@ -28,6 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/bpf/structs.h"
+
 #include "connect_to.hh"
 
 namespace psp::lab {
@@ -57,6 +59,8 @@ bool changes(const NotedCall& call) {
   if (is(call, "send") || is(call, "sendto"))  // what rtnetlink and sock_diag are not only asked
     return call.detail % 4 != RTM_GETLINK % 4 && call.detail != SOCK_DIAG_BY_FAMILY;
   if (is(call, "bind")) return call.detail == AF_UNIX;
+  if (is(call, "setsockopt"))  // what a socket carries
+    return call.detail > PSP_SOL || call.detail == IP_OPTIONS;
   return is(call, "write");
 }
 

@@ -4,12 +4,14 @@
 // refused a key goes on as it was, and gets it when it asks again; one whose pspd dies of the
 // request goes on in clear if it has no Tx key, and is aborted if it has one.
 //
-// Each call fails; pspd dies after all that change something of the host, which rx-assoc does not.
-// A rotation makes no call at all that can fail.
+// Each call fails; pspd dies after all that change something of the host. A rotation makes no call
+// at all that can fail.
 //
 // Threading: see fault_asked.hh.
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+
+#include "kernel/bpf/structs.h"
 
 #include "fault_asked.hh"
 
@@ -59,7 +61,11 @@ class Securing : public Asked {
     lab_.expect_works(*connection_);
     end();
   }
+  // Its next one has aborted it if it had its Tx key; else nothing was ever promised.
   void expect_mended() override {
+    const NotedCall& last = lab_.plan()->call;
+    const bool secured = is(last, "setsockopt") && last.detail != (PSP_SOL | PSP_SO_RX_ATTACH);
+    EXPECT_EQ(is_over(connection_->a.get()), secured);
     if (!is_over(connection_->a.get())) expect_carried();
     end();
   }
@@ -122,6 +128,11 @@ class ToTakeATxKey : public Securing {
 TEST(FaultyRxAssoc, InWhichACallFailsIsRefusedOrDone) {
   PSP_NEEDS_LAB();
   Asked::try_all<ToTakeAnRxKey>();
+}
+
+TEST(FaultyRxAssoc, OfWhichPspdDiesLeavesTheConnectionInClear) {
+  PSP_NEEDS_LAB();
+  Asked::die_of_all<ToTakeAnRxKey>();
 }
 
 TEST(FaultyTxAssoc, InWhichACallFailsIsRefusedOrDone) {

@@ -6,6 +6,7 @@
 //
 //   A top0 - low0 --veth-- low0 - top0 B
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -245,6 +246,28 @@ TEST_P(StackedContainers, AreSealedOnTheDevicesNetdev) {
   EXPECT_FALSE(below.heard(data));
 }
 
+TEST_P(Bridged, APortTakesPspForItselfAgainWhenItIsLetGo) {
+  ASSERT_NO_FATAL_FAILURE(associate_top());
+  EXPECT_TRUE(eventually([&] {
+    return lab_->pspd(From::kA).log().find("low0 is a port of top0") != std::string::npos;
+  }));
+  host(From::kA).sh(
+      "ip link set low0 nomaster && ip link del top0 && ip addr add 10.79.0.1/24 dev low0 && "
+      "ip addr add fd79::1/64 dev low0 nodad");
+  const Connection connection = connect_over_top();
+  secure(*lab_, connection);
+  expect_carried(connection, random_octets(50'000));
+  EXPECT_GT(lab_->client(From::kA).stats(device_below(From::kA)).value().rx_packets, 3u);
+}
+
+// CI leaves nothing out but what its kernel is known to lack (docs/semantics.md).
+TEST(StacksHere, HaveABridgeAndAMacvlanInCi) {
+  if (std::getenv("CI") == nullptr) return;
+  PSP_NEEDS_LAB();
+  EXPECT_FALSE(only("Bridge").empty());
+  EXPECT_FALSE(only("Macvlan").empty());
+}
+
 // What comes for one would be taken by the program of the netdev whose address it has.
 TEST_P(Ipvlans, CannotBeAssociatedWithTheDeviceBelowAndSayWhatCan) {
   lab_->start(From::kA, {"--dev", "low0"});
@@ -253,6 +276,10 @@ TEST_P(Ipvlans, CannotBeAssociatedWithTheDeviceBelowAndSayWhatCan) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().sys_errno, EOPNOTSUPP);
   EXPECT_NE(refused.error().message.find("take a macvlan"), std::string::npos);
+  // Nor can both have a device of their own.
+  EXPECT_EQ(lab_->stop(From::kA), 0);
+  Pspd both(host(From::kA), {"--dev", "low0", "--dev", "top0"});
+  EXPECT_TRUE(both.wait_said("have one address"));
 }
 
 // The proof of what was opened at a port is not believed at its master, for any port can forge it.
