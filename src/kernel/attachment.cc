@@ -240,7 +240,7 @@ bool Attachment::set_versions(VersionSet versions) {
   return set_versions_of_programs();
 }
 
-bool Attachment::set_versions_of_programs() const {
+bool Attachment::set_versions_of_programs() {
   return !programs_ || programs_->set_versions(netdev_.port_of == 0 ? versions_ : VersionSet{});
 }
 

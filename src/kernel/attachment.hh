@@ -100,7 +100,7 @@ class Attachment {
   Attachment(const Netns& netns, const Netdev& netdev, UniqueFd lock, Tap tap)
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
   [[nodiscard]] std::expected<void, std::string> tune();
-  [[nodiscard]] bool set_versions_of_programs() const;
+  [[nodiscard]] bool set_versions_of_programs();
   void say_whose_port();
   bool has_failed_worker() const;
   std::optional<std::string> read_errors(std::chrono::steady_clock::time_point now);

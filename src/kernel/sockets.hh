@@ -61,6 +61,7 @@ class KernelSockets final : public device::SocketOps {
   psp_sockopt request_for(const device::Association& association) const;
   device::Result<void> switch_to_tx(int fd, const psp_sockopt& request) const;
   device::Result<void> note(const psp_sock_view& view, const device::Association& association);
+  std::optional<psp_u32> stored_boundary(int fd) const;
   static void settle_mss(int fd, bool lowered, const psp_sockopt& request);
 
   Secrets secrets_;

@@ -98,6 +98,7 @@ void Asked::die_after(const NotedCall& call, Tally& tally) {
   prepare();
   SCOPED_TRACE(fmt::format("asked, it dies after {}", text(call)));
   auto programs = lab_.plan().programs();
+  died_after_ = call;
   lab_.plan().arm(Phase::kAsked, FaultKind::kHaltAfter, call);
   {
     Prober prober(lab_.lab(), *open_);

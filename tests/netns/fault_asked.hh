@@ -63,6 +63,7 @@ class Asked {
 
   FaultLab lab_;
   std::optional<Pspd> daemon_;
+  NotedCall died_after_;  // for expect_mended
 
  private:
   template <typename Request, typename One>

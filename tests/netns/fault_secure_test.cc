@@ -63,8 +63,8 @@ class Securing : public Asked {
   }
   // Its next one has aborted it if it had its Tx key; else nothing was ever promised.
   void expect_mended() override {
-    const NotedCall& last = lab_.plan()->call;
-    const bool secured = is(last, "setsockopt") && last.detail != (PSP_SOL | PSP_SO_RX_ATTACH);
+    const bool secured =
+        is(died_after_, "setsockopt") && died_after_.detail != (PSP_SOL | PSP_SO_RX_ATTACH);
     EXPECT_EQ(is_over(connection_->a.get()), secured);
     if (!is_over(connection_->a.get())) expect_carried();
     end();
