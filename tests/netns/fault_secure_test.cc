@@ -9,6 +9,8 @@
 //
 // Threading: see fault_asked.hh.
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "kernel/bpf/structs.h"
@@ -51,6 +53,7 @@ class Securing : public Asked {
     const auto done = peers_->tx_assoc(connection_->b.get(), kVersion, a_rx_);
     EXPECT_TRUE(done) << done.error().message;
   }
+  const Connection& connection() const { return *connection_; }
   void expect_carried() {
     send_all(connection_->a.get(), secret());
     EXPECT_EQ(receive(connection_->b.get(), secret().size()), secret());
@@ -105,24 +108,60 @@ class ToTakeAnRxKey : public Securing {
   }
 };
 
+// What its application said last in clear has not come through when it asks: it is sent again
+// later, and the kernel joins it with what came after.
 class ToTakeATxKey : public Securing {
   void prepare() override {
     Securing::prepare();
     Client client = this->client();
     const auto done = take_rx_key(client);
     EXPECT_TRUE(done) << done.error().message;
+    cable().carry(false);
+    send_all(connection().a.get(), kLastInClear);
   }
   std::optional<std::string> ask() override {
-    return ask_by([&](Client& client) { return take_tx_key(client); });
+    auto refused = ask_by([&](Client& client) { return take_tx_key(client); });
+    if (!refused) {
+      const std::size_t mark = cable().mark();
+      send_all(connection().a.get(), kFirstSealed);
+      EXPECT_TRUE(cable().find(mark, [](const Seen& seen) { return seen.psp; }))
+          << "it is lost too";
+    }
+    cable().carry(true);
+    return refused;
   }
-  void expect_done() override { expect_secured(); }
+  void expect_done() override {
+    Octets all = kLastInClear;
+    all.insert(all.end(), kFirstSealed.begin(), kFirstSealed.end());
+    EXPECT_EQ(receive(connection().b.get(), all.size()), all);
+    expect_all_acknowledged();
+    expect_secured();
+  }
   void expect_refused() override {
-    expect_carried();
+    EXPECT_EQ(receive(connection().b.get(), kLastInClear.size()), kLastInClear);
+    expect_all_acknowledged();
     Client client = this->client();
     const auto done = take_tx_key(client);
     EXPECT_TRUE(done) << done.error().message;
-    expect_done();
+    expect_secured();
   }
+  void expect_mended() override {
+    cable().carry(true);
+    if (!is_over(connection().a.get())) {
+      EXPECT_EQ(receive(connection().b.get(), kLastInClear.size()), kLastInClear);
+    }
+    Securing::expect_mended();
+  }
+
+  // Its peer, which has no Tx key yet, acknowledges in clear.
+  void expect_all_acknowledged() {
+    int queued = 1;
+    EXPECT_TRUE(eventually(
+        [&] { return ::ioctl(connection().a.get(), SIOCOUTQ, &queued) == 0 && queued == 0; }));
+  }
+  Cable& cable() { return lab_.lab().cable(); }
+  const Octets kLastInClear = octets_of("the last words in clear"),
+               kFirstSealed = octets_of("and the first that are sealed");
 };
 
 TEST(FaultyRxAssoc, InWhichACallFailsIsRefusedOrDone) {
