@@ -18,7 +18,7 @@
 
 namespace psp::device {
 
-// FakeDriver fails an operation when its fail_ member holds an error.
+// FakeDriver fails an operation when its fail_ member holds an error. Its keys are 00 01 02 ...
 class FakeDriver final : public Driver {
  public:
   Result<void> set_config(const DeviceConfig& current, const DeviceConfig& next) override {
@@ -36,6 +36,7 @@ class FakeDriver final : public Driver {
     asked_in.push_back(netns);
     RxKey rx{Spi{next_spi++}, {}};
     rx.key.resize(key_size(version));
+    for (std::size_t i = 0; i < rx.key.size(); ++i) rx.key.data()[i] = static_cast<std::uint8_t>(i);
     return rx;
   }
   Result<std::uint32_t> tx_key_add(std::uint64_t netns, Version version, Spi spi,
@@ -53,6 +54,11 @@ class FakeDriver final : public Driver {
   Result<DriverStats> get_stats() override {
     if (fail_stats) return std::unexpected(*fail_stats);
     return counters;
+  }
+
+  // refuse lets all that can fail do so, until it is given nothing.
+  void refuse(const std::optional<Error>& error) {
+    fail_config = fail_rotate = fail_alloc = fail_tx = fail_stats = error;
   }
 
   struct Added {

@@ -45,15 +45,15 @@ TEST(Client, SecuresTheVerySocketItWasGiven) {
   daemon.with([&] {
     EXPECT_THAT(daemon.sockets.rx_cookies, ::testing::ElementsAre(cookie_of(tcp.near.get())));
     EXPECT_EQ(daemon.sockets.tx_cookies, daemon.sockets.rx_cookies);
-    EXPECT_EQ(daemon.driver.tx_spi, 0x80000077u);
-    EXPECT_EQ(daemon.driver.tx_key, std::vector<std::uint8_t>(32, 0x5a));
+    EXPECT_EQ(daemon.driver.added.back().spi.value, 0x80000077u);
+    EXPECT_EQ(daemon.driver.added.back().key, std::vector<std::uint8_t>(32, 0x5a));
   });
 }
 
 TEST(Client, AnswersOfEveryRequestAreRead) {
   Daemon daemon;
   daemon.with([&] {
-    daemon.driver.stats = {.rx_packets = 1,
+    daemon.driver.counters = {.rx_packets = 1,
                            .rx_bytes = 0x1'0000'0002,
                            .rx_auth_fail = 3,
                            .rx_error = 4,

@@ -117,7 +117,7 @@ class Daemon {
   }
 
   CookieSockets sockets;
-  FakeDriver driver;
+  device::FakeDriver driver;
   ModelInspector inspector;
   std::function<void()> between_parts;  // of the next dump, once
   FakeNetdevs netdevs;

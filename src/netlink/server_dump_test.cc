@@ -215,8 +215,8 @@ TEST(Dump, ThoseThatHoldMuchAndAreNotReadEndFirst) {
 
 TEST(Dump, AFailureInTheMiddleIsToldAtItsEnd) {
   World world;
-  testing::FakeDriver broken;
-  broken.refusal = {.sys_errno = EIO, .text = "counters do not answer"};
+  device::FakeDriver broken;
+  broken.refuse(device::Error{.sys_errno = EIO, .text = "counters do not answer"});
   ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", {0x3}, broken));
   const auto request = psp_request(PSPNL_CMD_GET_STATS, kDump);
   const std::string row = hex(world.ask(with_id(PSPNL_CMD_GET_STATS, 1)).at(0));

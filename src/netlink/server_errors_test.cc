@@ -62,14 +62,14 @@ TEST(ErrorTable, DeviceRequests) {
   expect_refusal(
       world,
       {.what = "the device comes before its settings", .request = set(7, 0x4), .error = ENODEV});
-  world.driver.refusal = {.sys_errno = EIO, .text = "broken"};
+  world.driver.refuse(device::Error{.sys_errno = EIO, .text = "broken"});
   expect_refusal(
       world, {.what = "driver refuses", .request = set(1, 0x1), .error = EIO, .text = "broken"});
   expect_refusal(world, {.what = "driver refuses",
                          .request = with_id(PSPNL_CMD_KEY_ROTATE, 1),
                          .error = EIO,
                          .text = "broken"});
-  world.driver.refusal = {.sys_errno = EOPNOTSUPP};
+  world.driver.refuse(device::Error{.sys_errno = EOPNOTSUPP});
   expect_refusal(
       world,
       {.what = "no counters", .request = with_id(PSPNL_CMD_GET_STATS, 1), .error = EOPNOTSUPP});
@@ -142,7 +142,7 @@ TEST(ErrorTable, RxAssoc) {
                          .error = EBUSY,
                          .text = "Socket already has PSP state",
                          .bad_offset = 28});
-  world.driver.refusal = {.sys_errno = ENOSPC, .text = "SPI space exhausted"};
+  world.driver.refuse(device::Error{.sys_errno = ENOSPC, .text = "SPI space exhausted"});
   expect_refusal(world, {.what = "SPI space",
                          .request = Assoc{}.message(PSPNL_CMD_RX_ASSOC),
                          .error = ENOSPC,
@@ -186,7 +186,7 @@ TEST(ErrorTable, TxAssocKey) {
 
 TEST(ErrorTable, TxAssocState) {
   World world;
-  testing::FakeDriver other;
+  device::FakeDriver other;
   ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", VersionSet::all(), other));
   world.sockets.sockets[43] = {.cookie = 4, .established = false};
   const auto tx = Assoc{}.message(PSPNL_CMD_TX_ASSOC);

@@ -121,7 +121,7 @@ TEST(Namespaces, EveryNamespaceHearsOnceAndTheMainOneLast) {
 
 TEST(Namespaces, ADumpHoldsWhatTheCallerMaySee) {
   World world;
-  testing::FakeDriver other;
+  device::FakeDriver other;
   ASSERT_TRUE(world.core.add_device({5, 7}, "eth0", {0x3}, other));
   const auto dump = psp_request(PSPNL_CMD_DEV_GET, kDump);
   const auto stats = psp_request(PSPNL_CMD_GET_STATS, kDump);

@@ -51,7 +51,7 @@ TEST(Server, AckFollowsTheReplyIfAskedFor) {
 
 TEST(Server, DumpEndsWithDoneInTheSameDatagram) {
   World world;
-  testing::FakeDriver second;
+  device::FakeDriver second;
   ASSERT_TRUE(world.core.add_device({0, 9}, "eth1", {0x3}, second));
   const auto out = world.ask(psp_request(PSPNL_CMD_DEV_GET, kDump | NLM_F_ACK));
   ASSERT_EQ(out.size(), 1u);
@@ -147,13 +147,13 @@ TEST(Server, TxAssocTakesSpiAndKeyInAnyOrder) {
   const auto out = world.ask(request, 40);
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(hex(out[0]), "1400000053500000090000000000000009010000");
-  EXPECT_EQ(world.driver.tx_spi, 0x80000005u);
-  EXPECT_EQ(world.driver.tx_key, std::vector<std::uint8_t>(16, 0xaa));
+  EXPECT_EQ(world.driver.added.back().spi.value, 0x80000005u);
+  EXPECT_EQ(world.driver.added.back().key, std::vector<std::uint8_t>(16, 0xaa));
 }
 
 TEST(Server, GetStatsWidensCountersByValue) {
   World world;
-  world.driver.stats = {.rx_packets = 1,
+  world.driver.counters = {.rx_packets = 1,
                         .rx_bytes = 0x1'0000'0002,
                         .rx_auth_fail = 3,
                         .rx_error = 4,

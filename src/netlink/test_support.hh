@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "device/core.hh"
+#include "device/core_fakes.hh"
 #include "netlink/codec.hh"
 #include "netlink/families.hh"
 #include "netlink/server.hh"
@@ -81,46 +82,6 @@ class FakeNetdevs final : public device::NetdevOps {
   }
 };
 
-// FakeDriver hands out keys 00 01 02 ... under SPIs 0x101, 0x102, ...
-class FakeDriver final : public device::Driver {
- public:
-  device::Error refusal{};  // sys_errno 0: none
-  device::DriverStats stats{};
-  std::vector<std::uint8_t> tx_key;
-  std::uint32_t tx_spi = 0;
-  std::uint32_t next_spi = 0x101;
-
-  device::Result<void> set_config(const device::DeviceConfig&,
-                                  const device::DeviceConfig&) override {
-    if (refusal.sys_errno != 0) return std::unexpected(refusal);
-    return {};
-  }
-  device::Result<std::uint8_t> key_rotate(std::uint8_t proposed) override {
-    if (refusal.sys_errno != 0) return std::unexpected(refusal);
-    return proposed;
-  }
-  device::Result<device::RxKey> rx_spi_alloc(std::uint64_t, Version version) override {
-    if (refusal.sys_errno != 0) return std::unexpected(refusal);
-    device::RxKey key;
-    key.spi = {next_spi++};
-    key.key.resize(key_size(version));
-    for (std::size_t i = 0; i < key.key.size(); ++i)
-      key.key.data()[i] = static_cast<std::uint8_t>(i);
-    return key;
-  }
-  device::Result<std::uint32_t> tx_key_add(std::uint64_t, Version, Spi spi,
-                                           std::span<const std::uint8_t> key) override {
-    tx_spi = spi.value;
-    tx_key.assign(key.begin(), key.end());
-    return 1;
-  }
-  void tx_key_del(std::uint64_t, std::uint32_t) override {}
-  device::Result<device::DriverStats> get_stats() override {
-    if (refusal.sys_errno != 0) return std::unexpected(refusal);
-    return stats;
-  }
-};
-
 // SomeLater tells of a list that becomes known bit by bit: `gaps` times there is nothing yet before
 // each one. With an error it ends in it.
 class SomeLater final : public Associations {
@@ -170,7 +131,7 @@ class ModelInspector final : public Inspector {
 // World is a Server with one device: id 1, ifindex 7, able to do all versions; socket 40 is fine.
 struct World {
   ModelSockets sockets;
-  FakeDriver driver;
+  device::FakeDriver driver;
   ModelInspector inspector;
   FakeNetdevs netdevs;
   device::Core core{sockets, &netdevs};
@@ -185,6 +146,7 @@ struct World {
 
   explicit World(VersionSet cap = VersionSet::all()) {
     sockets.sockets[40] = {};
+    driver.next_spi = 0x101;
     core.set_compat(device::Compat::kNetNext);
     core.set_notifier(&server);
     server.set_multicast(
