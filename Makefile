@@ -55,7 +55,8 @@ format:
 tidy: release
 	@scripts/check-tidy --all
 
-# install, uninstall: what was built, under $(DESTDIR)$(PREFIX), libraries in LIBDIR there. Nothing
+# install, uninstall: what was built, under $(DESTDIR)$(PREFIX), libraries in LIBDIR there
+# (libpsp-genl.so, which pspctl run loads, always in lib). Nothing
 # is built and no package installed: run make first.
 install uninstall:
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" scripts/$@

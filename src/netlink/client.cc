@@ -43,12 +43,29 @@ void own_netdevs(std::span<DeviceInfo> devices) {
       if (netdev.nsid == *own) netdev.nsid = -1;
 }
 
+// stays_here: both ends have one address, so the connection never leaves this host.
+bool stays_here(int fd) {
+  sockaddr_in6 own{}, peer{};  // an IPv4 one is smaller
+  socklen_t own_size = sizeof own, peer_size = sizeof peer;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_size) != 0 ||
+      ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0)
+    return false;
+  if (own.sin6_family == AF_INET6)
+    return std::memcmp(&own.sin6_addr, &peer.sin6_addr, sizeof own.sin6_addr) == 0;
+  const auto address = [](const sockaddr_in6& name) {
+    return reinterpret_cast<const sockaddr_in&>(name).sin_addr.s_addr;
+  };
+  return own.sin6_family == AF_INET && address(own) == address(peer);
+}
+
 // explain adds the cause where the socket tells it and the answer does not.
 ClientError explain(int fd, std::string_view what, ClientError error) {
   std::string cause;
   if (error.missing_attribute == ".dev-id")
-    cause =
-        "the connection's route leads by a netdev without PSP device, or stays on this host (lo)";
+    cause = stays_here(fd)
+                ? "the connection stays within this host (lo), where there is no PSP device"
+                : "the connection's route leads by a netdev without PSP device: start pspd with "
+                  "--dev for it ('ip route get' names it)";
   else if (error.sys_errno == EOPNOTSUPP &&
            get_option<int>(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP)
     cause = "an MPTCP socket, and PSP is for plain TCP (in Go: GODEBUG=multipathtcp=0)";

@@ -54,13 +54,13 @@ TEST(Client, AnswersOfEveryRequestAreRead) {
   Daemon daemon;
   daemon.with([&] {
     daemon.driver.counters = {.rx_packets = 1,
-                           .rx_bytes = 0x1'0000'0002,
-                           .rx_auth_fail = 3,
-                           .rx_error = 4,
-                           .rx_bad = 5,
-                           .tx_packets = 6,
-                           .tx_bytes = 7,
-                           .tx_error = 8};
+                              .rx_bytes = 0x1'0000'0002,
+                              .rx_auth_fail = 3,
+                              .rx_error = 4,
+                              .rx_bad = 5,
+                              .tx_packets = 6,
+                              .tx_bytes = 7,
+                              .tx_error = 8};
   });
   Client client = connect_to(daemon);
   ASSERT_TRUE(client.set_versions(1, {0x5}));
@@ -307,8 +307,8 @@ TEST(Client, SaysWhyASocketHasNoDevice) {
   ASSERT_FALSE(rx);
   EXPECT_EQ(rx.error().missing_attribute, ".dev-id");
   EXPECT_EQ(rx.error().message,
-            "rx-assoc: the connection's route leads by a netdev without PSP device, or stays on "
-            "this host (lo) (Invalid argument)");
+            "rx-assoc: the connection stays within this host (lo), where there is no PSP device "
+            "(Invalid argument)");
   KeyInfo key{.spi = {5}, .key = {}};
   key.key.assign(std::vector<std::uint8_t>(16, 1));
   const auto tx = client.tx_assoc(tcp.near.get(), Version::kAesGcm128, key);

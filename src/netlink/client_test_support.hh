@@ -89,6 +89,7 @@ class Daemon {
         net_admin_(net_admin),
         listener_(listen_at(name_)),
         stop_(::eventfd(0, EFD_CLOEXEC)) {
+    driver.next_spi = 0x101;
     core.set_notifier(&server);
     server.set_multicast([this](std::uint32_t group, std::uint64_t, const Datagram& datagram) {
       for (auto& peer : peers_)

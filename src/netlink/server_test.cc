@@ -154,13 +154,13 @@ TEST(Server, TxAssocTakesSpiAndKeyInAnyOrder) {
 TEST(Server, GetStatsWidensCountersByValue) {
   World world;
   world.driver.counters = {.rx_packets = 1,
-                        .rx_bytes = 0x1'0000'0002,
-                        .rx_auth_fail = 3,
-                        .rx_error = 4,
-                        .rx_bad = 5,
-                        .tx_packets = 6,
-                        .tx_bytes = 7,
-                        .tx_error = 8};
+                           .rx_bytes = 0x1'0000'0002,
+                           .rx_auth_fail = 3,
+                           .rx_error = 4,
+                           .rx_bad = 5,
+                           .tx_packets = 6,
+                           .tx_bytes = 7,
+                           .tx_error = 8};
   world.ask(with_id(PSPNL_CMD_KEY_ROTATE, 1));
   const std::string stats =
       "70000000535000000900000000000000"

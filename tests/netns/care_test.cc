@@ -159,8 +159,13 @@ TEST_F(Care, SaysWhatItCannotPutBackUntilItCan) {
   expect_carried();
   std::this_thread::sleep_for(2s);  // more looks
   EXPECT_EQ(lines("another netdev is named psp0"), 1u) << lab_->pspd(From::kA).log();
+  const std::string seen = host().sh(PSPCTL_PATH " doctor || true");
+  EXPECT_NE(seen.find("another netdev is named psp0"), std::string::npos) << seen;
   host().sh("ip link del psp0");
   EXPECT_TRUE(eventually([&] { return device().trouble.empty(); }, 20s));
+  const std::string after = host().sh(PSPCTL_PATH " doctor || true");
+  EXPECT_EQ(after.find("another netdev is named psp0"), std::string::npos) << after;
+  EXPECT_NE(after.find("put back"), std::string::npos) << after;
   EXPECT_EQ(host().sh("ip -o link | grep -c ' psp0:'"), "1\n");
 }
 

@@ -206,6 +206,9 @@ TEST_P(Stacked, OnTopOfADevicesNetdevConnectionsHaveNoDeviceAndGoOnInClear) {
   const auto refused = client.rx_assoc(connection.a.get(), Version::kAesGcm128);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().sys_errno, EINVAL) << refused.error().message;
+  EXPECT_NE(refused.error().text.find("route leads by a netdev without PSP device: start pspd"),
+            std::string::npos)
+      << refused.error().text;
   expect_carried(connection, random_octets(50'000));
 }
 

@@ -217,6 +217,26 @@ TEST_P(Surroundings, ANetdevRemovedUnderTrafficSaysNothingInClear) {
   expect_nothing_in_clear(*lab_, connection.flow, other, data, 1);
 }
 
+TEST_P(Surroundings, APeerThatIsAllowedIsHeard) {
+  lab_->start(From::kA, {"--allow-peers", "192.0.2.0/24," + Lab::address(From::kB, GetParam())});
+  lab_->start(From::kB);
+  const auto connection = lab_->connect(GetParam());
+  secure(*lab_, connection);
+  expect_carried(connection);
+  EXPECT_EQ(lab_->drops(From::kA, "PEER_NOT_ALLOWED"), 0u);
+}
+
+TEST_P(Surroundings, OfAPeerThatIsNotAllowedNothingIsOpened) {
+  lab_->start(From::kA, {"--allow-peers", "192.0.2.0/24"});
+  lab_->start(From::kB);
+  const auto connection = lab_->connect(GetParam());
+  secure(*lab_, connection);
+  send_all(connection.b.get(), random_octets(1000));
+  EXPECT_TRUE(eventually([&] { return lab_->drops(From::kA, "PEER_NOT_ALLOWED") > 0; }));
+  EXPECT_EQ(pending(connection.a.get()), Octets());
+  EXPECT_EQ(lab_->stats(From::kA).rx_packets, 0u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, Surroundings, testing::Values(Kind::kIpv4, Kind::kIpv6),
                          kind_param);
 

@@ -25,8 +25,9 @@ constexpr std::string_view kHelp = R"(Usage: pspctl doctor [IFNAME | id N] [--pe
 
        --peer sends probes to UDP port 1000 of HOST that travel as PSP packets do, small ones and
        of full size, from every family's address, and HOST's pspd answers them; needs root:
-       without, it is a FAIL that says so. No answer is a FAIL. It says what is wrong on the way and what helps. What it does not try is
-       whether the two ends prove to each other who they are; for that, use psp-cat.
+       without, it is a FAIL that says so. No answer is a FAIL. It says what is wrong on the way
+       and what helps. What it does not try is whether the two ends prove to each other who they
+       are; for that, use psp-cat.
 
        Exit status 0 if nothing FAILed, else 1.
 )";
