@@ -138,7 +138,6 @@ void Devices::look_after(std::chrono::steady_clock::time_point now) {
   for (const auto& device : all_)
     if (!failed_.contains(device->id())) put_back(device->main(), now);
   end_failed(now);
-  look_after_associated(now);
   find_wanted(now);
 }
 

@@ -12,8 +12,10 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/log.hh"
@@ -58,6 +60,9 @@ class Devices final : private device::NetdevOps {
   // look_after sees what others have done to the devices, and mends it. Netdevs that have gone lose
   // their devices, those that have come get theirs; a device whose TAP has gone is made anew.
   void look_after(std::chrono::steady_clock::time_point now);
+  // look_on does so with netdevs that are associated, of which there can be thousands: with some at
+  // each turn, where the turn before ended. False: it has been round.
+  bool look_on(std::chrono::steady_clock::time_point now);
   // find_wanted gives netdevs that have come their devices.
   void find_wanted(std::chrono::steady_clock::time_point now);
 
@@ -86,7 +91,8 @@ class Devices final : private device::NetdevOps {
   void end_failed(std::chrono::steady_clock::time_point now);
   void retire(std::uint16_t id);
   void remove(std::uint16_t id);
-  void look_after_associated(std::chrono::steady_clock::time_point now);
+  std::optional<std::string> lost(kernel::Attachment& attachment, bool mend,
+                                  std::chrono::steady_clock::time_point now);
   void put_back(kernel::Attachment& attachment, std::chrono::steady_clock::time_point now);
   kernel::HostDevice* device(std::uint16_t id) const;
   bool shares_address(const kernel::Netdev& netdev) const;
@@ -104,6 +110,7 @@ class Devices final : private device::NetdevOps {
   All all_;
   WantedNetdevs wanted_;
   FailedDevices failed_;
+  std::optional<std::pair<std::uint16_t, device::NetdevKey>> looked_at_;  // last, in a round
   bool leave_programs_ = false;  // at a stop that has to leave sockets blocked
 };
 

@@ -3,6 +3,7 @@
 // The part of Devices that works in other network namespaces: netdevs that are associated with a
 // device (dev-assoc), and what becomes of them. Whoever is root where one is can do to it and to
 // its TAP what he likes: that costs only his own connections.
+#include <algorithm>
 #include <cerrno>
 #include <net/if.h>
 #include <new>
@@ -132,19 +133,38 @@ void Devices::abandon(const device::Device& owner, NetdevKey netdev) {
     given_.log.error("{}: what is left there goes when pspd stops", done.error());
 }
 
-void Devices::look_after_associated(std::chrono::steady_clock::time_point now) {
+// lost mends what it can, if it is to, and says why the netdev has no part in its device any more.
+std::optional<std::string> Devices::lost(kernel::Attachment& attachment, bool mend,
+                                         std::chrono::steady_clock::time_point now) {
+  if (!attachment.refresh()) return "it has gone";
+  if (mend) put_back(attachment, now);
+  return attachment.failed();
+}
+
+bool Devices::look_on(std::chrono::steady_clock::time_point now) {
+  constexpr std::size_t kAtOnce = 8;  // netdevs; each takes some tenths of a millisecond
+  std::vector<std::pair<std::uint16_t, NetdevKey>> turn;
   std::vector<NetdevKey> gone;
   for (const auto& device : all_)
-    for (const auto& [key, attachment] : device->associated()) {
-      const bool there = attachment->refresh();
-      if (there && !failed_.contains(device->id())) put_back(*attachment, now);
-      const auto why = there ? attachment->failed() : "it has gone";
-      if (!why) continue;
-      given_.log.warn("{}, associated with {}: {}", attachment->netdev().name,
-                      device->netdev().name, *why);
+    for (const auto& [key, attachment] : device->associated())
+      if (!looked_at_ || std::pair(device->id(), key) > *looked_at_)
+        turn.emplace_back(device->id(), key);
+  const std::size_t some = std::min(turn.size(), kAtOnce);
+  std::ranges::partial_sort(turn, turn.begin() + static_cast<std::ptrdiff_t>(some));
+  for (const auto& [id, key] : std::span(turn).first(some)) {
+    const kernel::HostDevice& host = *find(id);
+    kernel::Attachment& attachment = *host.associated().at(key);
+    if (const auto why = lost(attachment, !failed_.contains(id), now)) {
+      given_.log.warn("{}, associated with {}: {}", attachment.netdev().name, host.netdev().name,
+                      *why);
       gone.push_back(key);
     }
+    looked_at_.emplace(id, key);
+  }
+  const bool more = some < turn.size();
+  if (!more) looked_at_.reset();
   for (const NetdevKey key : gone) core_.netdev_gone(key);
+  return more;
 }
 
 std::size_t Devices::references(std::uint64_t netns) const {

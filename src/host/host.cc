@@ -171,6 +171,7 @@ int Host::stop() {
   soon_at_home_ = {};
   lists_turn_ = {};
   expiry_turn_ = {};
+  look_turn_ = {};
   rotation_ = {};
   walk_.reset();
   if (!sockets_ || !sockets_->attached()) return 0;

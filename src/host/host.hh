@@ -81,6 +81,7 @@ class Host {
   void look_when_due();
   void look_after();
   void look_at_all(std::chrono::steady_clock::time_point now);
+  void look_on();
   void leave_deserted_namespaces();
 
   Loop& loop_;
@@ -105,6 +106,7 @@ class Host {
   std::optional<Backoff> old_connections_;  // from before this machine was cloned, if any are left
   Loop::Source regularly_, soon_, soon_at_home_;  // it looks after what it has
   Loop::Source lists_turn_;                       // while lists are wanted
+  Loop::Source look_turn_;                        // while netdevs are to be looked at
   Loop::Source expiry_turn_;                      // while there is something to let go of
   Loop::Source rotation_;
 };

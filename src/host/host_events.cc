@@ -25,6 +25,7 @@ constexpr auto kLookPause = 50ms;
 constexpr auto kHomePause = 5ms;
 constexpr auto kListsTurn = 5ms;
 constexpr auto kExpiryTurn = 5ms;
+constexpr auto kLookTurn = 5ms;
 
 }  // namespace
 
@@ -45,6 +46,8 @@ std::expected<void, std::string> Host::watch() {
     if (!making && !counting) lists_turn_.enable(false);
   });
   lists_turn_.enable(false);
+  look_turn_ = loop_.every(kLookTurn, [this] { look_on(); });
+  look_turn_.enable(false);
   expiry_turn_ = loop_.every(kExpiryTurn, [this] { expire(); });
   expiry_turn_.enable(false);
   if (auto watching = events_->watch(); !watching) return watching;
@@ -147,7 +150,11 @@ void Host::look_at_all(std::chrono::steady_clock::time_point now) {
     if (const auto aborted = end_old_connections(); aborted)
       log_.warn("{} secured connections aborted that had lost their keys", *aborted);
   devices_->look_after(now);
+  look_on();
 }
+
+// look_on goes on in turns for as long as there are netdevs to be looked at.
+void Host::look_on() { look_turn_.enable(devices_->look_on(loop_.now())); }
 
 // leave_deserted_namespaces notices where nobody but us keeps a namespace alive: our sockets and
 // TAPs do. It ends with that, and the keys of what was there go at once.

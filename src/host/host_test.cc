@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 #include <future>
 #include <gtest/gtest.h>
+#include <net/if.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -183,6 +184,29 @@ TEST_F(HostTest, PutsBackWhatOthersTakeOff) {
   loop_.advance(2s);
   EXPECT_EQ(state(), working);
   EXPECT_NE(sh("ip -o link show psp0").find("UP"), std::string::npos);
+  expect_clean_stop();
+}
+
+// More than one turn looks at.
+TEST_F(HostTest, LooksAtAllThatAreAssociatedByAndBy) {
+  constexpr int kNetdevs = 10;
+  start();
+  const auto associated = [this] { return devices().at(0).associated.size(); };
+  for (int i = 0; i < kNetdevs; i++) {
+    sh(fmt::format("ip link add more{0} type veth peer name peer{0}", i));
+    const std::uint32_t ifindex = ::if_nametoindex(fmt::format("more{}", i).c_str());
+    EXPECT_TRUE(ask([&](Client& client) { return client.dev_assoc(1, ifindex).has_value(); }));
+  }
+  EXPECT_EQ(associated(), kNetdevs);
+  for (const char* name : {"more0", "more9"}) sh(fmt::format("tc qdisc del dev {} clsact", name));
+  loop_.advance(2s);
+  for (const char* name : {"more0", "more9"})
+    EXPECT_NE(sh(fmt::format("tc filter show dev {} egress", name)).find("psp_egress"),
+              std::string::npos)
+        << name;
+  for (int i = 0; i < kNetdevs; i++) sh(fmt::format("ip link del more{}", i));
+  loop_.advance(2s);
+  EXPECT_EQ(associated(), 0u);
   expect_clean_stop();
 }
 

@@ -55,12 +55,13 @@ class Flood : public testing::Test {
   // lists is how many lists of sockets pspd has made: each is two dumps, one for each family.
   unsigned lists() { return plan_->socket_dumps / 2; }
 
-  // p99 of how long the host waits for answers to dev-get, in microseconds.
+  // p99 of how long the host waits for answers to dev-get, in microseconds: asked for a second.
   double p99() {
     auto client = lab_->client(From::kA);
     const std::uint32_t id = client.devices().value().at(0).id;
     std::vector<double> waits;
-    for (int i = 0; i < kSteps; i++) {
+    const auto until = std::chrono::steady_clock::now() + 1s;
+    while (waits.size() < kSteps || std::chrono::steady_clock::now() < until) {
       const auto start = std::chrono::steady_clock::now();
       EXPECT_TRUE(client.device(id));
       const std::chrono::duration<double, std::micro> took =
@@ -68,7 +69,7 @@ class Flood : public testing::Test {
       waits.push_back(took.count());
     }
     std::ranges::sort(waits);
-    return waits[kSteps * 99 / 100];
+    return waits[waits.size() * 99 / 100];
   }
 
   std::optional<Lab> lab_;
