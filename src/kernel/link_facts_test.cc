@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Netdevs of each kind that matters, as the kernel's messages have them: kinds that the kernel of a
-// test may lack. tests/netns/stacked_test.cc has those that it has, with packets.
+// Netdevs of each kind that matters, as the kernel's messages have them: also of kinds that the
+// kernel under a test lacks. What is asked of them is who sees a packet first, and whether a netdev
+// can have a device at all. tests/netns/stacked_test.cc has those that the kernel has, with
+// packets.
 #include "link_facts.hh"
 
 #include <array>
