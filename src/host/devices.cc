@@ -65,6 +65,14 @@ bool Devices::shares_address(const kernel::Netdev& netdev) const {
   return std::ranges::any_of(all_, [&](auto& device) { return device->shares_address(netdev); });
 }
 
+std::expected<void, std::string> Devices::check_address(const kernel::Netdev& netdev) const {
+  if (!shares_address(netdev)) return {};
+  return std::unexpected(fmt::format(
+      "{} and a netdev that uses a PSP device have one address (an ipvlan, or a macvlan in mode "
+      "passthru): what comes for one would be taken at the other",
+      netdev.name));
+}
+
 std::expected<void, std::string> Devices::add(const kernel::Netdev& netdev, UniqueFd lock) {
   const auto made = make(netdev, std::move(lock));
   if (!made) return std::unexpected(made.error());
@@ -76,11 +84,7 @@ std::expected<std::uint16_t, std::string> Devices::make(const kernel::Netdev& ne
                                                         UniqueFd lock) {
   SecuredSockets& sockets = given_.sockets;
   const Settings& settings = given_.settings;
-  if (shares_address(netdev))
-    return std::unexpected(fmt::format(
-        "{} and a netdev that uses a PSP device have one address (an ipvlan, or a macvlan in mode "
-        "passthru): what comes for one would be taken at the other",
-        netdev.name));
+  if (auto alone = check_address(netdev); !alone) return std::unexpected(alone.error());
   // Before there is anything to undo: this needs memory.
   all_.reserve(all_.size() + 1);
   const bool beside = kernel_has_device(netdev.ifindex);
@@ -120,6 +124,7 @@ std::expected<std::uint16_t, std::string> Devices::make_later(const std::string&
   if (!netdev) return std::unexpected(netdev.error());
   auto lock = kernel::lock_netdev(netdev->key(), name);
   if (!lock) return std::unexpected(lock.error());
+  if (auto alone = check_address(*netdev); !alone) return std::unexpected(alone.error());
   const auto earlier = take_over_later({&*netdev, 1}, given_.log);
   if (!earlier) return std::unexpected(earlier.error());
   const auto made = make(*netdev, std::move(*lock));
@@ -131,6 +136,7 @@ std::expected<std::uint16_t, std::string> Devices::make_later(const std::string&
 }
 
 void Devices::look_after(std::chrono::steady_clock::time_point now) {
+  again_ = looked_at_.has_value();
   std::vector<std::uint16_t> gone;
   for (const auto& device : all_)
     if (!device->main().refresh()) gone.push_back(device->id());

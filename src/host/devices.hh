@@ -96,6 +96,7 @@ class Devices final : private device::NetdevOps {
   void put_back(kernel::Attachment& attachment, std::chrono::steady_clock::time_point now);
   kernel::HostDevice* device(std::uint16_t id) const;
   bool shares_address(const kernel::Netdev& netdev) const;
+  std::expected<void, std::string> check_address(const kernel::Netdev& netdev) const;
   void welcome(const kernel::HostDevice& host, const kernel::Netdev& netdev,
                std::span<const Taken> earlier);
 
@@ -111,6 +112,7 @@ class Devices final : private device::NetdevOps {
   WantedNetdevs wanted_;
   FailedDevices failed_;
   std::optional<std::pair<std::uint16_t, device::NetdevKey>> looked_at_;  // last, in a round
+  bool again_ = false;           // something has changed since the round began
   bool leave_programs_ = false;  // at a stop that has to leave sockets blocked
 };
 

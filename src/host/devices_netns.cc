@@ -152,6 +152,7 @@ bool Devices::look_on(std::chrono::steady_clock::time_point now) {
   const std::size_t some = std::min(turn.size(), kAtOnce);
   std::ranges::partial_sort(turn, turn.begin() + static_cast<std::ptrdiff_t>(some));
   for (const auto& [id, key] : std::span(turn).first(some)) {
+    looked_at_.emplace(id, key);  // also if there is no memory for what follows
     const kernel::HostDevice& host = *find(id);
     kernel::Attachment& attachment = *host.associated().at(key);
     if (const auto why = lost(attachment, !failed_.contains(id), now)) {
@@ -159,12 +160,11 @@ bool Devices::look_on(std::chrono::steady_clock::time_point now) {
                       *why);
       gone.push_back(key);
     }
-    looked_at_.emplace(id, key);
   }
-  const bool more = some < turn.size();
-  if (!more) looked_at_.reset();
+  const bool round = some == turn.size();
+  if (round) looked_at_.reset();
   for (const NetdevKey key : gone) core_.netdev_gone(key);
-  return more;
+  return !round || std::exchange(again_, false);
 }
 
 std::size_t Devices::references(std::uint64_t netns) const {

@@ -82,6 +82,7 @@ class Host {
   void look_after();
   void look_at_all(std::chrono::steady_clock::time_point now);
   void look_on();
+  void look_on_when_due();
   void leave_deserted_namespaces();
 
   Loop& loop_;

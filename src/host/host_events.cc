@@ -46,7 +46,7 @@ std::expected<void, std::string> Host::watch() {
     if (!making && !counting) lists_turn_.enable(false);
   });
   lists_turn_.enable(false);
-  look_turn_ = loop_.every(kLookTurn, [this] { look_on(); });
+  look_turn_ = loop_.every(kLookTurn, [this] { look_on_when_due(); });
   look_turn_.enable(false);
   expiry_turn_ = loop_.every(kExpiryTurn, [this] { expire(); });
   expiry_turn_.enable(false);
@@ -153,8 +153,19 @@ void Host::look_at_all(std::chrono::steady_clock::time_point now) {
   look_on();
 }
 
-// look_on goes on in turns for as long as there are netdevs to be looked at.
-void Host::look_on() { look_turn_.enable(devices_->look_on(loop_.now())); }
+// look_on goes on in turns for as long as there are netdevs to be looked at. Where memory lacks,
+// the next regular look goes on.
+void Host::look_on() {
+  look_turn_.enable(false);
+  look_turn_.enable(devices_->look_on(loop_.now()));
+}
+
+void Host::look_on_when_due() {
+  const auto start = loop_.now();
+  if (!looks_.due(start)) return;
+  look_on();
+  looks_.ran(start, loop_.now() - start);
+}
 
 // leave_deserted_namespaces notices where nobody but us keeps a namespace alive: our sockets and
 // TAPs do. It ends with that, and the keys of what was there go at once.

@@ -132,8 +132,16 @@ bool clean(Leftover leftover, const Log& log) {
   return done.has_value();
 }
 
+std::expected<Netdev, std::string> find_any(const std::string& name) {
+  const std::uint32_t ifindex = ::if_nametoindex(name.c_str());
+  auto netdev = ifindex != 0 ? kernel::look_up(ifindex) : std::optional<Netdev>();
+  if (!netdev) return std::unexpected(netdev.error());
+  if (!*netdev) return std::unexpected(fmt::format("there is no network device {} here", name));
+  return std::move(**netdev);
+}
+
 bool clean_netdev(const std::string& name, const Log& log) {
-  const auto netdev = kernel::find_netdev(name);
+  const auto netdev = find_any(name);  // also what can have no device any more
   const auto lock =
       netdev ? kernel::lock_netdev(netdev->key(), name) : std::unexpected(netdev.error());
   if (!lock) {

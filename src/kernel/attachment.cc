@@ -62,7 +62,7 @@ std::expected<void, std::string> Attachment::start(const Secrets& secrets,
   auto programs = NetdevPrograms::load(own, shared, netdev_, tap_.ifindex(), dev_id);
   if (!programs) return std::unexpected(programs.error());
   programs_ = std::move(*programs);
-  say_whose_port();
+  if (netdev_.port_of != 0) notices_.push_back(whose_port());
   if (!set_versions(versions) || !programs_->set_rotation(rotation) ||
       !programs_->set_restore(*restore))
     return std::unexpected(netdev_.name + ": the netdev programs cannot be configured");
@@ -149,8 +149,8 @@ bool Attachment::refresh() {
   if (!found) return true;
   if (!*found) return false;
   const Netdev& now = **found;
-  const bool moved = std::exchange(netdev_.port_of, now.port_of) != now.port_of;
-  if (moved) say_whose_port();
+  netdev_.name = now.name;
+  port_changed_ |= std::exchange(netdev_.port_of, now.port_of) != now.port_of;
   // What fails here is tried again.
   if (!set_versions_of_programs()) return true;
   if (now.mac != netdev_.mac && !programs_->set_mac(now.mac)) return true;
@@ -166,6 +166,7 @@ bool Attachment::has_failed_worker() const {
 
 std::optional<std::string> Attachment::failed() const {
   if (has_failed_worker()) return tap_.name() + " has gone";
+  if (!netdev_.unfit.empty()) return netdev_.unfit;
   const InNetns inside(netns_);
   const auto queues = inside.entered() ? tap_queues(tap_.ifindex()) : std::nullopt;
   if (queues && *queues != tap_.queues()) return "somebody else has attached to " + tap_.name();
@@ -215,6 +216,7 @@ std::vector<std::string> Attachment::repair(std::chrono::steady_clock::time_poin
   if (!inside.entered() || has_failed_worker()) return {};
   std::vector<std::string> news = take_notices();
   if (auto errors = read_errors(now)) news.push_back(std::move(*errors));
+  if (auto port = port_news(now)) news.push_back(std::move(*port));
   const auto look_after = [&](Upkeep& upkeep, const Upkeep::Look& look,
                               const Upkeep::PutBack& put_back) {
     if (const auto one = upkeep.turn(now, look, put_back))
@@ -244,15 +246,24 @@ bool Attachment::set_versions_of_programs() {
   return !programs_ || programs_->set_versions(netdev_.port_of == 0 ? versions_ : VersionSet{});
 }
 
-void Attachment::say_whose_port() {
-  if (netdev_.port_of == 0) return;
+std::string Attachment::whose_port() const {
+  if (netdev_.port_of == 0)
+    return netdev_.name + " is a port of no other netdev any more, and takes PSP packets again";
   char master[IF_NAMESIZE] = "";
   const bool named = ::if_indextoname(netdev_.port_of, master) != nullptr;
-  notices_.push_back(
-      fmt::format("{} is a port of {}: PSP packets that come by it are taken there, if that netdev "
-                  "has the device "
-                  "(pspctl dev assoc, or pspd --dev)",
-                  netdev_.name, named ? master : "another netdev"));
+  return fmt::format(
+      "{} is a port of {}: PSP packets that come by it are taken there, if that netdev has the "
+      "device (pspctl dev assoc, or pspd --dev)",
+      netdev_.name, named ? master : "another netdev");
+}
+
+// Root of a container can change that without end.
+std::optional<std::string> Attachment::port_news(std::chrono::steady_clock::time_point now) {
+  constexpr std::chrono::seconds kPause{30};
+  if (!port_changed_ || now < tell_port_) return std::nullopt;
+  tell_port_ = now + kPause;
+  port_changed_ = false;
+  return whose_port();
 }
 
 bool Attachment::set_rotation(std::uint32_t rotation) {

@@ -69,7 +69,8 @@ class Attachment {
   // refresh takes over a new name, MTU or address. False: the netdev has gone; true if the kernel
   // does not tell.
   bool refresh();
-  // failed says why nothing can be sealed or opened any more: the TAP has gone, or somebody else
+  // failed says why nothing can be sealed or opened any more: the netdev has become one that can
+  // have no device, the TAP has gone, or somebody else
   // has attached to it, as whoever has CAP_NET_ADMIN there can, and is given packets to be sealed.
   // Nothing if the kernel does not tell: it is asked again.
   std::optional<std::string> failed() const;
@@ -101,7 +102,8 @@ class Attachment {
       : netns_(netns), netdev_(netdev), lock_(std::move(lock)), tap_(std::move(tap)) {}
   [[nodiscard]] std::expected<void, std::string> tune();
   [[nodiscard]] bool set_versions_of_programs();
-  void say_whose_port();
+  std::string whose_port() const;
+  std::optional<std::string> port_news(std::chrono::steady_clock::time_point now);
   bool has_failed_worker() const;
   std::optional<std::string> read_errors(std::chrono::steady_clock::time_point now);
   Finding missing() const;
@@ -121,6 +123,8 @@ class Attachment {
   std::vector<std::string> notices_;  // not told yet
   std::uint16_t dev_id_ = 0;
   VersionSet versions_;
+  bool port_changed_ = false;                          // and not told yet
+  std::chrono::steady_clock::time_point tell_port_{};  // not before
   Upkeep of_tap_, of_programs_;
   std::uint64_t told_read_errors_ = 0;
   std::chrono::steady_clock::time_point tell_read_errors_{};  // not before

@@ -12,17 +12,25 @@
 #include <libmnl/libmnl.h>
 #include <linux/if_arp.h>
 #include <linux/if_link.h>
+#include <string_view>
 
 #include "base/netlink_socket.hh"
 
 namespace psp::kernel {
 
+namespace {
+
+bool is_ipvlan(std::string_view kind) { return kind == "ipvlan" || kind == "ipvtap"; }
+bool is_macvlan(std::string_view kind) { return kind == "macvlan" || kind == "macvtap"; }
+
+}  // namespace
+
 void LinkFacts::read(const ifinfomsg& head, const nlattr* attribute) {
   ethernet = head.ifi_type == ARPHRD_ETHER;
   const auto read_data = [this](const nlattr* data) {
     const std::uint16_t type = mnl_attr_get_type(data);
-    if (kind == "ipvlan" && type == IFLA_IPVLAN_MODE) mode = mnl_attr_get_u16(data);
-    if (kind == "macvlan" && type == IFLA_MACVLAN_MODE) mode = mnl_attr_get_u32(data);
+    if (is_ipvlan(kind) && type == IFLA_IPVLAN_MODE) mode = mnl_attr_get_u16(data);
+    if (is_macvlan(kind) && type == IFLA_MACVLAN_MODE) mode = mnl_attr_get_u32(data);
   };
   const auto read_info = [&](const nlattr* info) {
     const std::uint16_t type = mnl_attr_get_type(info);
@@ -65,8 +73,8 @@ std::string unfit(const LinkFacts& facts) {
   // The stack says of packets that they came by these, though none passed a program of theirs: a
   // proof that somebody else has written on one would not be taken off.
   if (facts.kind == "vrf")
-    return fmt::format("{} is a VRF, which no packet comes by itself: name its ports", facts.name);
-  if (facts.kind == "ipvlan" && facts.mode == IPVLAN_MODE_L3S)
+    return fmt::format("{} is a VRF, which no packet comes by itself", facts.name);
+  if (is_ipvlan(facts.kind) && facts.mode == IPVLAN_MODE_L3S)
     return fmt::format(
         "{} is an ipvlan in mode l3s, which no packet comes by itself: take l2 or l3", facts.name);
   return {};

@@ -115,6 +115,7 @@ std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex) {
   auto netdev = look_up(ifindex);
   if (!netdev) return std::unexpected(netdev.error());
   if (!*netdev) return std::unexpected(fmt::format("network device {} is gone", ifindex));
+  if (!(*netdev)->unfit.empty()) return std::unexpected((*netdev)->unfit);
   return std::move(**netdev);
 }
 
@@ -126,7 +127,6 @@ std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex)
   });
   if (!there) return std::unexpected(there.error());
   if (!*there) return std::nullopt;
-  if (std::string why = unfit(facts); !why.empty()) return std::unexpected(std::move(why));
   return Netdev{.netns = netns,
                 .ifindex = ifindex,
                 .name = facts.name,
@@ -134,7 +134,8 @@ std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex)
                 .mtu = facts.mtu,
                 .port_of = port_of(facts),
                 .shares_address_with = shares_address_with(facts),
-                .lower_elsewhere = facts.lower_elsewhere};
+                .lower_elsewhere = facts.lower_elsewhere,
+                .unfit = unfit(facts)};
 }
 
 bool share_address(const Netdev& one, const Netdev& other) {

@@ -26,12 +26,14 @@ struct Netdev {
   std::uint32_t port_of = 0;              // see link_facts.hh; 0: of none
   std::uint32_t shares_address_with = 0;  // likewise
   bool lower_elsewhere = false;           // that one is in another network namespace
+  std::string unfit = {};                 // why it can have no PSP device; empty: it can
 
   device::NetdevKey key() const { return {netns, ifindex}; }
 };
 
-// find_netdev looks a device up by name or number. Errors: a sentence. look_up gives nothing if
-// there is none of that number, which is not an error.
+// find_netdev looks a device up that can have a PSP device, by name or number. Errors: a sentence.
+// look_up gives nothing if there is none of that number, which is not an error, nor is one that is
+// unfit by now.
 std::expected<Netdev, std::string> find_netdev(const std::string& name);
 std::expected<Netdev, std::string> find_netdev(std::uint32_t ifindex);
 std::expected<std::optional<Netdev>, std::string> look_up(std::uint32_t ifindex);

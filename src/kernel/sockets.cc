@@ -197,8 +197,10 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
   const auto after = view(fd);
   const auto boundary = after ? std::optional(after->clear_boundary) : stored_boundary(fd);
   // Without it, no segment across the boundary could be sent, for good.
-  if (!boundary)
+  if (!boundary) {
+    if (reserved) (void)reserve_options(fd, false);
     return fail(EIO, "The Tx key is set, and the socket cannot be looked at: close it");
+  }
   driver->second->set_clear_boundary(association.netdev.netns, association.tx_handle, *boundary);
   if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
   return {};

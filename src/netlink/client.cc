@@ -65,7 +65,7 @@ ClientError explain(int fd, std::string_view what, ClientError error) {
     cause = stays_here(fd)
                 ? "the connection stays within this host (lo), where there is no PSP device"
                 : "the connection's route leads by a netdev without PSP device: start pspd with "
-                  "--dev for it ('ip route get' names it)";
+                  "--dev for it, or pspctl dev assoc ('ip route get' names it; lo can have none)";
   else if (error.sys_errno == EOPNOTSUPP &&
            get_option<int>(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP)
     cause = "an MPTCP socket, and PSP is for plain TCP (in Go: GODEBUG=multipathtcp=0)";

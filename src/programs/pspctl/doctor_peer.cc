@@ -233,8 +233,9 @@ Verdict judge_mtu(const PathFacts& facts, const std::string& peer) {
   const std::uint32_t full = heard.path_mtu != 0 ? heard.path_mtu : facts.way.mtu;
   const std::uint32_t full_back = std::min(full, heard.answer->mtu);
   const std::string via = facts.gateway.empty() ? "" : " via " + facts.gateway;
+  constexpr int kTooFew = 3;  // the time was up
   if ((heard.there < full || heard.back < full_back) &&
-      may_be_loss(heard.probes, heard.tries_of_a_size))
+      (heard.tries_of_a_size < kTooFew || may_be_loss(heard.probes, heard.tries_of_a_size)))
     return warn(check, "not known: too many packets are lost, whatever their size",
                 find_loss(peer));
   if (heard.there < full)

@@ -338,9 +338,18 @@ TEST(JudgePath, WantsAVersionThatBothReceive) {
   EXPECT_EQ(worst_of(facts).level, Level::kFail);
 }
 
+TEST(JudgePath, SaysNothingOfASizeThatItHadNoTimeToTry) {
+  auto facts = good_path();
+  facts.heard.there = facts.heard.back = 1280;
+  facts.heard.tries_of_a_size = 1;
+  EXPECT_EQ(worst_of(facts).level, Level::kWarning);
+  EXPECT_NE(worst_of(facts).text.find("not known"), std::string::npos);
+}
+
 TEST(JudgePath, SaysWhichWayLosesBigPackets) {
   auto facts = good_path();
   facts.heard.there = facts.heard.back = 1280;
+  facts.heard.tries_of_a_size = 8;
   EXPECT_EQ(worst_of(facts).advice,
             "let them pass, or: ip route replace 10.77.0.2 dev eth0 mtu 1280");
   facts.gateway = "10.77.0.254";

@@ -370,7 +370,9 @@ int ask_again(Prober& prober, std::vector<Ask>& asks, Tries& tries) {
   auto again = open.begin();
   for (Ask& ask : asks) {
     if (!is_open(ask)) continue;
-    again->tries_before = ask.sent.count();
+    const std::size_t before = ask.sent.count();
+    if (again->answer) tries.sent += static_cast<int>(before);  // then these were lost
+    again->tries_before = before;
     ask = *again++;
   }
   return 0;
@@ -386,9 +388,11 @@ int try_sizes(Prober& prober, std::size_t full, Heard& heard) {
   add_size(full);
   for (const std::size_t size : kSmallSizes)
     if (size < full) add_size(size);
+  const std::uint32_t known = prober.path_mtu;
   if (const int error = prober.ask(asks); error != 0) return error;
   add(heard.probes, prober.count(asks));
-  if (heard.probes.answered < heard.probes.sent && std::ranges::any_of(asks, is_open))
+  if (prober.path_mtu == known && heard.probes.answered < heard.probes.sent &&
+      std::ranges::any_of(asks, is_open))
     if (const int error = ask_again(prober, asks, heard.probes); error != 0) return error;
   heard.tries_of_a_size = static_cast<int>(asks[1].tries_before + asks[1].sent.count());
   for (const Ask& ask : asks) {
