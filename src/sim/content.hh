@@ -5,8 +5,10 @@
 // the mark.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 namespace psp::sim {
@@ -14,17 +16,53 @@ namespace psp::sim {
 inline constexpr std::array<std::uint8_t, 8> kMark = {0xc1, 0xea, 0x12, 0x7e,
                                                       0x87, 0x5e, 0xc2, 0xe7};
 
-// content_octet is the octet at `place` of a stream.
-inline std::uint8_t content_octet(std::uint64_t stream, std::uint32_t place) {
-  if ((place & 8) == 0) return kMark[place & 7];
-  std::uint64_t z = stream * 0x9e3779b97f4a7c15u + place / 16;
+inline constexpr std::uint32_t kContentBlock = 16;
+
+// content_block are the octets at 16 * number of a stream: the mark, and eight of its own.
+inline std::array<std::uint8_t, kContentBlock> content_block(std::uint64_t stream,
+                                                             std::uint32_t number) {
+  std::uint64_t z = stream * 0x9e3779b97f4a7c15u + number;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<std::uint8_t>(z >> (8 * (place & 7)));
+  std::array<std::uint8_t, kContentBlock> block;
+  std::ranges::copy(kMark, block.begin());
+  for (unsigned i = 0; i < 8; ++i) block[8 + i] = static_cast<std::uint8_t>(z >> (8 * i));
+  return block;
+}
+
+// content_octet is the octet at `place` of a stream.
+inline std::uint8_t content_octet(std::uint64_t stream, std::uint32_t place) {
+  return content_block(stream, place / kContentBlock)[place % kContentBlock];
+}
+
+// each_content shows `visit` the content of `size` octets from `place` on, in pieces: where each
+// begins, from 0, and its octets. False: `visit` has said so.
+template <typename Visit>
+bool each_content(std::uint64_t stream, std::uint32_t place, std::size_t size, Visit visit) {
+  for (std::size_t at = 0; at < size;) {
+    const auto block = content_block(stream, place / kContentBlock);
+    const std::uint32_t from = place % kContentBlock;
+    const std::size_t piece = std::min<std::size_t>(kContentBlock - from, size - at);
+    if (!visit(at, std::span(block).subspan(from, piece))) return false;
+    at += piece;
+    place += static_cast<std::uint32_t>(piece);
+  }
+  return true;
 }
 
 inline void write_content(std::uint64_t stream, std::uint32_t place, std::span<std::uint8_t> out) {
-  for (auto& octet : out) octet = content_octet(stream, place++);
+  each_content(stream, place, out.size(), [out](std::size_t at, auto octets) {
+    std::ranges::copy(octets, out.begin() + static_cast<std::ptrdiff_t>(at));
+    return true;
+  });
+}
+
+// is_content: are these the octets of the stream at that place?
+inline bool is_content(std::uint64_t stream, std::uint32_t place,
+                       std::span<const std::uint8_t> octets) {
+  return each_content(stream, place, octets.size(), [octets](std::size_t at, auto expected) {
+    return std::memcmp(octets.data() + at, expected.data(), expected.size()) == 0;
+  });
 }
 
 }  // namespace psp::sim

@@ -44,6 +44,8 @@ class Watcher {
   virtual ~Watcher() = default;
   // judged: psp_sock_in of pspd's has let a segment of a full socket in, or not.
   virtual void judged(Tcp& /*socket*/, const Skb& /*skb*/, bool /*passed*/) {}
+  // left: a segment of a full socket went on from its netdev's programs.
+  virtual void left(const Sock& /*socket*/) {}
   // taken: TCP takes a segment that carried the proof.
   virtual void taken(Tcp& /*socket*/, const Segment& /*segment*/, const Skb& /*skb*/) {}
 };

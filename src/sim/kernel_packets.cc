@@ -91,6 +91,7 @@ void Kernel::transmit(std::uint32_t ifindex, Skb skb) {
   if (found == netdevs_.end() || !found->second.present) return;
   const Result result = run_hook(found->second.out, skb, ifindex);
   if (result.verdict == Verdict::kDrop) return;
+  if (watcher != nullptr && skb.sk && skb.sk->full) watcher->left(*skb.sk);
   if (result.verdict == Verdict::kRedirect) return redirect(result.redirect, std::move(skb));
   if (found->second.tap) return to_tap(found->second, skb);
   for (Octets& packet : cut(skb)) wire_(std::move(packet));

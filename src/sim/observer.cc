@@ -56,16 +56,17 @@ void Observer::begins(const std::shared_ptr<End>& end) {
 bool Observer::wrote_in_clear(const End& end, const Segment& segment) {
   const std::uint32_t last = segment.seq + static_cast<std::uint32_t>(segment.payload.size());
   if (end.secured && psp_before(end.boundary, last)) return false;
-  for (std::size_t i = 0; i < segment.payload.size(); ++i)
-    if (segment.payload[i] !=
-        content_octet(end.stream, segment.seq + static_cast<std::uint32_t>(i) - end.iss - 1))
-      return false;
-  return true;
+  return is_content(end.stream, segment.seq - end.iss - 1, segment.payload);
 }
 
 void Observer::gone(unsigned host, std::uint64_t cookie) {
   for (auto& [key, end] : ends_)
     if (key.first == host && end->cookie == cookie && end->gone == 0) end->gone = schedule_.now();
+}
+
+void Observer::left(unsigned host, const Sock& socket) {
+  const auto end = find(host, socket.tuple);
+  if (end != nullptr && end->cookie == socket.id) end->left = true;
 }
 
 std::shared_ptr<End> Observer::find(unsigned host, const Tuple& tuple) const {
@@ -131,6 +132,9 @@ void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
   if (segment->syn || (departed && segment->rst && segment->ack)) return;
   // Of a socket only its last connection is noted (psp_unnote).
   if (end->superseded) return coverage_.count("clear after tx-assoc", "bare, superseded");
+  // What had its keys first and never came to send: nobody has heard of it, and nothing is noted.
+  if (departed && !end->left && segment->rst)
+    return coverage_.count("clear after tx-assoc", "bare, never sent");
   // What the kernel sends without a socket is known only where the programs are
   // (docs/simulation.md).
   if (departed && !has_egress(host)) return coverage_.count("clear after tx-assoc", "bare, unseen");
@@ -141,6 +145,7 @@ void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
 }
 
 void Observer::read(const End& end, std::uint32_t seq, std::uint32_t irs, const Octets& octets) {
+  if (is_content(end.peer_stream, seq - irs - 1, octets)) return;
   for (std::size_t i = 0; i < octets.size(); ++i) {
     const std::uint32_t at = seq + static_cast<std::uint32_t>(i);
     const bool after = end.secured && !psp_before(at, end.read_boundary);
@@ -161,11 +166,7 @@ bool Observer::harmless(const End& end, const Segment& segment) const {
   if (psp_before(peer->write_seq, segment.seq + static_cast<std::uint32_t>(segment.payload.size())))
     return false;
   if (psp_before(peer->rcv_nxt, segment.ack_seq) || segment.fin) return false;
-  for (std::size_t i = 0; i < segment.payload.size(); ++i)
-    if (segment.payload[i] !=
-        content_octet(end.peer_stream, segment.seq + static_cast<std::uint32_t>(i) - peer->iss - 1))
-      return false;
-  return true;
+  return is_content(end.peer_stream, segment.seq - peer->iss - 1, segment.payload);
 }
 
 void Observer::let_in(unsigned host, const Tcp& socket, const Segment& segment, const Skb& skb) {

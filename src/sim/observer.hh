@@ -37,6 +37,7 @@ struct End {
   unsigned life = 0;                     // of the pspd that has the keys
   std::uint32_t rotation = 0;            // how often its device had rotated
   bool superseded = false;               // the socket has begun another connection since
+  bool left = false;                     // something of it has left the programs of its host
   Time gone = 0;                         // since when there is no full socket; 0: there is one
   bool touched = false;  // something forged in clear was let in before it was secure
 };
@@ -61,6 +62,8 @@ class Observer {
   // holds: is there still somebody who keeps a socket secured that is not connected?
   bool holds(const End& end) const { return end.life > stopped_[end.host]; }
 
+  // left: something of that socket's connection went on from the programs at its netdev.
+  void left(unsigned host, const Sock& socket);
   // sent is each packet that a host puts on the link.
   void sent(unsigned host, const Octets& packet);
   // read: the application has read octets that begin at that sequence number.

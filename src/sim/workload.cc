@@ -267,7 +267,7 @@ void Workload::connect_again(Connection& connection, unsigned which, Tuple to) {
   if (side.closed) return;
   if (!random_.chance(500'000)) to.local_port = 0;
   auto end = std::make_shared<End>(*side.end);
-  end->superseded = end->touched = false;
+  end->superseded = end->touched = end->left = false;
   end->gone = 0;
   end->secured = side.has_tx && observer_.holds(*side.end);
   side.socket->stream = end->stream = ++last_stream_;

@@ -208,6 +208,10 @@ void World::judged(Tcp& socket, const Skb& skb, bool passed) {
                   passed ? "passed" : "dropped");
 }
 
+void World::left(const Sock& socket) {
+  observer_.left(socket.netns == machines_[0]->kernel.options().netns ? 0 : 1, socket);
+}
+
 void World::taken(Tcp& socket, const Segment& segment, const Skb& skb) {
   look();
   observer_.let_in(&socket.network() == &machines_[0]->kernel ? 0 : 1, socket, segment, skb);

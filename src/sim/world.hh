@@ -41,6 +41,7 @@ class World final : public Watcher {
 
   // Watcher.
   void judged(Tcp& socket, const Skb& skb, bool passed) override;
+  void left(const Sock& socket) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
 
  private:

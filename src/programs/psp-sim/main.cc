@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include "base/counted.hh"
 #include "sim/shrink.hh"
@@ -109,5 +110,8 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   const auto options = psp::sim_tool::parse_options(argc, argv);
   if (!options) return options.error();
+  // A pspd that starts takes a megabyte and soon gives it back: to this process, not to the system.
+  (void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
   return psp::sim_tool::run(*options);
 }
