@@ -369,6 +369,9 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
     Error error = attached.error();
     error.field = Field::kNone;
+    if (error.sys_errno != EIO) return std::unexpected(error);
+    added.commit();
+    **association = next;
     return std::unexpected(error);
   }
   added.commit();

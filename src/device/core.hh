@@ -48,7 +48,8 @@ class SocketOps {
 
   // tx_attach switches the socket to its Tx key, under the socket lock: from its success on, no
   // unauthenticated octet is delivered and every octet written is sealed. Errors: ENOTCONN as
-  // above; EBUSY "Socket has incompatible segments already in the recv queue". No attribute.
+  // above; EBUSY "Socket has incompatible segments already in the recv queue". No attribute. EIO:
+  // the socket is switched and cannot be switched back, and is of no use: the key stays with it.
   virtual Result<void> tx_attach(int fd, const Association& association) = 0;
 };
 

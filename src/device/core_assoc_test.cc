@@ -121,6 +121,19 @@ TEST_F(CoreTest, TxAssocRefusesInTheKernelsOrder) {
   EXPECT_EQ(driver.bad_deletes, 0);
 }
 
+TEST_F(CoreTest, ATxKeyThatASocketHasInVainStaysUntilTheSocketGoes) {
+  ASSERT_TRUE(core.rx_assoc(request()));
+  AssocRequest r = request();
+  r.tx_key = AssocRequest::Keys{.spi = 5, .key = std::span(key).first(16)};
+  sockets.switched_in_vain = true;
+  EXPECT_EQ(core.tx_assoc(r).error(), error(EIO, "close it"));
+  EXPECT_EQ(driver.tx_keys.size(), 1u) << "the socket's packets look for it";
+  EXPECT_TRUE(assoc()->tx_spi);
+  EXPECT_EQ(core.tx_assoc(r).error(), error(EBUSY, "Tx key already set"));
+  core.release(kCookie);
+  EXPECT_TRUE(driver.tx_keys.empty());
+}
+
 TEST_F(CoreTest, RxAssocAnswersAndAttaches) {
   driver.next_spi = 0x8000'0007;
   const auto reply = core.rx_assoc(request());

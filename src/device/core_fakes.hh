@@ -113,12 +113,14 @@ class ModelSockets final : public SocketOps {
       return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
     if (out_of_memory) throw std::bad_alloc();
     socket.attached = association;
+    if (switched_in_vain) return fail(EIO, "close it");
     return {};
   }
 
   std::map<int, Socket> sockets;
   std::optional<Error> refuse_rx;
   bool out_of_memory = false;
+  bool switched_in_vain = false;  // tx_attach: see SocketOps
 };
 
 // FakeNetdevs is a host with some namespaces: nsid n means the cookie 100 + n, wherever asked.

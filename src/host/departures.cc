@@ -19,7 +19,7 @@ namespace psp::host {
 void Departures::depart(std::uint64_t cookie, TimePoint now) {
   const device::Association* association = core_.associations().find(cookie);
   if (association == nullptr) return;
-  if (!association->tx_spi) return core_.release(cookie);
+  if (!association->tx_spi) return forget(cookie);  // a tx-assoc that failed may have left a note
   departed_.push_back({now + kTimeWait, cookie});
   core_.end(cookie);
 }
@@ -62,16 +62,19 @@ bool Departures::expire(TimePoint now) {
   return due(now) || to_look_at_ > 0;
 }
 
+// look_at_inherited: one that has new keys of ours departs as all do.
 void Departures::look_at_inherited() {
   const std::uint64_t cookie = inherited_.front();
   inherited_.push_back(cookie);
   inherited_.pop_front();
+  if (core_.associations().find(cookie) != nullptr) return inherited_.pop_back();
   if (sockets_.is_released(cookie) && sockets_.forget(cookie)) inherited_.pop_back();
 }
 
 void Departures::forget(std::uint64_t cookie) {
+  inherited_.push_back(cookie);  // again, later, if something stays
   core_.release(cookie);
-  if (!sockets_.forget(cookie)) inherited_.push_back(cookie);  // again, later
+  if (sockets_.forget(cookie)) inherited_.pop_back();
 }
 
 }  // namespace psp::host

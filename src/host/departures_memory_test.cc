@@ -14,6 +14,8 @@
 #include "device/core_fakes.hh"
 
 #include "departures.hh"
+#include "recount.hh"
+#include "socket_lists_fakes.hh"
 
 // The allocation that fails, counted down on the one thread that sets it; 0: none.
 static thread_local int failing_allocation = 0;
@@ -91,6 +93,22 @@ TEST_F(DeparturesMemory, ASocketThatCouldNotBeWrittenDownIsFoundAgain) {
   }
   EXPECT_EQ(forgotten_.size(), kSockets);
   EXPECT_EQ(core_.associations().size(), 0u);
+}
+
+TEST_F(DeparturesMemory, ASocketWhoseEndWasHeardIsCountedAgain) {
+  FakeWalk walk;
+  SocketLists lists(walk, [] {});
+  Recount recount(lists, departures_);
+  for (std::uint64_t cookie = 1; cookie <= kSockets; cookie++)
+    without_memory([&] { recount.gone(cookie, start_); });
+  EXPECT_FALSE(departures_.open().empty());
+  recount.begin();
+  for (bool more = true; more; more = recount.turn(start_)) {
+    lists.turn(start_);
+    if (walk.walking) walk.end({}, std::chrono::microseconds(1));
+    lists.turn(start_);
+  }
+  EXPECT_TRUE(departures_.open().empty());
 }
 
 TEST_F(DeparturesMemory, WhatTheKernelKeepsIsTriedAgainThoughItCouldNotBeWrittenDown) {

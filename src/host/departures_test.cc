@@ -74,6 +74,31 @@ TEST_F(DeparturesTest, WithAnRxKeyOnlyASocketLeavesNothing) {
   EXPECT_FALSE(departures_.pending());
 }
 
+TEST_F(DeparturesTest, WhatAFailedTxAssocHasLeftGoesWithTheSocket) {
+  secure(1, false);
+  stays_ = {1};
+  departures_.depart(1, start_);
+  EXPECT_FALSE(known(1));
+  EXPECT_EQ(forgotten_, std::vector<std::uint64_t>{1});
+  stays_ = {};
+  released_ = {1};
+  look();
+  look();
+  EXPECT_EQ(forgotten_, (std::vector<std::uint64_t>{1, 1}));
+}
+
+TEST_F(DeparturesTest, AnInheritedSocketWithNewKeysDepartsAsAllDo) {
+  departures_.inherit(1);
+  secure(1, true);
+  released_ = {1};
+  departures_.look_again();
+  departures_.depart(1, start_);
+  departures_.expire(start_);
+  EXPECT_TRUE(forgotten_.empty());
+  look();
+  EXPECT_EQ(forgotten_, std::vector<std::uint64_t>{1});
+}
+
 TEST_F(DeparturesTest, ATxKeyStaysForTimeWait) {
   secure(1, true);
   departures_.depart(1, start_);

@@ -60,7 +60,7 @@ std::expected<void, std::string> Host::watch() {
 void Host::expire() { expiry_turn_.enable(departures_->expire(loop_.now())); }
 
 Events::Calls Host::calls() {
-  return {.socket_gone = [this](std::uint64_t cookie) { departures_->depart(cookie, loop_.now()); },
+  return {.socket_gone = [this](std::uint64_t cookie) { recount_->gone(cookie, loop_.now()); },
           .sockets_missed = [this] { recount_->missed(); },
           .netdevs_changed = [this](bool at_home) { on_netdevs_changed(at_home); },
           .vm_forked = [this] { on_vm_fork(); }};

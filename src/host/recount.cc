@@ -9,8 +9,17 @@
 #include "recount.hh"
 
 #include <algorithm>
+#include <new>
 
 namespace psp::host {
+
+void Recount::gone(std::uint64_t cookie, Departures::TimePoint now) noexcept {
+  try {
+    departures_.depart(cookie, now);
+  } catch (const std::bad_alloc&) {
+    missed_ = true;
+  }
+}
 
 void Recount::begin() {
   if (!missed_ || list_) return;

@@ -24,6 +24,9 @@ class Recount {
   // Both outlive this.
   Recount(SocketLists& lists, Departures& departures) : lists_(lists), departures_(departures) {}
 
+  // gone is told of a socket that has gone. Where there is no memory to note it, it counts as
+  // missed.
+  void gone(std::uint64_t cookie, Departures::TimePoint now) noexcept;
   // missed is told when the kernel has dropped something.
   void missed() { missed_ = true; }
   // begin begins if there is a reason, and nothing under way. To be called at regular times.

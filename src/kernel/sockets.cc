@@ -141,8 +141,13 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
     room_.refuse();
     return fail(ENOSPC, "Too many secured sockets");
   };
-  if (bpf_map_update_elem(programs_.maps().noted, &association.cookie, &noted, BPF_NOEXIST) != 0)
-    return errno == EEXIST ? fail(EBUSY, "Tx key already set") : full();
+  const auto insert = [&] {
+    return bpf_map_update_elem(programs_.maps().noted, &association.cookie, &noted, BPF_NOEXIST);
+  };
+  // The core knows that it has no Tx key: a note is what a tx-assoc has left that failed, or was
+  // made by a pspd that was killed meanwhile.
+  if (insert() != 0 && (errno != EEXIST || !forget(association.cookie) || insert() != 0))
+    return full();
   if (!view.connected) return {};
   psp_tuple_entry entry{};
   entry.cookie = association.cookie;

@@ -8,6 +8,7 @@
 // is in steps too, since packets come between them; stop() says when it wants to be called again.
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <set>
 
 #include "crypto/aead.hh"
@@ -30,7 +31,7 @@ Daemon::Daemon(Machine& machine, unsigned life)
     : machine_(machine),
       life_(life),
       alive_(std::make_shared<bool>(true)),
-      process_(machine.kernel),
+      process_(machine.kernel, machine.random.fork(), machine.faults),
       ivs_([&machine] { return machine.boot_ps(); }) {}
 
 Daemon::~Daemon() {
@@ -43,14 +44,40 @@ Daemon::~Daemon() {
   rx_.reset();
   tx_.reset();
   engine_.reset();
+  asking_.reset();
+  server_.reset();
   core_.reset();  // before the driver that it knows
 }
 
+// inside runs product code as a turn of its loop does. False: it did not get to the end.
+template <typename Work>
+bool Daemon::inside(Work&& work) {
+  try {
+    const Process::Inside turn(process_);
+    work();
+    return true;
+  } catch (const Process::Killed&) {
+    die();
+  } catch (const std::bad_alloc&) {  // what was being done is given up (base/event_loop.cc)
+  }
+  return false;
+}
+
+// die: it was killed in the middle. From now on it does nothing; somebody takes it away soon.
+void Daemon::die() {
+  *alive_ = false;
+  serving_ = false;
+  stopped_ = left_in_place_ = true;
+  machine_.on_death();
+}
+
 void Daemon::hear() {
-  if (!departures_) return;
-  const Process::Inside inside(process_);
-  for (const std::uint64_t cookie : std::exchange(gone_, {}))
-    departures_->depart(cookie, time_point(machine_.schedule.now()));
+  if (!departures_ || stopped_) return;
+  for (const std::uint64_t cookie : std::exchange(gone_, {})) {
+    const bool heard =
+        inside([&] { departures_->depart(cookie, time_point(machine_.schedule.now())); });
+    if (!heard) missed_ = true;
+  }
 }
 
 // lose_device: the netdev has gone, and its device with it. Another comes with the netdev.
@@ -67,7 +94,8 @@ void Daemon::lose_device() {
   tx_.reset();
   engine_.reset();
   {
-    const Process::Inside inside(process_);
+    const Process::Inside turn(process_);
+    const ScarceMemory::Plenty plenty;
     core_->remove_device(id_);
   }
   operations_->unbind_device(id_);
@@ -127,20 +155,25 @@ void Daemon::tick() {
   });
   if (frozen_) return;
   const auto now = time_point(machine_.schedule.now());
-  {
-    const Process::Inside inside(process_);
+  (void)inside([&] {
     departures_->look_again();
     while (departures_->expire(now)) {  // its turns are for others, who do not wait here
     }
-    if (std::exchange(missed_, false)) {
-      std::set<std::uint64_t> listed;
-      for (const auto& socket : machine_.kernel.listed()) listed.insert(socket->id);
-      for (const std::uint64_t cookie : departures_->open())
-        if (!listed.contains(cookie)) departures_->depart_unheard(cookie, now);
-    }
-  }
+  });
+  if (missed_ && !stopped_) recount();
   if (engine_) engine_->refresh();
   look_after();
+}
+
+// recount is what host::Recount does in some turns.
+void Daemon::recount() {
+  std::set<std::uint64_t> listed;
+  for (const auto& socket : machine_.kernel.listed()) listed.insert(socket->id);
+  const auto now = time_point(machine_.schedule.now());
+  missed_ = !inside([&] {
+    for (const std::uint64_t cookie : departures_->open())
+      if (!listed.contains(cookie)) departures_->depart_unheard(cookie, now);
+  });
 }
 
 // look_after puts back what somebody has taken off.
@@ -169,43 +202,36 @@ void Daemon::look_after() {
     guard(Kernel::kNetdev, {out_.id, in_.id});
 }
 
-device::Result<device::RxAssocReply> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket,
-                                                      Version version) {
-  if (!serving_ || frozen_) return device::fail(ENOTCONN);
-  const Process::Inside inside(process_);
-  device::AssocRequest request;
-  request.fd = process_.borrow(socket);
-  request.dev_id = id_;
-  request.version = version;
-  auto reply = core_->rx_assoc(request, machine_.kernel.options().netns);
-  process_.give_back(*request.fd);
-  return reply;
+// serve_client is a request of somebody who has that socket.
+template <typename Answer, typename Ask>
+ClientResult<Answer> Daemon::serve_client(const std::shared_ptr<Tcp>& socket, Ask&& ask) {
+  if (!serving_ || frozen_) return client_error(ENOTCONN, "");
+  ClientResult<Answer> answer = client_error(ECONNRESET, "");
+  const int fd = process_.borrow(socket);
+  (void)inside([&] { answer = ask(fd); });
+  process_.give_back(fd);
+  return answer;
 }
 
-device::Result<void> Daemon::tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
-                                      std::span<const std::uint8_t> key) {
-  if (!serving_ || frozen_) return device::fail(ENOTCONN);
-  const Process::Inside inside(process_);
-  device::AssocRequest request;
-  request.fd = process_.borrow(socket);
-  request.dev_id = id_;
-  request.version = version;
-  request.tx_key = device::AssocRequest::Keys{spi.value, key};
-  auto done = core_->tx_assoc(request, machine_.kernel.options().netns);
-  process_.give_back(*request.fd);
-  return done;
+ClientResult<RxAssocInfo> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket, Version version) {
+  return serve_client<RxAssocInfo>(socket,
+                                   [&](int fd) { return asking_->rx_assoc(fd, id_, version); });
+}
+
+ClientResult<void> Daemon::tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
+                                    std::span<const std::uint8_t> key) {
+  return serve_client<void>(socket,
+                            [&](int fd) { return asking_->tx_assoc(fd, id_, version, spi, key); });
 }
 
 void Daemon::rotate() {
   if (!serving_ || frozen_) return;
-  const Process::Inside inside(process_);
-  (void)core_->key_rotate(id_);
+  (void)inside([&] { (void)asking_->key_rotate(id_); });
 }
 
 void Daemon::enable(VersionSet versions) {
   if (!serving_ || frozen_) return;
-  const Process::Inside inside(process_);
-  (void)core_->set_versions(id_, versions);
+  (void)inside([&] { (void)asking_->set_versions(id_, versions); });
 }
 
 // stop: connections are aborted, their RSTs leave sealed, then the programs go. Whoever connects
@@ -253,7 +279,8 @@ void Daemon::leave_netdev() {
   remove_netdev_programs(secrets_.epoch);
   guard(Kernel::kNetdev, {});
   machine_.kernel.netdev(Kernel::kNetdev).clsact = false;
-  const Process::Inside inside(process_);
+  const Process::Inside turn(process_);
+  const ScarceMemory::Plenty plenty;
   core_->remove_device(id_);
 }
 

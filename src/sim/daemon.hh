@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Daemon: one life of pspd over a modelled kernel. Real are the core, the device and its engine,
-// TxPath and RxPath, kernel::KernelSockets and host::Departures. Modelled is what puts them
-// together and talks to the kernel: the order of host/host.cc and kernel/attachment.cc at a start
-// and a stop, the takeover of what a dead one has left, the look after the programs each second.
-// Each step of a start is an event of its own, so that a crash can come between any two.
+// Daemon: one life of pspd over a modelled kernel. Real are the netlink server, the core, the
+// device and its engine, TxPath and RxPath, kernel::KernelSockets and host::Departures. Modelled is
+// what puts them together and talks to the kernel: the order of host/host.cc and
+// kernel/attachment.cc at a start and a stop, the takeover of what a dead one has left, the look
+// after the programs each second. Each step of a start is an event of its own, so that a crash can
+// come between any two.
 #pragma once
 
 #include <chrono>
@@ -22,6 +23,7 @@
 #include "kernel/programs.hh"
 #include "kernel/sockets.hh"
 
+#include "asking.hh"
 #include "kernel.hh"
 #include "process.hh"
 
@@ -39,6 +41,8 @@ struct Machine {
   std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::size_t max_secured = 64;
   device::Compat compat = device::Compat::kLinux72;
+  CallFaults faults;               // what pspd's calls meet with
+  std::function<void()> on_death;  // a pspd was killed in the middle of what it did
   std::uint64_t boot_ps() const { return (schedule.now() + clock_offset) * 1000; }
 };
 
@@ -55,11 +59,11 @@ class Daemon {
   bool failed() const { return failed_; }
   void freeze(bool on);
 
-  // What clients ask for. Nothing while it does not serve.
-  device::Result<device::RxAssocReply> rx_assoc(const std::shared_ptr<Tcp>& socket,
-                                                Version version);
-  device::Result<void> tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
-                                std::span<const std::uint8_t> key);
+  // What clients ask for, as octets. ENOTCONN: it does not serve. ECONNRESET: the answer did not
+  // come, and it may have been done or not.
+  ClientResult<RxAssocInfo> rx_assoc(const std::shared_ptr<Tcp>& socket, Version version);
+  ClientResult<void> tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
+                              std::span<const std::uint8_t> key);
   void rotate();
   void enable(VersionSet versions);
   // stop is a clean one: it says when to go on; nothing: it has stopped, or leaves all in place.
@@ -75,6 +79,9 @@ class Daemon {
   };
   Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, tap_, id_}; }
   std::uint32_t rotations() const { return rotations_; }
+  // rotations_told: of how many, all devices of this life together, the group was told.
+  std::uint64_t rotations_told() const { return rotations_told_; }
+  std::uint64_t rotations_done() const { return rotations_done_; }
   std::size_t associations() const { return core_ ? core_->associations().size() : 0; }
   bool stopping() const { return stop_ != Stop::kNot; }
   bool left_in_place() const { return left_in_place_; }
@@ -86,6 +93,11 @@ class Daemon {
   class Device;
   class TapSink;
 
+  template <typename Work>
+  bool inside(Work&& work);
+  void die();
+  template <typename Answer, typename Ask>
+  ClientResult<Answer> serve_client(const std::shared_ptr<Tcp>& socket, Ask&& ask);
   void take_secrets();
   void take_over();
   void load_sockets();
@@ -103,6 +115,7 @@ class Daemon {
   void on_frame();
   void work();
   void tick();
+  void recount();
   void look_after();
   void guard(std::uint32_t ifindex, const kernel::FirstPrograms& programs);
   void remove_netdev_programs(std::uint64_t epoch);
@@ -131,6 +144,8 @@ class Daemon {
   std::optional<kernel::KernelSockets> operations_;
   device::IvAllocator ivs_;
   std::optional<device::Core> core_;
+  std::optional<netlink::Server> server_;
+  std::optional<Asking> asking_;
   std::unique_ptr<Device> device_;
   std::optional<host::Departures> departures_;
   std::unique_ptr<device::Engine> engine_;
@@ -141,6 +156,7 @@ class Daemon {
   std::uint32_t tap_ = 0;
   std::uint16_t id_ = 0;
   std::uint32_t rotations_ = 0;
+  std::uint64_t rotations_done_ = 0, rotations_told_ = 0;
   VersionSet versions_{};
   device::DriverStats stats_before_{};  // of devices that have gone
 };

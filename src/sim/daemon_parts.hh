@@ -27,6 +27,7 @@ class Daemon::Device final : public device::Driver {
   device::Result<std::uint8_t> key_rotate(std::uint8_t proposed) override {
     auto done = software.key_rotate(proposed);
     ++daemon_.rotations_;
+    ++daemon_.rotations_done_;
     daemon_.set_config();
     return done;
   }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "crypto/aead.hh"
+#include <psp/netlink/uapi.h>
 
 #include "daemon_parts.hh"
 
@@ -167,7 +168,8 @@ void Daemon::remove_netdev_programs(std::uint64_t epoch) {
 void Daemon::let_go() {
   for (const auto& object : dead_) remove_cgroup_programs(object->values.epoch);
   const auto& maps = sockets_object_->maps;
-  const Process::Inside inside(process_);
+  const Process::Inside turn(process_);
+  const ScarceMemory::Plenty plenty;
   namespaces_.emplace(std::move(*kernel::NetnsTable::open()));
   kernel::SharedMaps numbers;
   numbers.assoc.reset(process_.number(maps[SHIM_ASSOC]));
@@ -181,6 +183,12 @@ void Daemon::let_go() {
   operations_.emplace(secrets_, *programs_, *namespaces_);
   operations_->set_any_state(machine_.compat < device::Compat::kNetNext);
   core_.emplace(*operations_, nullptr, device::CoreOptions{.compat = machine_.compat});
+  server_.emplace(*core_, nullptr);
+  core_->set_notifier(&*server_);
+  server_->set_multicast([this](std::uint32_t group, std::uint64_t /*netns*/, const auto&) {
+    if (group == SOFTPSP_GROUP_USE) ++rotations_told_;
+  });
+  asking_.emplace(*server_, machine_.kernel.options().netns);
   departures_.emplace(
       *core_, host::Departures::Sockets{
                   .is_released = [this](std::uint64_t c) { return operations_->is_released(c); },

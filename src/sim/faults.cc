@@ -86,10 +86,7 @@ void World::do_fault(Feature feature, unsigned host) {
       return;
     case Feature::k_tap:
     case Feature::k_crash:
-      kill(host);
-      return later(random_.below(2 * kSecond), [this, host] {
-        if (!daemons_[host]) start(host);
-      });
+      return crash(host);
     case Feature::k_stop:
       return end(host, life);
     case Feature::k_freeze:
@@ -115,6 +112,7 @@ void World::calm() {
   workload_->calm();
   for (unsigned host = 0; host < 2; ++host) {
     Kernel& kernel = machines_[host]->kernel;
+    machines_[host]->faults = {};
     kernel.route = Kernel::kNetdev;
     kernel.netdev(Kernel::kNetdev).present = true;
     if (!daemons_[host])

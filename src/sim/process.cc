@@ -51,7 +51,24 @@ Map* Process::map(int fd) {
   return found == maps_.end() ? nullptr : found->second.get();
 }
 
-Process::Inside::Inside(Process& process) {
+int Process::begin_call() {
+  const bool dies = random_.chance(faults_.death), fails = random_.chance(faults_.error);
+  if (killed_) return -EBADF;
+  if (dies) {
+    killed_ = true;
+    throw Killed();
+  }
+  return fails ? -ENOMEM : 0;
+}
+
+// failing_allocation: one of the first ones, as most turns have few.
+unsigned Process::failing_allocation() {
+  const bool fails = random_.chance(faults_.memory);
+  const auto which = static_cast<unsigned>(random_.between(1, 30));
+  return fails ? which : 0;
+}
+
+Process::Inside::Inside(Process& process) : memory_(process.failing_allocation()) {
   if (inside != nullptr) std::abort();
   inside = &process;
 }
@@ -66,37 +83,58 @@ Process& Process::current() {
 
 using psp::sim::Process;
 
-int sim_getsockopt(int fd, int level, int name, void* value, socklen_t* size) {
+namespace {
+
+// model runs a call in the model, with memory that is not the process's.
+template <typename Call>
+int model(Call&& call) {
+  const psp::sim::ScarceMemory::Plenty kernels;
   Process& process = Process::current();
-  psp::sim::Tcp* socket = process.socket(fd);
-  if (socket == nullptr) return psp::sim::result(-EBADF);
-  return psp::sim::result(process.kernel().getsockopt(*socket, level, name, value, *size));
+  const int fault = process.begin_call();
+  return psp::sim::result(fault != 0 ? fault : call(process));
+}
+
+}  // namespace
+
+int sim_getsockopt(int fd, int level, int name, void* value, socklen_t* size) {
+  return model([=](Process& process) {
+    psp::sim::Tcp* socket = process.socket(fd);
+    return socket == nullptr ? -EBADF
+                             : process.kernel().getsockopt(*socket, level, name, value, *size);
+  });
 }
 
 int sim_setsockopt(int fd, int level, int name, const void* value, socklen_t size) {
-  Process& process = Process::current();
-  psp::sim::Tcp* socket = process.socket(fd);
-  if (socket == nullptr) return psp::sim::result(-EBADF);
-  return psp::sim::result(process.kernel().setsockopt(*socket, level, name, value, size));
+  return model([=](Process& process) {
+    psp::sim::Tcp* socket = process.socket(fd);
+    return socket == nullptr ? -EBADF
+                             : process.kernel().setsockopt(*socket, level, name, value, size);
+  });
 }
 
 int sim_map_lookup_elem(int fd, const void* key, void* value) {
-  psp::sim::Map* map = Process::current().map(fd);
-  if (map == nullptr) return psp::sim::result(-EBADF);
-  const void* there = map->lookup(key);
-  if (there == nullptr) return psp::sim::result(-ENOENT);
-  std::memcpy(value, there, map->value_size());
-  return 0;
+  return model([=](Process& process) {
+    psp::sim::Map* map = process.map(fd);
+    if (map == nullptr) return -EBADF;
+    const void* there = map->lookup(key);
+    if (there == nullptr) return -ENOENT;
+    std::memcpy(value, there, map->value_size());
+    return 0;
+  });
 }
 
 int sim_map_update_elem(int fd, const void* key, const void* value, __u64 flags) {
-  psp::sim::Map* map = Process::current().map(fd);
-  return psp::sim::result(map == nullptr ? -EBADF : map->update(key, value, flags));
+  return model([=](Process& process) {
+    psp::sim::Map* map = process.map(fd);
+    return map == nullptr ? -EBADF : map->update(key, value, flags);
+  });
 }
 
 int sim_map_delete_elem(int fd, const void* key) {
-  psp::sim::Map* map = Process::current().map(fd);
-  return psp::sim::result(map == nullptr ? -EBADF : map->erase(key));
+  return model([=](Process& process) {
+    psp::sim::Map* map = process.map(fd);
+    return map == nullptr ? -EBADF : map->erase(key);
+  });
 }
 
 namespace psp::kernel {

@@ -217,13 +217,13 @@ void Workload::take_rx(Side& side, Version version) {
   const auto reply = daemon->rx_assoc(side.socket, version);
   coverage_.count("rx-assoc", reply ? "ok" : fmt::format("errno {}", reply.error().sys_errno));
   if (!reply) return;
-  const auto octets = reply->rx_key.key.span();
-  side.key = Key{reply->rx_key.spi,
+  const auto octets = reply->rx.key.span();
+  side.key = Key{reply->rx.spi,
                  version,
                  {octets.begin(), octets.end()},
                  schedule_.now() + random_.below(10 * kMillisecond)};
   side.end->has_rx = true;
-  side.end->rx_spi = reply->rx_key.spi.value;
+  side.end->rx_spi = reply->rx.spi.value;
   side.end->life = daemon->identity().life;
   side.end->rotation = daemon->rotations();
 }
@@ -233,6 +233,11 @@ void Workload::take_tx(Side& side, const Key& key) {
   if (daemon == nullptr || !daemon->serving()) return;
   const auto done = daemon->tx_assoc(side.socket, key.version, key.spi, key.octets);
   coverage_.count("tx-assoc", done ? "ok" : fmt::format("errno {}", done.error().sys_errno));
+  const psp_sock* state = daemon->state_of(*side.socket);
+  if (!done && done.error().text == "Tx key already set" && state->state < PSP_STATE_TX)
+    observer_.fail("tx-assoc says of a socket without Tx key that it has one");
+  // Nobody knows whether it has a Tx key now.
+  if (!done && done.error().sys_errno == ECONNRESET) side.doubtful = true;
   if (!done && done.error().sys_errno == EINVAL) side.wants_key = false;
   if (!done) return;
   side.has_tx = true;
@@ -304,7 +309,8 @@ bool Workload::can_live(const Connection& connection) const {
   for (unsigned i = 0; i < 2; ++i) {
     const Side& side = connection.sides[i];
     const Side& other = connection.sides[1 - i];
-    if (!side.socket || side.closed || side.socket->is_over() || side.end->touched) return false;
+    if (!side.socket || side.closed || side.socket->is_over() || side.end->touched || side.doubtful)
+      return false;
     const Daemon* daemon = hosts_.daemon(side.end->host);
     const psp_sock* state = daemon == nullptr ? nullptr : daemon->state_of(*side.socket);
     if (daemon == nullptr) return false;

@@ -57,6 +57,7 @@ class Workload {
     std::shared_ptr<Tcp> socket;
     std::optional<Key> key;  // that it has been given to receive under
     bool wants_key = false, has_tx = false, closed = false, rests = false;
+    bool doubtful = false;  // the answer to tx-assoc did not come
     Time secures_at = 0;
     std::size_t written = 0, read = 0;
   };

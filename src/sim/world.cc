@@ -50,6 +50,17 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
     machines_[host]->max_secured = plan_.has(Feature::k_full_maps) ? 4 : 4096;
     machines_[host]->compat =
         plan_.has(Feature::k_early) ? device::Compat::kLinux72 : device::Compat::kNetNext;
+    machines_[host]->faults = {
+        .error = plan_.has(Feature::k_call_errors) ? 3'000u : 0u,
+        .death = plan_.has(Feature::k_call_deaths) ? 1'000u : 0u,
+        .memory = plan_.has(Feature::k_memory) ? 20'000u : 0u,
+    };
+    machines_[host]->on_death = [this, host] {
+      coverage_.count("faults", "call_deaths");
+      schedule_.after(0, [this, host, life = lives_[host]] {
+        if (life == lives_[host]) crash(host);
+      });
+    };
     machines_[host]->kernel.watcher = this;
     machines_[host]->kernel.on_ended = [this, host](std::uint64_t id) { observer_.gone(host, id); };
   }
@@ -107,6 +118,13 @@ void World::advance(unsigned host, unsigned life) {
 }
 
 void World::kill(unsigned host) { daemons_[host].reset(); }
+
+void World::crash(unsigned host) {
+  kill(host);
+  schedule_.after(random_.below(2 * kSecond), [this, host] {
+    if (!daemons_[host]) start(host);
+  });
+}
 
 // end goes through a clean stop.
 void World::end(unsigned host, unsigned life) {

@@ -51,6 +51,7 @@ class World final : public Watcher {
   void advance(unsigned host, unsigned life);
   void end(unsigned host, unsigned life);
   void kill(unsigned host);
+  void crash(unsigned host);
   void fault();
   void do_fault(Feature feature, unsigned host);
   void calm();
