@@ -8,6 +8,7 @@
 // is in steps too, since packets come between them; stop() says when it wants to be called again.
 #include <algorithm>
 #include <cstring>
+#include <fmt/format.h>
 #include <new>
 #include <set>
 
@@ -20,6 +21,18 @@ namespace psp::sim {
 namespace {
 
 constexpr std::size_t kBudget = 16;  // frames in one go, as a worker has it
+
+std::uint64_t counted_drops(const Object& object) {
+  std::uint64_t counted = 0;
+  for (const auto& [key, value] : object.maps[SHIM_DROPS]->elements()) {
+    std::uint32_t reason;
+    std::uint64_t times;
+    std::memcpy(&reason, key.data(), sizeof reason);
+    std::memcpy(&times, value.get(), sizeof times);
+    if (reason != PSP_DROP_UNCLAIMED) counted += times;  // that one goes on
+  }
+  return counted;
+}
 
 std::chrono::steady_clock::time_point time_point(Time now) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(now));
@@ -135,6 +148,7 @@ void Daemon::work() {
         tx_->process(frame);
         break;
       case datapath::FrameKind::kRx:
+        handed_rx_ += std::max<std::uint64_t>(psp_datagrams(frame), 1);  // damaged ones, too
         rx_->process(frame);
         break;
       case datapath::FrameKind::kOther:
@@ -288,6 +302,23 @@ device::DriverStats Daemon::stats() const {
   device::DriverStats all = stats_before_;
   if (device_) all += *device_->get_stats();
   return all;
+}
+
+std::optional<std::string> Daemon::miscounted() const {
+  for (const auto& object : netdev_objects_)
+    if (const auto counted = counted_drops(*object); counted != object->dropped)
+      return fmt::format("programs at the netdev have dropped {} packets and counted {}",
+                         object->dropped, counted);
+  if (sockets_object_)
+    if (const auto counted = counted_drops(*sockets_object_); counted != sockets_object_->dropped)
+      return fmt::format("programs at the cgroup have dropped {} packets and counted {}",
+                         sockets_object_->dropped, counted);
+  const device::DriverStats all = stats();
+  const std::uint64_t rx = all.rx_packets + all.rx_auth_fail + all.rx_bad + all.rx_error;
+  if (rx != handed_rx_) return fmt::format("{} datagrams came and {} were counted", handed_rx_, rx);
+  if (all.tx_packets != sealed_)
+    return fmt::format("{} datagrams were sealed and {} counted", sealed_, all.tx_packets);
+  return std::nullopt;
 }
 
 const psp_sock* Daemon::state_of(const Tcp& socket) const {

@@ -86,6 +86,8 @@ class Daemon {
   bool stopping() const { return stop_ != Stop::kNot; }
   bool left_in_place() const { return left_in_place_; }
   device::DriverStats stats() const;
+  // miscounted is what its counters and those of its programs have wrong, in words.
+  std::optional<std::string> miscounted() const;
   const psp_sock* state_of(const Tcp& socket) const;
   const Object& object() const { return *sockets_object_; }
 
@@ -158,7 +160,9 @@ class Daemon {
   std::uint32_t rotations_ = 0;
   std::uint64_t rotations_done_ = 0, rotations_told_ = 0;
   VersionSet versions_{};
-  device::DriverStats stats_before_{};  // of devices that have gone
+  device::DriverStats stats_before_{};        // of devices that have gone
+  std::uint64_t handed_rx_ = 0, sealed_ = 0;  // datagrams: given to RxPath, written by TxPath
+  std::vector<std::shared_ptr<Object>> netdev_objects_;  // of all its devices
 };
 
 }  // namespace psp::sim

@@ -8,6 +8,9 @@
 // find a key that the workers know.
 #pragma once
 
+#include "datapath/frame.hh"
+#include "wire/constants.h"
+
 #include "daemon.hh"
 
 namespace psp::sim {
@@ -51,6 +54,16 @@ class Daemon::Device final : public device::Driver {
   device::SoftwareDevice software;
 };
 
+// psp_datagrams is how many a frame of the TAP has, if they are PSP's.
+inline std::uint64_t psp_datagrams(std::span<const std::uint8_t> frame) {
+  const auto vnet = datapath::load_vnet(frame.data());
+  const auto ip = frame.subspan(datapath::kVnetHeader + kEthernet);
+  if (!is_psp(ip)) return 0;
+  if (vnet.gso_type != datapath::kGsoUdpL4 || vnet.gso_size == 0) return 1;
+  const std::size_t payload = ip.size() - ((ip[0] >> 4) == 4 ? 20 : 40) - PSP_UDP_HEADER;
+  return (payload + vnet.gso_size - 1) / vnet.gso_size;
+}
+
 class Daemon::TapSink final : public datapath::Sink {
  public:
   explicit TapSink(Daemon& daemon) : daemon_(daemon) {}
@@ -60,6 +73,7 @@ class Daemon::TapSink final : public datapath::Sink {
       const auto* octets = static_cast<const std::uint8_t*>(part.iov_base);
       frame.insert(frame.end(), octets, octets + part.iov_len);
     }
+    daemon_.sealed_ += psp_datagrams(frame);
     return daemon_.machine_.kernel.write_tap(daemon_.tap_, std::move(frame));
   }
 

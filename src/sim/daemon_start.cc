@@ -221,6 +221,7 @@ void Daemon::make_device() {
   tap_ = kernel.add_tap().numbers.ifindex;
   netdev_object_ = std::make_shared<Object>();
   netdev_object_->netdev = true;
+  netdev_objects_.push_back(netdev_object_);
   netdev_object_->living = std::make_shared<bool>(true);
   Random& random = machine_.random;
   device_ = std::make_unique<Device>(

@@ -7,19 +7,17 @@
 // at which host is drawn whether that kind is on or not, so that taking one out leaves the others
 // where they are.
 #include <algorithm>
-#include <array>
+#include <span>
 
 #include "world.hh"
 
 namespace psp::sim {
 namespace {
 
-constexpr std::array kFaults = {
-    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev, Feature::k_clsact,
-    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,    Feature::k_crash,
-    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,  Feature::k_route,
-    Feature::k_foreign,
-};
+// What comes by itself, one at a time; the last of those that are counted comes with calls.
+constexpr std::span kFaults = std::span(kCountedFaults).first(kFaultsCounted - 1);
+
+constexpr Time kRecently = kSecond;
 
 int pass(shim_skb* /*skb*/) { return -1; }
 
@@ -32,11 +30,25 @@ void World::fault() {
     const Feature feature = kFaults[random_.below(kFaults.size())];
     const auto host = static_cast<unsigned>(random_.below(2));
     if (plan_.has(feature)) {
-      coverage_.count("faults", name_of(feature));
+      note_fault(feature, host);
       do_fault(feature, host);
     }
   }
   schedule_.after(random_.below(40 * kMillisecond), [this] { fault(); });
+}
+
+void World::note_fault(Feature feature, unsigned host) {
+  coverage_.count("faults", name_of(feature));
+  const auto place = std::ranges::find(kCountedFaults, feature) - kCountedFaults.begin();
+  last_fault_[host][static_cast<std::size_t>(place)] = schedule_.now();
+}
+
+// recent_faults has a bit for each of the last second, or that for none.
+std::uint32_t World::recent_faults(unsigned host) const {
+  std::uint32_t recent = 0;
+  for (std::size_t i = 0; i < kFaultsCounted; ++i)
+    if (schedule_.now() - last_fault_[host][i] < kRecently) recent |= 1u << i;
+  return recent != 0 ? recent : 1u << kFaultsCounted;
 }
 
 void World::do_fault(Feature feature, unsigned host) {

@@ -59,7 +59,9 @@ bool Kernel::run_cgroup(const std::vector<Program>& programs, Skb& skb, std::uin
   bool pass = true;
   for (const Program& program : programs) {
     const Running call(*this, *program.object);
-    pass &= run(program, skb, ifindex, kEthernet, &sk) == 1;
+    const bool passed = run(program, skb, ifindex, kEthernet, &sk) == 1;
+    program.object->dropped += !passed;
+    pass &= passed;
   }
   return pass;
 }
@@ -72,6 +74,7 @@ Kernel::Result Kernel::run_hook(const Netdev::Hook& hook, Skb& skb, std::uint32_
       if (result == kUnspec) continue;
       if (result == kOk) return {};
       if (result == kRedirected) return {Verdict::kRedirect, call.redirect.value()};
+      ++program.object->dropped;
       return {Verdict::kDrop, {}};
     }
   }

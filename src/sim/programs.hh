@@ -25,6 +25,9 @@ struct Object {
   std::array<std::shared_ptr<Map>, SHIM_MAPS> maps;
   // living: the socket of pspd in psp_living; false when the process has gone.
   std::shared_ptr<bool> living;
+  // dropped: how many packets its programs have refused. Whether they have counted them is another
+  // matter.
+  std::uint64_t dropped = 0;
 };
 
 struct Program {

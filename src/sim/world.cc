@@ -56,7 +56,7 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
         .memory = plan_.has(Feature::k_memory) ? 20'000u : 0u,
     };
     machines_[host]->on_death = [this, host] {
-      coverage_.count("faults", "call_deaths");
+      note_fault(Feature::k_call_deaths, host);
       schedule_.after(0, [this, host, life = lives_[host]] {
         if (life == lives_[host]) crash(host);
       });
@@ -117,7 +117,16 @@ void World::advance(unsigned host, unsigned life) {
                   [this, host, life] { advance(host, life); });
 }
 
-void World::kill(unsigned host) { daemons_[host].reset(); }
+void World::kill(unsigned host) {
+  check_counters(host);
+  daemons_[host].reset();
+}
+
+void World::check_counters(unsigned host) {
+  if (!daemons_[host]) return;
+  if (const auto wrong = daemons_[host]->miscounted())
+    observer_.fail(fmt::format("host {}: {}", host, *wrong));
+}
 
 void World::crash(unsigned host) {
   kill(host);
@@ -203,6 +212,10 @@ void World::check_nothing_left() {
     left(maps[SHIM_DEPARTED]->size(), "elements of psp_departed");
     left(maps[SHIM_NOTED]->size(), "elements of psp_noted");
     left(maps[SHIM_BY_TX_SPI]->size(), "elements of psp_by_tx_spi");
+    check_counters(host);
+    if (daemon->rotations_told() != daemon->rotations_done())
+      observer_.fail(fmt::format("host {}: {} rotations, and {} were told", host,
+                                 daemon->rotations_done(), daemon->rotations_told()));
   }
 }
 
@@ -220,10 +233,10 @@ void World::judged(Tcp& socket, const Skb& skb, bool passed) {
   plain.syn = segment->syn;
   plain.fin = segment->fin;
   plain.urg = segment->urg;
-  static constexpr const char* kEvents[] = {"clear data", "clear control", "clear FIN", "PSP"};
-  coverage_.count(fmt::format("{}, {}", psp_state_name(state == nullptr ? 0 : state->state),
-                              kEvents[psp_classify(&plain, verified)]),
-                  passed ? "passed" : "dropped");
+  const Coverage::Met met{.state = state == nullptr ? 0 : state->state,
+                          .event = psp_classify(&plain, verified),
+                          .passed = passed};
+  coverage_.met(met, recent_faults(host));
 }
 
 void World::left(const Sock& socket) {

@@ -21,6 +21,15 @@
 
 namespace psp::sim {
 
+// Columns of Coverage's table: faults, and at the end that there was none.
+inline constexpr std::array kCountedFaults = {
+    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev, Feature::k_clsact,
+    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,    Feature::k_crash,
+    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,  Feature::k_route,
+    Feature::k_foreign, Feature::k_call_deaths,
+};
+inline constexpr std::size_t kFaultsCounted = kCountedFaults.size();
+
 // Outcome is what a run has come to.
 struct Outcome {
   std::optional<std::string> breach;
@@ -52,8 +61,11 @@ class World final : public Watcher {
   void end(unsigned host, unsigned life);
   void kill(unsigned host);
   void crash(unsigned host);
+  void check_counters(unsigned host);
   void fault();
   void do_fault(Feature feature, unsigned host);
+  void note_fault(Feature feature, unsigned host);
+  std::uint32_t recent_faults(unsigned host) const;
   void calm();
   void check_nothing_left();
   void look();
@@ -70,6 +82,7 @@ class World final : public Watcher {
   std::array<unsigned, 2> lives_{};
   std::unique_ptr<Link> link_;
   std::unique_ptr<Workload> workload_;
+  std::array<std::array<Time, kFaultsCounted>, 2> last_fault_{};  // when, by host
   bool calm_ = false;
   std::uint64_t hash_ = 0xcbf29ce484222325u;
 };

@@ -44,9 +44,12 @@ TEST(WorldTest, InPeaceConnectionsAreSecuredAndDeliver) {
     EXPECT_FALSE(outcome.breach) << *outcome.breach;
     EXPECT_GT(outcome.sealed, 100u);
   }
-  EXPECT_GT(coverage.of("full, PSP", "passed"), 1000u);
+  const auto passed = [&](psp_state state) {
+    return coverage.of({.state = state, .event = PSP_RX_PSP_MATCH, .passed = true}, kFaultsCounted);
+  };
+  EXPECT_GT(passed(PSP_STATE_FULL), 1000u);
   EXPECT_GT(coverage.of("at the calm", "can live"), 5u);
-  EXPECT_EQ(coverage.of("none, PSP", "passed"), 0u);
+  EXPECT_EQ(passed(PSP_STATE_NONE), 0u);
 }
 
 TEST(WorldTest, EachFaultAloneKeepsThePromises) {

@@ -14,6 +14,7 @@
 #include "sim/shrink.hh"
 
 #include "options.hh"
+#include "tables.hh"
 #include "trace.hh"
 
 namespace psp::sim_tool {
@@ -46,12 +47,6 @@ void report_shrunk(const sim::Plan& plan, const sim::Outcome& outcome) {
     if (shrunk.plan.on[i]) fmt::print(" {}", sim::name_of(static_cast<sim::Feature>(i)));
   fmt::print("\n  ");
   report(shrunk.plan, shrunk.outcome);
-}
-
-void print_coverage(const sim::Coverage& coverage) {
-  for (const auto& [row, columns] : coverage.cells())
-    for (const auto& [column, times] : columns)
-      fmt::print("{:28} {:20} {:>12}\n", row, column, times);
 }
 
 int run(const Options& options) {
