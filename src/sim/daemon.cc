@@ -263,6 +263,15 @@ device::DriverStats Daemon::stats() const {
   return all;
 }
 
+std::uint64_t Daemon::drops(Drop reason) const {
+  const auto number = static_cast<std::uint32_t>(reason);
+  std::uint64_t sum = 0;
+  for (const auto& object : {sockets_object_, netdev_object_})
+    if (object)
+      sum += *static_cast<const std::uint64_t*>(object->maps[SHIM_DROPS]->lookup(&number));
+  return sum;
+}
+
 const psp_sock* Daemon::state_of(const Tcp& socket) const {
   if (!sockets_object_) return nullptr;
   return static_cast<const psp_sock*>(sockets_object_->maps[SHIM_ASSOC]->lookup(&socket.id));

@@ -38,6 +38,7 @@ struct Machine {
   std::set<std::uint64_t> living;  // epochs whose lock is held
   std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::size_t max_secured = 64;
+  bool udp_checksum = true;
   device::Compat compat = device::Compat::kLinux72;
   std::uint64_t boot_ps() const { return (schedule.now() + clock_offset) * 1000; }
 };
@@ -81,6 +82,10 @@ class Daemon {
   device::DriverStats stats() const;
   const psp_sock* state_of(const Tcp& socket) const;
   const Object& object() const { return *sockets_object_; }
+  std::uint64_t drops(Drop reason) const;  // by its programs
+  // core and process are for who asks as another client would, by descriptors; while it serves.
+  device::Core& core() { return *core_; }
+  Process& process() { return process_; }
 
  private:
   class Device;

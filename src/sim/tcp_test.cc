@@ -32,6 +32,11 @@ class Line {
     void to_time_wait(Tcp&, unsigned substate) override { time_waits.push_back(substate); }
     void unhash(Tcp&) override { ++unhashed; }
     void has_ended(Tcp&) override { ++ended; }
+    void refuse(const Segment& segment) override {
+      Segment answer{.tuple = segment.tuple.turned(), .seq = segment.ack_seq};
+      answer.rst = true;
+      line_.carry(1 - number_, answer);
+    }
     std::vector<unsigned> time_waits;
     int unhashed = 0, ended = 0;
 
