@@ -83,6 +83,7 @@ void Kernel::release(Tcp& socket) {
     const Running call(*this, *program.object);
     psp_released(&socket.refresh());
   }
+  if (socket.state == PSP_TCP_LISTEN) unlisten(socket.tuple.local_port);
 }
 
 std::vector<std::shared_ptr<Tcp>> Kernel::listed() const {
@@ -140,8 +141,8 @@ int Kernel::getsockopt(Tcp& socket, int level, int name, void* value, std::uint3
   };
   if (level == SOL_SOCKET) {
     if (name == SO_DOMAIN) return put(socket.tuple.family == 4 ? AF_INET : AF_INET6);
-    if (name == SO_TYPE) return put(SOCK_STREAM);
-    if (name == SO_PROTOCOL) return put(IPPROTO_TCP);
+    if (name == SO_TYPE) return put(static_cast<unsigned>(socket.type));
+    if (name == SO_PROTOCOL) return put(static_cast<unsigned>(socket.protocol));
     socket.asked = true;
     return name == SO_COOKIE ? put(socket.id) : -ENOPROTOOPT;
   }

@@ -55,7 +55,8 @@ struct KernelOptions {
   std::size_t mtu = 1500;
   std::size_t tap_queue = 500;
   Time pause = 500 * kMillisecond;  // net.ipv4.tcp_invalid_ratelimit
-  bool cuts_anywhere = true;        // what TCP sends again, and not only at segments
+  bool cuts_anywhere = true;        // sizes of what TCP sends are drawn
+  bool gro = true;
   std::uint64_t netns = 0;
   Address address4{}, address6{};
 };
@@ -71,9 +72,8 @@ class Kernel final : public Network, public Surroundings {
   std::shared_ptr<Tcp> open();
   // connect with a port that is free; 0: with none.
   void connect(Tcp& socket, Tuple to);
-  // listen returns the listener. unlisten ends it.
+  // listen returns the listener; release ends it.
   std::shared_ptr<Tcp> listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept);
-  void unlisten(std::uint16_t port);
   // release: the application closes it. How is Tcp's; this runs psp_released first.
   void release(Tcp& socket);
   std::size_t sockets() const { return by_tuple_.size() + open_; }
@@ -150,6 +150,7 @@ class Kernel final : public Network, public Surroundings {
   void poll();
   void deliver(Skb skb);
 
+  void unlisten(std::uint16_t port);
   // kernel_tcp.cc
   void to_time_wait_socket(TimeWait& past, const Segment& segment);
   void to_request(const std::shared_ptr<Request>& request, const Segment& segment);

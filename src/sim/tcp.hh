@@ -41,7 +41,7 @@ class Network {
   virtual void refuse(const Segment& segment) = 0;
   // pause is the least time between two answers to what does not fit: tcp_invalid_ratelimit.
   virtual Time pause() const { return 500 * kMillisecond; }
-  // cuts_anywhere: what is sent again may end at any place; else as Linux does when all is well.
+  // cuts_anywhere: what is sent may end at any place; else as Linux does when nothing is scarce.
   virtual bool cuts_anywhere() const { return true; }
 };
 
@@ -61,10 +61,10 @@ class Tcp final : public Sock {
   Octets peek(std::size_t most) const;
   void shutdown();
   void nagle(bool on);  // off unless said: small segments wait for the ACK of an earlier one
-  void close();       // the last descriptor: FIN, or RST if something was not read
-  void abort();       // close with SO_LINGER 0
-  void disconnect();  // connect to AF_UNSPEC
-  void destroy();     // as who destroys it by sock_diag does
+  void close();         // the last descriptor: FIN, or RST if something was not read
+  void abort();         // close with SO_LINGER 0
+  void disconnect();    // connect to AF_UNSPEC
+  void destroy();       // as who destroys it by sock_diag does
 
   // receive takes a segment that is for it.
   void receive(const Segment& segment);
@@ -121,7 +121,7 @@ class Tcp final : public Sock {
   void take_data(const Segment& segment);
   void take_fin(std::uint32_t seq);
   bool runs_over_end(const Segment& segment) const;
-  void our_fin_acknowledged();
+  void our_fin_acknowledged(const Segment& segment);
   void enter_time_wait();
   void fail_with(int error);
   void over();
@@ -131,7 +131,7 @@ class Tcp final : public Sock {
   std::map<std::uint32_t, Octets> said_;   // octets that the application has said, by place
   std::map<std::uint32_t, Octets> queue_;  // out of order, by distance from irs
   std::uint32_t snd_wnd_ = 0, max_window_ = 0;
-  std::size_t congestion_ = 0;  // window, in octets
+  std::size_t congestion_ = 0;   // window, in octets
   std::uint32_t small_end_ = 0;  // behind the last segment that was sent and was not full
   unsigned duplicates_ = 0, tries_ = 0;
   Time timeout_ = 0, challenged_ = 0;

@@ -38,8 +38,8 @@ void Tcp::receive(const Segment& segment) {
   take_data(segment);
 }
 
-// runs_over_end: nobody reads any more, and there is more. An RST says so that is no socket's, as to
-// a segment of no connection. What begins behind the peer's FIN is not heard, without an answer.
+// runs_over_end: nobody reads any more, and there is more. An RST says so that is no socket's, as
+// to a segment of no connection. What begins behind the peer's FIN is not heard, without an answer.
 bool Tcp::runs_over_end(const Segment& segment) const {
   const bool at_peers_fin = fin_received_ && rcv_nxt == fin_seq_ + 1;
   if (at_peers_fin && !psp_before(segment.seq, rcv_nxt)) return false;
@@ -103,15 +103,18 @@ void Tcp::take_ack(const Segment& segment) {
   ++timer_;
   armed_ = false;
   if (snd_una != snd_nxt) arm(200 * kMillisecond);
-  if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged();
+  if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged(segment);
   if (state != PSP_TCP_CLOSE) output();
 }
 
-void Tcp::our_fin_acknowledged() {
+// our_fin_acknowledged: an orphan is a TIME_WAIT from then on, but not before the peer's FIN of the
+// same segment has been taken. Should that not fit, it waits for as long as a TIME_WAIT would.
+void Tcp::our_fin_acknowledged(const Segment& segment) {
   switch (state) {
     case PSP_TCP_FIN_WAIT1:
       state = PSP_TCP_FIN_WAIT2;
       if (!closed_) return;
+      if (segment.fin) return arm(60 * kSecond);
       network_.to_time_wait(*this, PSP_TCP_FIN_WAIT2);
       return over();
     case PSP_TCP_CLOSING:

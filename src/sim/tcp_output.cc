@@ -26,7 +26,7 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
   Segment segment{.tuple = tuple, .seq = from, .ack_seq = rcv_nxt};
   segment.ack = true;
   segment.fin = fin;
-  segment.psh = push || fin || from + size == write_seq;
+  segment.psh = push || (size != 0 && from + size == write_seq);
   segment.window = static_cast<std::uint16_t>(receive_window());
   segment.options = tcp_options;
   segment.reserved = tuple.family == 4 && ip_options != 0;
@@ -50,15 +50,16 @@ void Tcp::fill_payload(std::uint32_t from, Octets& payload) const {
   for (; piece != said_.end() && piece->first < end; ++piece) {
     const auto& [place, octets] = *piece;
     const std::uint32_t first = std::max(place, begin);
-    const std::uint32_t last =
-        std::min(place + static_cast<std::uint32_t>(octets.size()), end);
+    const std::uint32_t last = std::min(place + static_cast<std::uint32_t>(octets.size()), end);
     if (first < last)
-      std::copy_n(octets.begin() + (first - place), last - first, payload.begin() + (first - begin));
+      std::copy_n(octets.begin() + (first - place), last - first,
+                  payload.begin() + (first - begin));
   }
 }
 
-// ready is how much of `size` octets goes now. A segment that is not full waits for a window that has
-// room for all of it and, by Nagle and Minshall, for the ACK of an earlier one that was not full.
+// ready is how much of `size` octets goes now. A segment that is not full waits for a window that
+// has room for all of it and, by Nagle and Minshall, for the ACK of an earlier one that was not
+// full.
 std::size_t Tcp::ready(std::size_t size, std::size_t waiting, bool fin) const {
   const unsigned mss = maximum_segment();
   if (size < waiting && size < mss) return 0;
@@ -71,12 +72,14 @@ void Tcp::output() {
   const std::uint32_t window =
       static_cast<std::uint32_t>(std::min<std::size_t>(snd_wnd_, congestion_));
   const unsigned mss = maximum_segment();
+  const bool any = network_.cuts_anywhere();
   while (synchronized()) {
     const std::uint32_t flying = snd_nxt - snd_una;
     const std::uint32_t waiting = write_seq - std::min(snd_nxt - iss, write_seq - iss) - iss;
     const std::size_t room = window > flying ? window - flying : 0;
+    const std::uint64_t segments = network_.random().between(1, 40);
     const std::size_t most =
-        std::min<std::size_t>({waiting, room, kMostInOne, mss * network_.random().between(1, 40)});
+        std::min<std::size_t>({waiting, room, kMostInOne, mss * (any ? segments : 40)});
     const bool fin = fin_wanted_ && !fin_sent_ && most == waiting;
     const std::size_t size = ready(most, waiting, fin);
     if (size == 0 && !fin) break;
@@ -166,6 +169,10 @@ void Tcp::on_timer() {
   armed_ = false;
   const auto keep = shared_from_this();
   if (state == PSP_TCP_CLOSE) return;
+  if (state == PSP_TCP_FIN_WAIT2 && closed_) {
+    send_bare(snd_nxt, true, false);
+    return over();
+  }
   if (++tries_ > kMostTries) return fail_with(ETIMEDOUT);
   const Time next = std::min(2 * timeout_, kLongestTimeout);
   if (state == PSP_TCP_SYN_SENT) {

@@ -2,6 +2,8 @@
 //
 // What the application asks pspd. Requests are as clients make them, with and without a device, so
 // that the real core says who is refused and why.
+//
+// A call is over before any other packet comes: what arrives within one is not of this model.
 #include "drill/host.hh"
 #include "drill/refusal.hh"
 
@@ -67,11 +69,16 @@ DrillHost::Json DrillHost::counters(const Json& /*request*/) {
   const auto stats = daemon.core().stats(daemon.identity().device);
   expect(stats);
   const device::DriverStats& driver = stats->driver;
-  Json all = {{"key-rotations", stats->key_rotations}, {"stale-events", stats->stale_events},
-              {"rx-packets", driver.rx_packets},       {"rx-bytes", driver.rx_bytes},
-              {"rx-auth-fail", driver.rx_auth_fail},   {"rx-error", driver.rx_error},
-              {"rx-bad", driver.rx_bad},               {"tx-packets", driver.tx_packets},
-              {"tx-bytes", driver.tx_bytes},           {"tx-error", driver.tx_error}};
+  Json all = {{"key-rotations", stats->key_rotations},
+              {"stale-events", stats->stale_events},
+              {"rx-packets", driver.rx_packets},
+              {"rx-bytes", driver.rx_bytes},
+              {"rx-auth-fail", driver.rx_auth_fail},
+              {"rx-error", driver.rx_error},
+              {"rx-bad", driver.rx_bad},
+              {"tx-packets", driver.tx_packets},
+              {"tx-bytes", driver.tx_bytes},
+              {"tx-error", driver.tx_error}};
   for (const Drop reason : {Drop::POLICY_CLEAR, Drop::POLICY_MISMATCH, Drop::POLICY_NO_ASSOC,
                             Drop::POLICY_ROUTE, Drop::POLICY_EPOCH, Drop::POLICY_FORGED})
     all[std::string(name(reason))] = daemon.drops(reason);

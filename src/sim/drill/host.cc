@@ -56,6 +56,7 @@ struct DrillHost::Call {
 
 const std::map<std::string, DrillHost::Call>& DrillHost::calls() {
   static const std::map<std::string, Call> all = {
+      {"route", {&DrillHost::route, false}},
       {"begin", {&DrillHost::begin, false}},
       {"receive", {&DrillHost::receive, false}},
       {"send_packet", {&DrillHost::send_packet, false}},
@@ -127,12 +128,12 @@ DrillHost::Json DrillHost::begin(const Json& request) {
   options.address6 = address({0xfd, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
   // As tests/drill has the real host.
   options.pause = 0;
-  options.cuts_anywhere = false;
-  machine_ = std::make_unique<Machine>(
-      schedule_, Random(request.at("seed").get<std::uint64_t>()), options, [this](Octets packet) {
-        packet.erase(packet.begin(), packet.begin() + kEthernet);
-        sent_.emplace_back(schedule_.now(), std::move(packet));
-      });
+  options.cuts_anywhere = options.gro = false;
+  machine_ = std::make_unique<Machine>(schedule_, Random(request.at("seed").get<std::uint64_t>()),
+                                       options, [this](Octets packet) {
+                                         packet.erase(packet.begin(), packet.begin() + kEthernet);
+                                         sent_.emplace_back(schedule_.now(), std::move(packet));
+                                       });
   machine_->max_secured = 4096;
   take_options(*machine_, request.at("pspd").get<std::vector<std::string>>());
   return start_pspd(request);
@@ -156,6 +157,12 @@ DrillHost::Json DrillHost::send_packet(const Json& request) {
   frame[13] = four ? 0x00 : 0xdd;
   frame.insert(frame.end(), packet.begin(), packet.end());
   machine_->kernel.receive(std::move(frame), Kernel::kNetdev, false);
+  return nullptr;
+}
+
+// route: packets go by the netdev with PSP, or by another.
+DrillHost::Json DrillHost::route(const Json& request) {
+  machine_->kernel.route = request.at("other").get<bool>() ? Kernel::kOther : Kernel::kNetdev;
   return nullptr;
 }
 

@@ -11,10 +11,9 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "sim/daemon.hh"
 
@@ -40,6 +39,7 @@ class DrillHost {
   Json begin(const Json& request);
   Json receive(const Json& request);
   Json send_packet(const Json& request);
+  Json route(const Json& request);
   Json start_pspd(const Json& request);
   Json stop_pspd(const Json& request);
   Json kill_pspd(const Json& request);

@@ -2,6 +2,8 @@
 //
 // sim_drill_host: a host of the simulator for psp-drill --model. A request is a line on stdin, its
 // answer a line on stdout, both JSON (drill/host.hh); the end of stdin is its end.
+//
+// A test tool, not installed. It reads no clock: a run depends on its requests alone.
 #include <iostream>
 #include <string>
 

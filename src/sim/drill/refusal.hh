@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a request of a script ends badly, and octets as they are in requests. Refused is an errno
-// that the script may well expect; Lacks is what the model does not have.
+// How a request of a script ends badly, and octets as they are in requests.
+//
+// Refused is an errno and its text, which the script may well expect. Lacks is what the model does
+// not have: no script expects that.
 #pragma once
 
 #include <stdexcept>

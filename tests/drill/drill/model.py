@@ -7,6 +7,7 @@ same each time. What the model does not have it says, and the script fails by it
 """
 import json
 import random
+import re
 import signal
 import subprocess
 
@@ -120,7 +121,14 @@ class ModelLab(Clock):
         self.model.ask("close_all")
 
     def shell(self, command):
-        raise Lacks("a shell")
+        """There is none, but the model has a second netdev that the route can move to."""
+        if command.startswith("ip link add plain0 "):
+            return 0, ""
+        moves = re.match(r"ip -[46] route (add|del) \S+ dev plain0$", command)
+        if not moves:
+            raise Lacks("a shell")
+        self.model.ask("route", other=moves[1] == "add")
+        return 0, ""
 
     @property
     def pspd_path(self):
