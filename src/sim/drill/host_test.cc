@@ -2,6 +2,8 @@
 //
 // The host of psp-drill --model by itself: what it answers, and that nothing but requests moves it.
 // What it does right as a host is shown by the scripts of tests/drill.
+//
+// A script that fails must fail by the host's fault: so time and chance are looked at here.
 #include "drill/host.hh"
 
 #include <gtest/gtest.h>
@@ -47,8 +49,7 @@ TEST(DrillHostTest, SaysWhatItDoesNotHave) {
   begin(host);
   connect(host);
   EXPECT_EQ(host.answer({{"op", "sing"}})["lacks"], "sing");
-  const Json set = {
-      {"op", "setsockopt"}, {"name", "a"}, {"option", "SO_KEEPALIVE"}, {"value", 1}};
+  const Json set = {{"op", "setsockopt"}, {"name", "a"}, {"option", "SO_KEEPALIVE"}, {"value", 1}};
   EXPECT_EQ(host.answer(set)["lacks"], "SO_KEEPALIVE");
 }
 
