@@ -63,7 +63,7 @@ ClientResult<void> Asking::ask(std::uint8_t command, int fd, const Fill& fill,
   return {};
 }
 
-ClientResult<RxAssocInfo> Asking::rx_assoc(int fd, std::uint32_t device, Version version) {
+ClientResult<RxAssocInfo> Asking::rx_assoc(int fd, OfDevice device, Version version) {
   RxAssocInfo info;
   const device::AssocRequest request{.fd = fd, .dev_id = device, .version = version, .tx_key = {}};
   const auto done = ask(
@@ -73,7 +73,7 @@ ClientResult<RxAssocInfo> Asking::rx_assoc(int fd, std::uint32_t device, Version
   return info;
 }
 
-ClientResult<void> Asking::tx_assoc(int fd, std::uint32_t device, Version version, Spi spi,
+ClientResult<void> Asking::tx_assoc(int fd, OfDevice device, Version version, Spi spi,
                                     std::span<const std::uint8_t> key) {
   const device::AssocRequest request{
       .fd = fd,

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "netlink/error.hh"
@@ -21,8 +22,10 @@ class Asking {
   // Both outlive this. The requests come from that namespace, of somebody who may do everything.
   Asking(netlink::Server& server, std::uint64_t netns);
 
-  ClientResult<RxAssocInfo> rx_assoc(int fd, std::uint32_t device, Version version);
-  ClientResult<void> tx_assoc(int fd, std::uint32_t device, Version version, Spi spi,
+  // OfDevice: the id of one, or that of the socket's route.
+  using OfDevice = std::optional<std::uint32_t>;
+  ClientResult<RxAssocInfo> rx_assoc(int fd, OfDevice device, Version version);
+  ClientResult<void> tx_assoc(int fd, OfDevice device, Version version, Spi spi,
                               std::span<const std::uint8_t> key);
   ClientResult<void> key_rotate(std::uint32_t device);
   ClientResult<void> set_versions(std::uint32_t device, VersionSet versions);

@@ -227,15 +227,16 @@ ClientResult<Answer> Daemon::serve_client(const std::shared_ptr<Tcp>& socket, As
   return answer;
 }
 
-ClientResult<RxAssocInfo> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket, Version version) {
+ClientResult<RxAssocInfo> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket, OfDevice device,
+                                           Version version) {
   return serve_client<RxAssocInfo>(socket,
-                                   [&](int fd) { return asking_->rx_assoc(fd, id_, version); });
+                                   [&](int fd) { return asking_->rx_assoc(fd, device, version); });
 }
 
-ClientResult<void> Daemon::tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
-                                    std::span<const std::uint8_t> key) {
-  return serve_client<void>(socket,
-                            [&](int fd) { return asking_->tx_assoc(fd, id_, version, spi, key); });
+ClientResult<void> Daemon::tx_assoc(const std::shared_ptr<Tcp>& socket, OfDevice device,
+                                    Version version, Spi spi, std::span<const std::uint8_t> key) {
+  return serve_client<void>(
+      socket, [&](int fd) { return asking_->tx_assoc(fd, device, version, spi, key); });
 }
 
 void Daemon::rotate() {
@@ -319,6 +320,15 @@ std::optional<std::string> Daemon::miscounted() const {
   if (all.tx_packets != sealed_)
     return fmt::format("{} datagrams were sealed and {} counted", sealed_, all.tx_packets);
   return std::nullopt;
+}
+
+std::uint64_t Daemon::drops(Drop reason) const {
+  const auto number = static_cast<std::uint32_t>(reason);
+  std::uint64_t sum = 0;
+  for (const auto& object : {sockets_object_, netdev_object_})
+    if (object)
+      sum += *static_cast<const std::uint64_t*>(object->maps[SHIM_DROPS]->lookup(&number));
+  return sum;
 }
 
 const psp_sock* Daemon::state_of(const Tcp& socket) const {

@@ -40,6 +40,7 @@ struct Machine {
   std::set<std::uint64_t> living;  // epochs whose lock is held
   std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::size_t max_secured = 64;
+  bool udp_checksum = true;
   device::Compat compat = device::Compat::kLinux72;
   CallFaults faults;               // what pspd's calls meet with
   std::function<void()> on_death;  // a pspd was killed in the middle of what it did
@@ -61,9 +62,11 @@ class Daemon {
 
   // What clients ask for, as octets. ENOTCONN: it does not serve. ECONNRESET: the answer did not
   // come, and it may have been done or not.
-  ClientResult<RxAssocInfo> rx_assoc(const std::shared_ptr<Tcp>& socket, Version version);
-  ClientResult<void> tx_assoc(const std::shared_ptr<Tcp>& socket, Version version, Spi spi,
-                              std::span<const std::uint8_t> key);
+  using OfDevice = Asking::OfDevice;
+  ClientResult<RxAssocInfo> rx_assoc(const std::shared_ptr<Tcp>& socket, OfDevice device,
+                                     Version version);
+  ClientResult<void> tx_assoc(const std::shared_ptr<Tcp>& socket, OfDevice device, Version version,
+                              Spi spi, std::span<const std::uint8_t> key);
   void rotate();
   void enable(VersionSet versions);
   // stop is a clean one: it says when to go on; nothing: it has stopped, or leaves all in place.
@@ -90,6 +93,9 @@ class Daemon {
   std::optional<std::string> miscounted() const;
   const psp_sock* state_of(const Tcp& socket) const;
   const Object& object() const { return *sockets_object_; }
+  std::uint64_t drops(Drop reason) const;  // by its programs
+  // core is for who looks at what no request tells; while it serves.
+  device::Core& core() { return *core_; }
 
  private:
   class Device;

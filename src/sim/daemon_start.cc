@@ -237,6 +237,7 @@ void Daemon::make_device() {
   datapath::TxOptions options;
   options.mtu = static_cast<std::uint32_t>(kernel.options().mtu);
   options.port_key = {random.next(), random.next()};
+  options.udp_checksum = machine_.udp_checksum;
   options.uso = !random.chance(100'000);
   tx_ = std::make_unique<datapath::TxPath>(*engine_, *sink_, options);
   rx_ = std::make_unique<datapath::RxPath>(*engine_, *sink_,

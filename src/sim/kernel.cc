@@ -8,6 +8,7 @@
 // secures it does. Socket storage goes with the socket, before anybody is told.
 #include "kernel.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <netinet/in.h>
@@ -60,12 +61,21 @@ void Kernel::connect(Tcp& socket, Tuple to) {
   socket.connect(to);
 }
 
-void Kernel::listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept) {
+std::shared_ptr<Tcp> Kernel::listen(std::uint16_t port,
+                                    std::function<void(std::shared_ptr<Tcp>)> accept) {
   auto socket = std::make_shared<Tcp>(*this, ++last_socket_);
   socket->netns = options_.netns;
   socket->state = PSP_TCP_LISTEN;
   socket->tuple.local_port = port;
-  listeners_[port] = {std::move(socket), std::move(accept)};
+  listeners_[port] = {socket, std::move(accept)};
+  return socket;
+}
+
+void Kernel::unlisten(std::uint16_t port) {
+  listeners_.erase(port);
+  std::erase_if(by_tuple_, [port](const auto& one) {
+    return one.first.local_port == port && std::dynamic_pointer_cast<Request>(one.second);
+  });
 }
 
 void Kernel::release(Tcp& socket) {
@@ -73,6 +83,7 @@ void Kernel::release(Tcp& socket) {
     const Running call(*this, *program.object);
     psp_released(&socket.refresh());
   }
+  if (socket.state == PSP_TCP_LISTEN) unlisten(socket.tuple.local_port);
 }
 
 std::vector<std::shared_ptr<Tcp>> Kernel::listed() const {
@@ -114,6 +125,10 @@ int Kernel::setsockopt(Tcp& socket, int level, int name, const void* value, std:
   }
   if (refused != 0) return refused;
   if (ctx.optlen == -1) return 0;
+  if (level == IPPROTO_TCP && name == TCP_NODELAY) {
+    socket.nagle(std::ranges::all_of(copy, [](std::uint8_t octet) { return octet == 0; }));
+    return 0;
+  }
   if (level != IPPROTO_IP || name != IP_OPTIONS) return -ENOPROTOOPT;
   socket.ip_options = size;
   return 0;
@@ -126,8 +141,8 @@ int Kernel::getsockopt(Tcp& socket, int level, int name, void* value, std::uint3
   };
   if (level == SOL_SOCKET) {
     if (name == SO_DOMAIN) return put(socket.tuple.family == 4 ? AF_INET : AF_INET6);
-    if (name == SO_TYPE) return put(SOCK_STREAM);
-    if (name == SO_PROTOCOL) return put(IPPROTO_TCP);
+    if (name == SO_TYPE) return put(static_cast<unsigned>(socket.type));
+    if (name == SO_PROTOCOL) return put(static_cast<unsigned>(socket.protocol));
     socket.asked = true;
     return name == SO_COOKIE ? put(socket.id) : -ENOPROTOOPT;
   }
@@ -143,6 +158,10 @@ int Kernel::getsockopt(Tcp& socket, int level, int name, void* value, std::uint3
   ctx.optname = name;
   ctx.optlen = static_cast<std::int32_t>(size);
   ctx.retval = -ENOPROTOOPT;
+  if (level == IPPROTO_TCP && name == TCP_MAXSEG && size == sizeof(std::uint32_t)) {
+    put(socket.maximum_segment());
+    ctx.retval = 0;
+  }
   for (const Program& program : cgroup.getsockopt) {
     const Running call(*this, *program.object);
     if (psp_getsockopt(&ctx) == 0) return -EPERM;

@@ -54,6 +54,9 @@ struct KernelOptions {
   bool tcx = true;
   std::size_t mtu = 1500;
   std::size_t tap_queue = 500;
+  Time pause = 500 * kMillisecond;  // net.ipv4.tcp_invalid_ratelimit
+  bool cuts_anywhere = true;        // sizes of what TCP sends are drawn
+  bool gro = true;
   std::uint64_t netns = 0;
   Address address4{}, address6{};
 };
@@ -69,7 +72,8 @@ class Kernel final : public Network, public Surroundings {
   std::shared_ptr<Tcp> open();
   // connect with a port that is free; 0: with none.
   void connect(Tcp& socket, Tuple to);
-  void listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept);
+  // listen returns the listener; release ends it.
+  std::shared_ptr<Tcp> listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept);
   // release: the application closes it. How is Tcp's; this runs psp_released first.
   void release(Tcp& socket);
   std::size_t sockets() const { return by_tuple_.size() + open_; }
@@ -115,6 +119,9 @@ class Kernel final : public Network, public Surroundings {
   void to_time_wait(Tcp& socket, unsigned substate) override;
   void unhash(Tcp& socket) override;
   void has_ended(Tcp& socket) override;
+  void refuse(const Segment& segment) override { reset_reply(segment, nullptr); }
+  Time pause() const override { return options_.pause; }
+  bool cuts_anywhere() const override { return options_.cuts_anywhere; }
 
   // Surroundings, for the helpers of programs.
   Sock* find_socket(const Tuple& tuple) override;
@@ -143,6 +150,7 @@ class Kernel final : public Network, public Surroundings {
   void poll();
   void deliver(Skb skb);
 
+  void unlisten(std::uint16_t port);
   // kernel_tcp.cc
   void to_time_wait_socket(TimeWait& past, const Segment& segment);
   void to_request(const std::shared_ptr<Request>& request, const Segment& segment);

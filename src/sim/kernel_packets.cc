@@ -167,7 +167,7 @@ void Kernel::receive(Octets packet, std::uint32_t ifindex, bool forged) {
 // poll joins what has come in trains, as GRO does, and hands it up.
 void Kernel::poll() {
   polling_ = false;
-  const bool joins = !random_.chance(200'000);
+  const bool joins = !random_.chance(200'000) && options_.gro;
   while (!arrived_.empty()) {
     Skb skb;
     skb.octets = std::move(arrived_.front().first);

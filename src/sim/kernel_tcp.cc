@@ -136,7 +136,7 @@ void Kernel::to_time_wait_socket(TimeWait& past, const Segment& segment) {
   const auto gone = [&] { by_tuple_.erase(past.tuple); };
   const auto acknowledge = [&] {
     // Seldom, or two of these would go on for ever.
-    if (past.answered != 0 && schedule_.now() - past.answered < 500 * kMillisecond) return;
+    if (past.answered != 0 && schedule_.now() - past.answered < options_.pause) return;
     past.answered = schedule_.now();
     answer(segment, past.snd_nxt, past.rcv_nxt, false, random_.chance(500'000) ? keep : control_);
   };

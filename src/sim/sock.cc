@@ -15,8 +15,8 @@ namespace psp::sim {
 shim_sock& Sock::refresh() {
   view_ = {};
   view_.family = tuple.family == 4 ? AF_INET : AF_INET6;
-  view_.type = SOCK_STREAM;
-  view_.protocol = IPPROTO_TCP;
+  view_.type = static_cast<std::uint32_t>(type);
+  view_.protocol = static_cast<std::uint32_t>(protocol);
   view_.state = state;
   std::memcpy(&view_.src_ip4, tuple.local.octets.data(), 4);
   std::memcpy(&view_.dst_ip4, tuple.remote.octets.data(), 4);

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include "bpf/native.h"
 #include "device/socket_state.h"
@@ -32,6 +34,7 @@ class Sock : public std::enable_shared_from_this<Sock> {
   const std::uint64_t id;  // of what hangs on it; its cookie, once somebody has asked
   const bool full;
   bool asked = false;
+  int type = SOCK_STREAM, protocol = IPPROTO_TCP;  // as programs and getsockopt are told
   Tuple tuple;
   unsigned state = PSP_TCP_CLOSE;
   std::uint64_t netns = 0;

@@ -50,6 +50,7 @@ void Tcp::connect(const Tuple& to) {
   snd_una = iss;
   snd_nxt = write_seq = iss + 1;
   state = PSP_TCP_SYN_SENT;
+  small_end_ = snd_una;
   congestion_ = 10u * maximum_segment();
   send_bare(iss, false, true);
   arm(kSecond);
@@ -59,7 +60,7 @@ void Tcp::accepted(const Tuple& from, std::uint32_t our_iss, std::uint32_t their
                    std::uint16_t window) {
   tuple = from;
   iss = our_iss;
-  snd_una = snd_nxt = write_seq = iss + 1;
+  snd_una = snd_nxt = write_seq = small_end_ = iss + 1;
   irs = their_irs;
   rcv_nxt = copied_seq = irs + 1;
   snd_wnd_ = max_window_ = window;
@@ -67,23 +68,43 @@ void Tcp::accepted(const Tuple& from, std::uint32_t our_iss, std::uint32_t their
   state = PSP_TCP_ESTABLISHED;
 }
 
-std::size_t Tcp::write(std::size_t size) {
+std::size_t Tcp::room() const {
   if ((state != PSP_TCP_ESTABLISHED && state != kCloseWait) || fin_wanted_) return 0;
-  const std::size_t room = kSendBuffer - std::min<std::size_t>(kSendBuffer, unacknowledged());
-  size = std::min(size, room);
+  return kSendBuffer - std::min<std::size_t>(kSendBuffer, unacknowledged());
+}
+
+std::size_t Tcp::write(std::size_t size) {
+  size = std::min(size, room());
+  if (size == 0) return 0;
   write_seq += static_cast<std::uint32_t>(size);
   output();
   return size;
 }
 
-Octets Tcp::read(std::size_t most) {
+std::size_t Tcp::write(std::span<const std::uint8_t> octets) {
+  octets = octets.first(std::min(octets.size(), room()));
+  if (!octets.empty()) said_[write_seq - iss - 1] = Octets(octets.begin(), octets.end());
+  return write(octets.size());
+}
+
+Octets Tcp::peek(std::size_t most) const {
   const std::size_t size = std::min(most, received_.size());
+  return {received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size)};
+}
+
+Octets Tcp::read(std::size_t most) {
   const bool was_full = receive_window() < 2 * maximum_segment();
-  Octets octets(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size));
+  Octets octets = peek(most);
+  const std::size_t size = octets.size();
   received_.erase(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size));
   copied_seq += static_cast<std::uint32_t>(size);
   if (was_full && size != 0 && synchronized()) acknowledge();
   return octets;
+}
+
+void Tcp::nagle(bool on) {
+  nagle_ = on;
+  if (!on) output();
 }
 
 void Tcp::shutdown() {
@@ -130,6 +151,7 @@ void Tcp::disconnect() {
   error = 0;
   received_.clear();
   queue_.clear();
+  said_.clear();
   fin_wanted_ = fin_sent_ = fin_received_ = false;
   duplicates_ = tries_ = 0;
   tuple = Tuple{.family = tuple.family};

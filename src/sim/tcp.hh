@@ -5,14 +5,15 @@
 // anew each time, so that segments begin and end where no write did. See docs/simulation.md for
 // what it leaves out.
 //
-// The octets that an application writes are not kept: they are a function of the stream and the
-// place in it (content.hh). What is received is kept as it came.
+// The octets that an application writes are not kept, but for those that it says itself: they are a
+// function of the stream and the place in it (content.hh). What is received is kept as it came.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
+#include <span>
 
 #include "random.hh"
 #include "schedule.hh"
@@ -36,6 +37,12 @@ class Network {
   virtual void unhash(Tcp& socket) = 0;
   // has_ended: the application has let go and the connection is over: the socket is no more.
   virtual void has_ended(Tcp& socket) = 0;
+  // refuse answers a segment to a socket that has just been reset by it.
+  virtual void refuse(const Segment& segment) = 0;
+  // pause is the least time between two answers to what does not fit: tcp_invalid_ratelimit.
+  virtual Time pause() const { return 500 * kMillisecond; }
+  // cuts_anywhere: what is sent may end at any place; else as Linux does when nothing is scarce.
+  virtual bool cuts_anywhere() const { return true; }
 };
 
 class Tcp final : public Sock {
@@ -48,12 +55,16 @@ class Tcp final : public Sock {
   void connect(const Tuple& to);
   void accepted(const Tuple& from, std::uint32_t iss, std::uint32_t irs, std::uint16_t window);
   std::size_t write(std::size_t size);  // less if there is no room; 0: not now, or never
+  // write these octets, whatever the stream would have there.
+  std::size_t write(std::span<const std::uint8_t> octets);
   Octets read(std::size_t most);
+  Octets peek(std::size_t most) const;
   void shutdown();
-  void close();       // the last descriptor: FIN, or RST if something was not read
-  void abort();       // close with SO_LINGER 0
-  void disconnect();  // connect to AF_UNSPEC
-  void destroy();     // as who destroys it by sock_diag does
+  void nagle(bool on);  // off unless said: small segments wait for the ACK of an earlier one
+  void close();         // the last descriptor: FIN, or RST if something was not read
+  void abort();         // close with SO_LINGER 0
+  void disconnect();    // connect to AF_UNSPEC
+  void destroy();       // as who destroys it by sock_diag does
 
   // receive takes a segment that is for it.
   void receive(const Segment& segment);
@@ -74,6 +85,7 @@ class Tcp final : public Sock {
   std::uint32_t rcv_nxt = 0, copied_seq = 0;
   std::size_t ip_options = 0;  // set on the socket
   bool reacts = true;          // to options: the MSS is lowered by them
+  bool deaf = false;           // SHUT_RD
   std::size_t tcp_options = 0;
   const shim_netdev* route = nullptr;
   std::uint32_t uid = 0;
@@ -85,11 +97,14 @@ class Tcp final : public Sock {
   void fill(shim_sock& view) const override;
   std::uint32_t receive_window() const;
   bool synchronized() const;
+  std::size_t room() const;
 
   // tcp_output.cc
   void output();
   void resend();
-  void transmit(std::uint32_t from, std::size_t size, bool fin);
+  void transmit(std::uint32_t from, std::size_t size, bool fin, bool push = false);
+  void fill_payload(std::uint32_t from, Octets& payload) const;
+  std::size_t ready(std::size_t size, std::size_t waiting, bool fin) const;
   void acknowledge();
   void acknowledge_soon();
   void send_bare(std::uint32_t seq, bool rst, bool syn);
@@ -105,22 +120,25 @@ class Tcp final : public Sock {
   void take_ack(const Segment& segment);
   void take_data(const Segment& segment);
   void take_fin(std::uint32_t seq);
-  void our_fin_acknowledged();
+  bool runs_over_end(const Segment& segment) const;
+  void our_fin_acknowledged(const Segment& segment);
   void enter_time_wait();
   void fail_with(int error);
   void over();
 
   Network& network_;
   std::deque<std::uint8_t> received_;
+  std::map<std::uint32_t, Octets> said_;   // octets that the application has said, by place
   std::map<std::uint32_t, Octets> queue_;  // out of order, by distance from irs
   std::uint32_t snd_wnd_ = 0, max_window_ = 0;
-  std::size_t congestion_ = 0;  // window, in octets
+  std::size_t congestion_ = 0;   // window, in octets
+  std::uint32_t small_end_ = 0;  // behind the last segment that was sent and was not full
   unsigned duplicates_ = 0, tries_ = 0;
   Time timeout_ = 0, challenged_ = 0;
   std::uint64_t timer_ = 0, ack_timer_ = 0;  // rounds: what is armed later makes earlier ones void
   bool armed_ = false, ack_armed_ = false, ack_owed_ = false;
   bool fin_wanted_ = false, fin_sent_ = false, closed_ = false;
-  bool fin_received_ = false;
+  bool fin_received_ = false, nagle_ = false;
   std::uint32_t fin_seq_ = 0;  // the peer's
 };
 

@@ -31,20 +31,28 @@ void Tcp::receive(const Segment& segment) {
   if (psp_before(snd_nxt, segment.ack_seq)) return challenge(segment);
   take_ack(segment);
   if (state == PSP_TCP_CLOSE) return;
-  // An application that is not there any more does not read.
-  if (closed_ && !segment.payload.empty() && psp_before(rcv_nxt, segment.end())) {
-    send_bare(snd_nxt, true, false);
-    return fail_with(0);
+  if (runs_over_end(segment)) {
+    fail_with(state == kCloseWait ? EPIPE : ECONNRESET);
+    return network_.refuse(segment);
   }
   take_data(segment);
 }
 
+// runs_over_end: nobody reads any more, and there is more. An RST says so that is no socket's, as
+// to a segment of no connection. What begins behind the peer's FIN is not heard, without an answer.
+bool Tcp::runs_over_end(const Segment& segment) const {
+  const bool at_peers_fin = fin_received_ && rcv_nxt == fin_seq_ + 1;
+  if (at_peers_fin && !psp_before(segment.seq, rcv_nxt)) return false;
+  const bool nobody_reads = closed_ || at_peers_fin || (deaf && state != PSP_TCP_ESTABLISHED);
+  return nobody_reads && !segment.payload.empty() &&
+         psp_before(rcv_nxt, segment.end() - segment.fin);
+}
+
 // challenge answers what does not fit. Seldom, where two that do not agree would go on for ever.
 void Tcp::challenge(const Segment& segment) {
-  constexpr Time kPause = 500 * kMillisecond;
   const Time now = network_.schedule().now();
   if (segment.payload.empty() || segment.syn) {
-    if (now - challenged_ < kPause) return;
+    if (now - challenged_ < network_.pause()) return;
     challenged_ = now;
   }
   acknowledge();
@@ -95,15 +103,18 @@ void Tcp::take_ack(const Segment& segment) {
   ++timer_;
   armed_ = false;
   if (snd_una != snd_nxt) arm(200 * kMillisecond);
-  if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged();
+  if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged(segment);
   if (state != PSP_TCP_CLOSE) output();
 }
 
-void Tcp::our_fin_acknowledged() {
+// our_fin_acknowledged: an orphan is a TIME_WAIT from then on, but not before the peer's FIN of the
+// same segment has been taken. Should that not fit, it waits for as long as a TIME_WAIT would.
+void Tcp::our_fin_acknowledged(const Segment& segment) {
   switch (state) {
     case PSP_TCP_FIN_WAIT1:
       state = PSP_TCP_FIN_WAIT2;
       if (!closed_) return;
+      if (segment.fin) return arm(60 * kSecond);
       network_.to_time_wait(*this, PSP_TCP_FIN_WAIT2);
       return over();
     case PSP_TCP_CLOSING:
@@ -121,7 +132,10 @@ void Tcp::take_data(const Segment& segment) {
   const bool fin_fits = segment.fin && !psp_before(limit, segment.end() - 1);
   if (segment.payload.empty() && !segment.fin) return;
   // Nothing comes behind a FIN that has been taken; one that data has run over was none.
-  if (fin_received_ && rcv_nxt == fin_seq_ + 1) return acknowledge();
+  if (fin_received_ && rcv_nxt == fin_seq_ + 1) {
+    if (psp_before(segment.seq, rcv_nxt)) acknowledge();
+    return;
+  }
   if (fin_received_ && psp_before(fin_seq_, rcv_nxt)) fin_received_ = false;
   if (fin_fits && !fin_received_) {
     fin_received_ = true;

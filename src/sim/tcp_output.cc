@@ -22,16 +22,16 @@ constexpr std::size_t kMostInOne = 60000;
 
 }  // namespace
 
-void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin) {
+void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
   Segment segment{.tuple = tuple, .seq = from, .ack_seq = rcv_nxt};
   segment.ack = true;
   segment.fin = fin;
-  segment.psh = fin || from + size == write_seq;
+  segment.psh = push || (size != 0 && from + size == write_seq);
   segment.window = static_cast<std::uint16_t>(receive_window());
   segment.options = tcp_options;
   segment.reserved = tuple.family == 4 && ip_options != 0;
   segment.payload.resize(size);
-  write_content(stream, from - iss - 1, segment.payload);
+  fill_payload(from, segment.payload);
   // Packets on an IPv4 socket have its options, whether the MSS has been lowered for them or not.
   const unsigned room = maximum_segment() - (segment.reserved && !reacts ? 40 : 0);
   if (size > room) segment.gso_size = static_cast<std::uint16_t>(room);
@@ -39,24 +39,56 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin) {
   network_.send(segment, shared_from_this());
 }
 
+// fill_payload writes what the stream has from `from` on.
+void Tcp::fill_payload(std::uint32_t from, Octets& payload) const {
+  const std::uint32_t begin = from - iss - 1;
+  write_content(stream, begin, payload);
+  if (said_.empty() || payload.empty()) return;
+  const std::uint32_t end = begin + static_cast<std::uint32_t>(payload.size());
+  auto piece = said_.upper_bound(begin);
+  if (piece != said_.begin()) --piece;
+  for (; piece != said_.end() && piece->first < end; ++piece) {
+    const auto& [place, octets] = *piece;
+    const std::uint32_t first = std::max(place, begin);
+    const std::uint32_t last = std::min(place + static_cast<std::uint32_t>(octets.size()), end);
+    if (first < last)
+      std::copy_n(octets.begin() + (first - place), last - first,
+                  payload.begin() + (first - begin));
+  }
+}
+
+// ready is how much of `size` octets goes now. A segment that is not full waits for a window that
+// has room for all of it and, by Nagle and Minshall, for the ACK of an earlier one that was not
+// full.
+std::size_t Tcp::ready(std::size_t size, std::size_t waiting, bool fin) const {
+  const unsigned mss = maximum_segment();
+  if (size < waiting && size < mss) return 0;
+  const bool waits = nagle_ && !fin && psp_before(snd_una, small_end_);
+  return waits ? size - size % mss : size;
+}
+
 void Tcp::output() {
   if (!synchronized()) return;
   const std::uint32_t window =
       static_cast<std::uint32_t>(std::min<std::size_t>(snd_wnd_, congestion_));
   const unsigned mss = maximum_segment();
+  const bool any = network_.cuts_anywhere();
   while (synchronized()) {
     const std::uint32_t flying = snd_nxt - snd_una;
     const std::uint32_t waiting = write_seq - std::min(snd_nxt - iss, write_seq - iss) - iss;
     const std::size_t room = window > flying ? window - flying : 0;
-    const std::size_t size =
-        std::min<std::size_t>({waiting, room, kMostInOne, mss * network_.random().between(1, 40)});
-    const bool fin = fin_wanted_ && !fin_sent_ && size == waiting;
+    const std::uint64_t segments = network_.random().between(1, 40);
+    const std::size_t most =
+        std::min<std::size_t>({waiting, room, kMostInOne, mss * (any ? segments : 40)});
+    const bool fin = fin_wanted_ && !fin_sent_ && most == waiting;
+    const std::size_t size = ready(most, waiting, fin);
     if (size == 0 && !fin) break;
     const std::uint32_t from = snd_nxt;
     // Numbers first: programs look at them while the segment passes. Linux moves snd_nxt after.
     if (fin) fin_sent_ = true;
     transmit(from, size, fin);
     snd_nxt = from + static_cast<std::uint32_t>(size) + fin;
+    if (size % mss != 0) small_end_ = snd_nxt;
     if (!armed_) arm(kFirstTimeout);
   }
   const bool more = write_seq + fin_wanted_ != snd_nxt || fin_wanted_ != fin_sent_;
@@ -72,7 +104,7 @@ void Tcp::resend() {
   if (most != 0) {
     const std::uint64_t some = network_.random().between(1, most);
     const std::uint64_t one = std::min<std::size_t>(most, mss);
-    size = network_.random().chance(500'000) ? one : some;
+    size = network_.random().chance(500'000) || !network_.cuts_anywhere() ? one : some;
   }
   const bool fin = fin_sent_ && size == data;
   transmit(snd_una, size, fin);
@@ -112,8 +144,16 @@ void Tcp::send_bare(std::uint32_t seq, bool rst, bool syn) {
   network_.send(segment, shared_from_this());
 }
 
-// probe asks for the peer's window by a segment that it has had.
-void Tcp::probe() { send_bare(snd_una - 1, false, false); }
+// probe fills a window that is too small for a whole segment, or asks for one by a segment that the
+// peer has had.
+void Tcp::probe() {
+  const std::uint32_t flying = snd_nxt - snd_una;
+  const std::uint32_t left = snd_wnd_ > flying ? snd_wnd_ - flying : 0;
+  const auto size = std::min<std::uint32_t>({left, write_seq - snd_nxt, maximum_segment()});
+  if (left == 0 || fin_sent_ || write_seq == snd_nxt) return send_bare(snd_una - 1, false, false);
+  transmit(snd_nxt, size, false, true);
+  snd_nxt = small_end_ = snd_nxt + size;
+}
 
 void Tcp::arm(Time delay) {
   armed_ = true;
@@ -129,6 +169,10 @@ void Tcp::on_timer() {
   armed_ = false;
   const auto keep = shared_from_this();
   if (state == PSP_TCP_CLOSE) return;
+  if (state == PSP_TCP_FIN_WAIT2 && closed_) {
+    send_bare(snd_nxt, true, false);
+    return over();
+  }
   if (++tries_ > kMostTries) return fail_with(ETIMEDOUT);
   const Time next = std::min(2 * timeout_, kLongestTimeout);
   if (state == PSP_TCP_SYN_SENT) {

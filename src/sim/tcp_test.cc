@@ -9,6 +9,7 @@
 // by reading (docs/simulation.md).
 #include "tcp.hh"
 
+#include <algorithm>
 #include <cerrno>
 #include <gtest/gtest.h>
 
@@ -32,6 +33,11 @@ class Line {
     void to_time_wait(Tcp&, unsigned substate) override { time_waits.push_back(substate); }
     void unhash(Tcp&) override { ++unhashed; }
     void has_ended(Tcp&) override { ++ended; }
+    void refuse(const Segment& segment) override {
+      Segment answer{.tuple = segment.tuple.turned(), .seq = segment.ack_seq};
+      answer.rst = true;
+      line_.carry(1 - number_, answer);
+    }
     std::vector<unsigned> time_waits;
     int unhashed = 0, ended = 0;
 
@@ -85,6 +91,17 @@ class Line {
   std::shared_ptr<Tcp> client = std::make_shared<Tcp>(hosts[0], 1);
   std::shared_ptr<Tcp> server = std::make_shared<Tcp>(hosts[1], 2);
 };
+
+// segment_of begins where the client's stream does.
+Segment segment_of(const Line& line, std::size_t size, bool fin) {
+  Segment segment{.tuple = line.client->tuple, .seq = line.client->iss + 1};
+  segment.ack_seq = line.server->snd_nxt;
+  segment.ack = true;
+  segment.fin = fin;
+  segment.window = 60000;
+  segment.payload.resize(size);
+  return segment;
+}
 
 TEST(TcpTest, Connects) {
   const Line line;
@@ -225,6 +242,87 @@ TEST(TcpTest, ADisconnectedSocketConnectsAgain) {
   line.client->connect(tuple);
   line.run();
   EXPECT_EQ(line.client->state, unsigned{PSP_TCP_ESTABLISHED});
+}
+
+TEST(TcpTest, WhatTheApplicationSaysIsSentAndTheStreamAroundIt) {
+  Line line;
+  line.client->write(5);
+  line.run();
+  EXPECT_EQ(line.receive_all(), 5u);
+  const Octets said = {'s', 'a', 'i', 'd'};
+  line.client->write(said);
+  line.run();
+  EXPECT_EQ(line.server->peek(100), said);
+  EXPECT_EQ(line.server->read(100), said);
+  line.client->write(2000);
+  line.run();
+  EXPECT_EQ(line.receive_all(), 2000u);
+}
+
+TEST(TcpTest, WhatTheApplicationSaysIsSentAgainAsItWas) {
+  Line line;
+  const Octets said(3000, 'x');
+  unsigned lost = 0;
+  line.lose = [&](const Segment& segment) { return !segment.payload.empty() && ++lost < 4; };
+  line.client->write(said);
+  line.run();
+  EXPECT_EQ(line.server->read(5000), said);
+}
+
+TEST(TcpTest, ByNagleASmallSegmentWaitsForTheAckOfAnother) {
+  Line line;
+  line.client->nagle(true);
+  line.client->write(10);
+  line.client->write(10);
+  line.client->write(10);
+  line.sent.clear();
+  line.run();
+  EXPECT_EQ(std::ranges::count_if(line.sent, [](const Segment& s) { return !s.payload.empty(); }),
+            1)
+      << "two in one, behind the first";
+  EXPECT_EQ(line.receive_all(), 30u);
+}
+
+TEST(TcpTest, AFinAloneHasNoPush) {
+  Line line;
+  line.client->shutdown();
+  ASSERT_TRUE(line.sent.back().fin);
+  EXPECT_FALSE(line.sent.back().psh);
+}
+
+TEST(TcpTest, AnOrphanTakesAFinThatAcknowledgesItsOwn) {
+  Line line;
+  line.lose = [](const Segment&) { return true; };
+  line.server->close();
+  Segment fin = segment_of(line, 0, true);
+  fin.ack_seq = line.server->snd_nxt;
+  line.arrive(1, fin);
+  EXPECT_EQ(line.hosts[1].time_waits, std::vector<unsigned>{PSP_TCP_TIME_WAIT});
+  EXPECT_EQ(line.sent.back().ack_seq, fin.end());
+}
+
+TEST(TcpTest, AnOrphanThatTheRestOfAStreamDoesNotReachEnds) {
+  Line line;
+  line.lose = [](const Segment&) { return true; };
+  line.server->close();
+  Segment fin = segment_of(line, 0, true);
+  fin.ack_seq = line.server->snd_nxt;
+  fin.seq += 100;  // what is before it is lost
+  line.arrive(1, fin);
+  EXPECT_FALSE(line.server->is_over());
+  line.run(61 * kSecond);
+  EXPECT_TRUE(line.server->is_over());
+}
+
+TEST(TcpTest, DataThatRunsOverTheEndIsRefusedByNoSocket) {
+  Line line;
+  line.arrive(1, segment_of(line, 0, true));
+  ASSERT_TRUE(line.server->at_end());
+  line.sent.clear();
+  line.arrive(1, segment_of(line, 10, false));
+  EXPECT_TRUE(line.server->is_over());
+  ASSERT_EQ(line.sent.size(), 1u);
+  EXPECT_TRUE(line.sent[0].rst && !line.sent[0].ack);
 }
 
 }  // namespace

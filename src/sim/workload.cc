@@ -214,7 +214,7 @@ void Workload::secure(Connection& connection, Side& side, Side& other) {
 void Workload::take_rx(Side& side, Version version) {
   Daemon* daemon = hosts_.daemon(side.end->host);
   if (daemon == nullptr || !daemon->serving()) return;
-  const auto reply = daemon->rx_assoc(side.socket, version);
+  const auto reply = daemon->rx_assoc(side.socket, daemon->identity().device, version);
   coverage_.count("rx-assoc", reply ? "ok" : fmt::format("errno {}", reply.error().sys_errno));
   if (!reply) return;
   const auto octets = reply->rx.key.span();
@@ -231,7 +231,8 @@ void Workload::take_rx(Side& side, Version version) {
 void Workload::take_tx(Side& side, const Key& key) {
   Daemon* daemon = hosts_.daemon(side.end->host);
   if (daemon == nullptr || !daemon->serving()) return;
-  const auto done = daemon->tx_assoc(side.socket, key.version, key.spi, key.octets);
+  const auto done =
+      daemon->tx_assoc(side.socket, daemon->identity().device, key.version, key.spi, key.octets);
   coverage_.count("tx-assoc", done ? "ok" : fmt::format("errno {}", done.error().sys_errno));
   const psp_sock* state = daemon->state_of(*side.socket);
   if (!done && done.error().text == "Tx key already set" && state->state < PSP_STATE_TX)

@@ -14,6 +14,7 @@ them: segmentation and checksums are done before, also where the host leaves the
 import ctypes
 import ipaddress
 import os
+import random
 import select
 import signal
 import socket
@@ -92,10 +93,26 @@ class Wire:
             return time.time(), frame[14:]
 
 
-class Lab:
+class Clock:
+    """What a run asks a lab for: the time, chance, ports of the peer. Here those of this machine."""
+
+    def __init__(self, source=None):
+        self.random = source or random.SystemRandom()
+        self.port = 20000 + self.random.randrange(20000)
+
+    def now(self):
+        return time.time()
+
+    def next_port(self):
+        self.port = self.port % 50000 + 1
+        return self.port
+
+
+class Lab(Clock):
     """One lab: made once, then used by script after script until one asks for another."""
 
     def __init__(self, pspd, mtu=1500, arguments=(), offload=False):
+        super().__init__()
         self.pspd_path, self.arguments = pspd, list(arguments)
         self.config = (mtu, tuple(arguments), offload)
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -165,8 +182,11 @@ class Lab:
         deadline = time.monotonic() + READY_S
         while b"pspd: ready\n" not in self.log:
             self.read_log(0.05)
-            if self.daemon.poll() is not None or time.monotonic() > deadline:
+            if not self.is_up() or time.monotonic() > deadline:
                 raise RuntimeError("pspd does not start:\n" + self.log.decode(errors="replace"))
+
+    def is_up(self):
+        return self.daemon.poll() is None
 
     def read_log(self, timeout=0):
         log = self.daemon.stdout
@@ -175,7 +195,7 @@ class Lab:
 
     def stop_pspd(self, sig=signal.SIGTERM):
         """Ends pspd; returns its exit status (negative for a signal)."""
-        if self.daemon.poll() is None:
+        if self.is_up():
             self.daemon.send_signal(sig)
         status = self.daemon.wait(STOP_S)
         self.read_log()

@@ -3,7 +3,6 @@
 
 Whatever the script says, the wire is watched: see Wire.watch.
 """
-import time
 
 from .app import Failed
 from .language import Failure, ScriptError
@@ -40,4 +39,4 @@ class Run(Packets, Connections, Psp, Sockets, HostStatements, Wire):
             except Failed as error:
                 raise Failure(f"refused: {error}") from error
             if not self.statement.verb.startswith("say_expect_"):
-                self.last = time.time()
+                self.last = self.lab.now()

@@ -8,8 +8,6 @@ the statements in say/.
 import collections
 import dataclasses
 import re
-import secrets
-import time
 
 from . import packet
 from .connection import Connection, Seen
@@ -23,8 +21,6 @@ LAST_PACKETS = 12
 class Wire:
     """One run as far as packets go; the statements add what a line can say."""
 
-    next_port = 20000 + secrets.randbelow(20000)
-
     def __init__(self, script, family, lab, verbose=False):
         self.script, self.family, self.lab, self.verbose = script, family, lab, verbose
         self.connections, self.current = {}, None
@@ -33,8 +29,8 @@ class Wire:
         self.saved = {}
         self.early = {}  # name -> [rx, tx] of sockets that are not connected yet
         self.recent = collections.deque(maxlen=LAST_PACKETS)
-        self.iv = secrets.randbits(62)
-        self.start = self.last = time.time()
+        self.iv = self.lab.random.getrandbits(62)
+        self.start = self.last = self.lab.now()
         self.patience = float(script.settings["patience"])
         self.device = None
         self.watching = True
@@ -45,7 +41,7 @@ class Wire:
 
     def wait_until(self, when):
         while True:
-            left = when - time.time()
+            left = when - self.lab.now()
             self.look(max(0, min(left, 1)))
             if left <= 0:
                 return
@@ -147,7 +143,7 @@ class Wire:
             if shown.psp:
                 shown.psp = {}
         name = f" {connection.name}:" if len(self.connections) > 1 else ""
-        line = f"{(at or time.time()) - self.start:9.4f} {direction}{name} {shown}{remark}"
+        line = f"{(at or self.lab.now()) - self.start:9.4f} {direction}{name} {shown}{remark}"
         self.recent.append(line)
         if self.verbose:
             print("   ", line, flush=True)
@@ -167,9 +163,9 @@ class Wire:
 
     def new_connection(self, name, host_port, peer_port=None, number=2):
         if peer_port is None:
-            peer_port = Wire.next_port = Wire.next_port % 50000 + 1
+            peer_port = self.lab.next_port()
         made = Connection(name, address(self.family, 1), address(self.family, number), host_port,
-                          peer_port, secrets.randbits(32))
+                          peer_port, self.lab.random.getrandbits(32))
         self.connections.pop(name, None)
         self.connections[name] = made
         self.current = name

@@ -4,7 +4,6 @@
 The peer's half of the handshake is played packet by packet; `reach` brings a connection to one of
 the states that an association can be in.
 """
-import time
 
 from .. import packet
 from ..lab import address
@@ -44,7 +43,7 @@ class Connections:
         made.host_port = twin.host_port if twin else 10000 + made.peer_port % 10000
         made.rx, made.tx = self.early.pop(name, (before.rx, before.tx) if before else (None, None))
         if made.tx:
-            made.boundary, made.secured_at = 0, time.time()
+            made.boundary, made.secured_at = 0, self.lab.now()
             self.secured.append(made)
         self.lab.app.call("connect", name=name, family=self.family, address=str(made.host),
                           port=made.host_port, peer=str(made.peer), peer_port=made.peer_port,
@@ -87,7 +86,7 @@ class Connections:
 
     def shake_hands(self, connection, active, options, window):
         def answered(flags):
-            seen = self.next_of(connection, time.time() + self.patience)
+            seen = self.next_of(connection, self.lab.now() + self.patience)
             if seen is None or sorted(seen.segment.flags) != sorted(flags):
                 raise Failure(f"handshake: expected {flags}, seen {seen and seen.segment}")
 

@@ -6,8 +6,6 @@ A segment of the script becomes an IP packet, in clear or sealed with the host's
 """
 import dataclasses
 import re
-import secrets
-import time
 
 from .. import packet
 from ..connection import pattern
@@ -72,7 +70,7 @@ class Packets:
             sa.version = how.pop("version")
             sa.key = (sa.key + sa.key)[:packet.KEY_SIZE.get(sa.version, 16)]
         if "key" in how:
-            sa.key = bytes(len(sa.key)) if how.pop("key") == "zero" else secrets.token_bytes(16)
+            sa.key = bytes(len(sa.key)) if how.pop("key") == "zero" else self.lab.random.randbytes(16)
         spi = how.pop("spi", 0)
         if spi:
             sa.spi = sa.spi ^ 1 << 31 if spi == "phase" else spi % packet.SEQ
@@ -88,10 +86,10 @@ class Packets:
 
     def let_pspd_finish(self):
         """Sealed packets go through pspd: what comes behind them must not overtake them."""
-        if self.lab.daemon.poll() is None:
-            deadline = time.time() + FINISH_S
+        if self.lab.is_up():
+            deadline = self.lab.now() + FINISH_S
             while (taken := self.taken()) < self.taken_before + self.sealed_sent:
-                if time.time() > deadline:
+                if self.lab.now() > deadline:
                     break  # it was not for pspd
                 self.look(0.001)
             self.taken_before = taken
@@ -110,7 +108,7 @@ class Packets:
         mtu, size = int(option(words, "mtu")), option(words, "size")
         router = address(self.family, int(option(words, "from", 2)))
         self.lab.wire.send(packet.too_big(router, quoted, mtu, int(size) if size else None))
-        self.recent.append(f"{time.time() - self.start:9.4f} < icmp {text}")
+        self.recent.append(f"{self.lab.now() - self.start:9.4f} < icmp {text}")
 
     def say_expect_next(self, rest):
         self.expect(rest, skip=False)
@@ -155,7 +153,7 @@ class Packets:
 
     def next_of(self, connection, deadline):
         while not connection.queue:
-            left = deadline - time.time()
+            left = deadline - self.lab.now()
             if left <= 0:
                 return None
             self.look(min(left, 1))
@@ -171,14 +169,14 @@ class Packets:
         match = re.match(r"nothing(?:\s+for\s+([\d.]+))?$", rest)
         if not match:
             raise ScriptError("it is `expect nothing` or `expect nothing for SECONDS`")
-        self.wait_until(time.time() + float(match[1] or 0.1))
+        self.wait_until(self.lab.now() + float(match[1] or 0.1))
         for one in self.connections.values():
             if one.queue:
                 raise Failure(f"expected nothing\n    seen     > {one.queue[0].segment}")
 
     def say_forget(self, rest):
         """forget [NAME]: what has come and no line has asked for"""
-        self.wait_until(time.time() + 0.05)
+        self.wait_until(self.lab.now() + 0.05)
         for one in [self.connection(rest)] if rest else self.connections.values():
             one.queue.clear()
 
@@ -191,7 +189,7 @@ class Packets:
             ip = self.readdressed(ip, address(self.family, int(source)))
         self.sealed_sent += 1
         self.lab.wire.send(ip.octets())
-        self.recent.append(f"{time.time() - self.start:9.4f} < {rest} (replayed)")
+        self.recent.append(f"{self.lab.now() - self.start:9.4f} < {rest} (replayed)")
 
     @staticmethod
     def readdressed(ip, source):
@@ -219,10 +217,10 @@ class Packets:
                 other = turned.octets()
             self.lab.wire.send(bytes(other))
             if sent % 50 == 49:
-                self.wait_until(time.time() + 0.01)
+                self.wait_until(self.lab.now() + 0.01)
 
     def say_on(self, rest):
         self.current = self.connection(rest).name
 
     def say_wait(self, rest):
-        self.wait_until(time.time() + float(rest))
+        self.wait_until(self.lab.now() + float(rest))

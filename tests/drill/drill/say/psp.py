@@ -5,7 +5,6 @@ An outcome is compared with what the line says: success, or an error by its name
 has clear data arrive while tx-assoc runs.
 """
 import dataclasses
-import secrets
 import time
 
 from .. import packet
@@ -58,8 +57,8 @@ class Psp:
         other, spi = option(words, "same-key-as"), option(words, "spi")
         if other:
             return dataclasses.replace(self.connection(other).tx)
-        number = int(spi, 0) if spi else secrets.randbelow(2**31 - 1) + 1
-        return Sa(version, number, secrets.token_bytes(packet.KEY_SIZE.get(version, 16)))
+        number = int(spi, 0) if spi else self.lab.random.randrange(2**31 - 1) + 1
+        return Sa(version, number, self.lab.random.randbytes(packet.KEY_SIZE.get(version, 16)))
 
     def say_tx_assoc(self, rest):
         """tx-assoc NAME [version N] [spi N] [same-key-as NAME] [= ERROR ["text"]]"""
@@ -89,7 +88,7 @@ class Psp:
                 self.secured.remove(connection)
             raise
         if connection and not refused:
-            connection.secured_at = time.time()
+            connection.secured_at = self.lab.now()
         elif name in self.early and not refused:
             self.early[name][1] = tx
 
@@ -102,9 +101,9 @@ class Psp:
         self.becomes(f"TCP state of {name}", wanted, lambda: self.lab.app.call("tcp", name=name))
 
     def becomes(self, what, wanted, ask):
-        deadline = time.time() + self.patience
+        deadline = self.lab.now() + self.patience
         while (value := ask()) != wanted:
-            if time.time() > deadline:
+            if self.lab.now() > deadline:
                 raise Failure(f"expected: {what} = {wanted}\n    seen:     {value}")
             self.look(0.005)
 
@@ -114,7 +113,7 @@ class Psp:
         wanted = [(words[at].split("+"), words[at + 1]) for at in range(0, len(words), 2)]
         named = {name for names, _ in wanted for name in names}
         wanted += [([name], "+0") for name in REFUSALS if name not in named]
-        deadline = time.time() + self.patience
+        deadline = self.lab.now() + self.patience
         while True:
             now = self.lab.app.call("counters")
             for name in named - set(now):  # a drop reason is listed from the first drop on
@@ -128,7 +127,7 @@ class Psp:
                     wrong.append(f"{'+'.join(names)}: expected {by}, seen {rise:+d}")
             if not wrong:
                 break
-            if time.time() > deadline:
+            if self.lab.now() > deadline:
                 raise Failure("counters\n    " + "\n    ".join(wrong))
             self.look(0.005)
         self.base = now
