@@ -18,8 +18,6 @@
 namespace psp::sim {
 namespace {
 
-constexpr std::size_t kBudget = 16;  // frames in one go, as a worker has it
-
 std::chrono::steady_clock::time_point time_point(Time now) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(now));
 }
@@ -37,12 +35,8 @@ Daemon::~Daemon() {
   *alive_ = false;
   machine_.living.erase(secrets_.epoch);
   machine_.kernel.on_gone = {};
-  machine_.kernel.on_tap_frame = {};
-  if (netdev_object_) *netdev_object_->living = false;
-  if (tap_ != 0) machine_.kernel.remove_tap(tap_);
-  rx_.reset();
-  tx_.reset();
-  engine_.reset();
+  box_.reset();
+  main_.reset();
   core_.reset();  // before the driver that it knows
 }
 
@@ -53,19 +47,14 @@ void Daemon::hear() {
     departures_->depart(cookie, time_point(machine_.schedule.now()));
 }
 
-// lose_device: the netdev has gone, and its device with it. Another comes with the netdev.
+// lose_device: the netdev has gone, or the TAP, and its device with it. Another comes with the
+// netdev.
 void Daemon::lose_device() {
   constexpr unsigned kDeviceStep = 9;
   serving_ = false;
   next_ = kDeviceStep;
-  guard(Kernel::kNetdev, {});
-  *netdev_object_->living = false;
-  machine_.kernel.on_tap_frame = {};
-  machine_.kernel.remove_tap(tap_);
-  tap_ = 0;
-  rx_.reset();
-  tx_.reset();
-  engine_.reset();
+  for_each_attachment([this](const Attachment& attachment) { take_off(attachment); });
+  main_.reset();
   {
     const Process::Inside inside(process_);
     core_->remove_device(id_);
@@ -79,43 +68,7 @@ void Daemon::freeze(bool on) {
   frozen_ = on;
   if (on) return;
   hear();
-  if (pending_work_) on_frame();
-}
-
-void Daemon::on_frame() {
-  if (working_) return;
-  working_ = true;
-  const std::weak_ptr<bool> alive = alive_;
-  machine_.schedule.after(machine_.random.below(80 * kMicrosecond), [this, alive] {
-    const auto still = alive.lock();
-    if (!still || !*still) return;
-    working_ = false;
-    pending_work_ = frozen_;
-    if (!frozen_) work();
-  });
-}
-
-// work is Worker::Loop::run, one turn.
-void Daemon::work() {
-  auto& queue = machine_.kernel.tap_queue();
-  if (!tx_) return;
-  for (std::size_t i = 0; i < kBudget && !queue.empty(); ++i) {
-    Octets frame = std::move(queue.front());
-    queue.pop_front();
-    switch (datapath::classify(frame)) {
-      case datapath::FrameKind::kTx:
-        tx_->process(frame);
-        break;
-      case datapath::FrameKind::kRx:
-        rx_->process(frame);
-        break;
-      case datapath::FrameKind::kOther:
-        break;
-    }
-  }
-  tx_->flush();
-  rx_->flush();
-  if (!queue.empty()) on_frame();
+  for_each_attachment([](Attachment& attachment) { attachment.thaw(); });
 }
 
 // tick is what host_events.cc does each second.
@@ -134,39 +87,30 @@ void Daemon::tick() {
     }
     if (std::exchange(missed_, false)) {
       std::set<std::uint64_t> listed;
-      for (const auto& socket : machine_.kernel.listed()) listed.insert(socket->id);
+      for (const auto& socket : machine_.listed()) listed.insert(socket->id);
       for (const std::uint64_t cookie : departures_->open())
         if (!listed.contains(cookie)) departures_->depart_unheard(cookie, now);
     }
   }
-  if (engine_) engine_->refresh();
+  for_each_attachment([](Attachment& attachment) { attachment.refresh(); });
   look_after();
 }
 
 // look_after puts back what somebody has taken off.
 void Daemon::look_after() {
   if (!serving_ || stopping()) return;
-  Netdev& netdev = machine_.kernel.netdev(Kernel::kNetdev);
-  if (!netdev.present || netdev.out.filters.empty() != netdev.in.filters.empty()) {
-    if (!netdev.present) return lose_device();
-  }
-  const auto stands = [](const std::vector<Program>& list, const Program& program) {
-    return !list.empty() && list.front().id == program.id;
-  };
-  for (auto [hook, program] : {std::pair{&netdev.out, &out_}, std::pair{&netdev.in, &in_}}) {
-    if (machine_.kernel.options().tcx && !stands(hook->tcx, *program))
-      put_first(hook->tcx, *program);
-    if (!stands(hook->filters, *program)) put_first(hook->filters, *program);
-  }
-  netdev.clsact = true;
-  Netdev& tap = machine_.kernel.netdev(tap_);
-  if (!stands(tap.in.tcx, tap_in_)) put_first(tap.in.tcx, tap_in_);
-  if (!stands(tap.out.tcx, tap_out_)) put_first(tap.out.tcx, tap_out_);
-  const psp_netdev_key key{machine_.kernel.options().netns, Kernel::kNetdev, 0};
+  if (!main_->repair()) return lose_device();
+  look_at_guard(*main_);
+  look_after_box();
+}
+
+void Daemon::look_at_guard(const Attachment& attachment) {
+  const psp_netdev_key key{attachment.kernel().options().netns, Kernel::kNetdev, 0};
+  const auto [egress, ingress] = attachment.programs();
   const auto* entry =
       static_cast<const psp_guard_entry*>(sockets_object_->maps[SHIM_GUARD]->lookup(&key));
-  if (entry == nullptr || entry->egress != out_.id || entry->ingress != in_.id)
-    guard(Kernel::kNetdev, {out_.id, in_.id});
+  if (entry == nullptr || entry->egress != egress || entry->ingress != ingress)
+    guard(attachment, true);
 }
 
 device::Result<device::RxAssocReply> Daemon::rx_assoc(const std::shared_ptr<Tcp>& socket,
@@ -249,10 +193,15 @@ std::optional<Time> Daemon::leave_in_place() {
   return std::nullopt;
 }
 
+// take_off lets nobody send first.
+void Daemon::take_off(const Attachment& attachment) {
+  guard(attachment, false);
+  Attachment::take_off(attachment.kernel(), secrets_.epoch);
+  attachment.kernel().netdev(Kernel::kNetdev).clsact = false;
+}
+
 void Daemon::leave_netdev() {
-  remove_netdev_programs(secrets_.epoch);
-  guard(Kernel::kNetdev, {});
-  machine_.kernel.netdev(Kernel::kNetdev).clsact = false;
+  for_each_attachment([this](const Attachment& attachment) { take_off(attachment); });
   const Process::Inside inside(process_);
   core_->remove_device(id_);
 }

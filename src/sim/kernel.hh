@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Kernel: one host below its programs: netdevs with their hooks, a TAP, IP as far as it must be,
-// the table of sockets, the cgroup programs, and the calls that applications and pspd make. The BPF
-// programs run in it where they do in Linux: at the cgroup before the netdev, at tcx before clsact,
-// after the lookup of the socket and before TCP.
+// Kernel: one network namespace below its programs: netdevs with their hooks, a TAP, IP as far as it
+// must be, the table of sockets, the cgroup programs, and the calls that applications and pspd make.
+// The BPF programs run in it where they do in Linux: at the cgroup before the netdev, at tcx before
+// clsact, after the lookup of the socket and before TCP. A container is a second one, whose netdev
+// lies on one of the host's as a macvlan does; what the namespaces of a host share is in Common.
 #pragma once
 
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,15 @@ struct Cgroup {
   std::vector<Program> setsockopt, getsockopt, release;
 };
 
+// Common is what all network namespaces of a host have together.
+struct Common {
+  Cgroup cgroup;
+  std::vector<std::weak_ptr<Map>> storages;
+  std::function<void(std::uint64_t cookie)> on_gone;
+  std::uint64_t last_socket = 100;
+  std::uint32_t last_program = 10;
+};
+
 // Watcher hears what happens in a kernel: the observer, and who draws the map of what was reached.
 class Watcher {
  public:
@@ -45,7 +56,7 @@ class Watcher {
   // judged: psp_sock_in of pspd's has let a segment of a full socket in, or not.
   virtual void judged(Tcp& /*socket*/, const Skb& /*skb*/, bool /*passed*/) {}
   // left: a segment of a full socket went on from its netdev's programs.
-  virtual void left(const Sock& /*socket*/) {}
+  virtual void left(Tcp& /*socket*/) {}
   // taken: TCP takes a segment that carried the proof.
   virtual void taken(Tcp& /*socket*/, const Segment& /*segment*/, const Skb& /*skb*/) {}
 };
@@ -55,15 +66,21 @@ struct KernelOptions {
   std::size_t mtu = 1500;
   std::size_t tap_queue = 500;
   std::uint64_t netns = 0;
+  unsigned place = 0;  // 0, 1: the hosts; 2, 3: their containers
   Address address4{}, address6{};
+  // The peer's container; nobody: it has the host's addresses, on a link of its own.
+  std::optional<Address> boxed4{}, boxed6{};
+  bool boxed() const { return place >= 2; }
 };
 
 class Kernel final : public Network, public Surroundings {
  public:
   static constexpr std::uint32_t kNetdev = 2, kOther = 3;  // ifindexes; TAPs are above
 
+  // Wire takes the packets of one skb.
+  using Wire = std::function<void(Octets packet, const Skb& skb)>;
   Kernel(Schedule& schedule, Random random, const KernelOptions& options,
-         std::function<void(Octets)> wire);
+         std::shared_ptr<Common> common, Wire wire);
 
   // --- sockets
   std::shared_ptr<Tcp> open();
@@ -73,9 +90,10 @@ class Kernel final : public Network, public Surroundings {
   // release: the application closes it. How is Tcp's; this runs psp_released first.
   void release(Tcp& socket);
   std::size_t sockets() const { return by_tuple_.size() + open_; }
+  std::size_t full_sockets() const { return open_; }
   std::vector<std::shared_ptr<Tcp>> listed() const;  // as sock_diag lists them
   // on_gone hears of full sockets that are no more.
-  std::function<void(std::uint64_t cookie)> on_gone;
+  std::function<void(std::uint64_t cookie)>& on_gone;
   // on_ended hears of connections that have no full socket any more, by the id of that.
   std::function<void(std::uint64_t id)> on_ended;
   Watcher* watcher = nullptr;
@@ -86,12 +104,29 @@ class Kernel final : public Network, public Surroundings {
 
   // --- netdevs
   Netdev& netdev(std::uint32_t ifindex);
+  Netdev* find_netdev(std::uint32_t ifindex);
   Netdev& add_tap();
   void remove_tap(std::uint32_t ifindex);
   std::uint32_t route = kNetdev;
-  Cgroup cgroup;
-  void keep_storage(const std::shared_ptr<Map>& storage) { storages_.push_back(storage); }
-  std::uint32_t next_program() { return ++last_program_; }
+  Cgroup& cgroup;
+  void keep_storage(const std::shared_ptr<Map>& storage) { common_->storages.push_back(storage); }
+  std::uint32_t next_program() { return ++common_->last_program; }
+
+  // --- containers
+  // carry puts the netdev of a container on one of this host's.
+  void carry(Kernel& box, std::uint32_t ifindex);
+  Kernel* box() const { return above_; }
+  std::uint32_t carrier() const { return carrier_; }
+  // renew: the namespace has ended, with all that was in it, and another one has its addresses.
+  void renew(std::uint64_t netns);
+  // send_raw is what root sends by a packet socket: to a TAP, to be sealed with a Tx key.
+  struct Raw {
+    std::uint32_t mark = 0;
+    std::uint32_t handle = 0;  // 0: it does not ask for that
+  };
+  void send_raw(const Segment& segment, std::uint32_t ifindex, const Raw& raw);
+  // mark is what root has put on the packets of its sockets.
+  std::uint32_t mark = 0;
 
   // sign is what another network namespace has put in the tc_index of what comes.
   std::uint16_t sign = 0;
@@ -120,7 +155,6 @@ class Kernel final : public Network, public Surroundings {
   Sock* find_socket(const Tuple& tuple) override;
   std::uint64_t boot_ns() const override { return schedule_.now(); }
   bool has_tcx() const override { return options_.tcx; }
-  std::uint64_t netns() const override { return options_.netns; }
   bool is_local(const Address& address) const override {
     return address == options_.address4 || address == options_.address6;
   }
@@ -136,11 +170,13 @@ class Kernel final : public Network, public Surroundings {
   int run(const Program& program, Skb& skb, std::uint32_t ifindex, std::size_t l3, Sock* sk);
   bool run_cgroup(const std::vector<Program>& programs, Skb& skb, std::uint32_t ifindex, Sock& sk);
   Result run_hook(const Netdev::Hook& hook, Skb& skb, std::uint32_t ifindex);
+  void address(Skb& skb, const Address& to) const;
   void transmit(std::uint32_t ifindex, Skb skb);
   void redirect(const Redirect& to, Skb skb);
   void arrive(std::uint32_t ifindex, Skb skb);
   void to_tap(Netdev& tap, const Skb& skb);
   void poll();
+  Skb take_arrived();
   void deliver(Skb skb);
 
   // kernel_tcp.cc
@@ -155,8 +191,11 @@ class Kernel final : public Network, public Surroundings {
 
   Schedule& schedule_;
   Random random_;
-  const KernelOptions options_;
-  std::function<void(Octets)> wire_;
+  KernelOptions options_;
+  std::shared_ptr<Common> common_;
+  Wire wire_;
+  Kernel *above_ = nullptr, *below_ = nullptr;  // the container's, the host's
+  std::uint32_t carrier_ = 0;                   // its netdev here
   std::map<std::uint32_t, Netdev> netdevs_;
   std::map<Tuple, std::shared_ptr<Sock>> by_tuple_;
   std::map<std::uint64_t, std::weak_ptr<Tcp>> full_;  // by id
@@ -165,14 +204,16 @@ class Kernel final : public Network, public Surroundings {
     std::function<void(std::shared_ptr<Tcp>)> accept;
   };
   std::map<std::uint16_t, Listener> listeners_;
-  std::shared_ptr<Sock> control_, tap_socket_;
-  std::vector<std::weak_ptr<Map>> storages_;
+  std::shared_ptr<Sock> control_, tap_socket_, packet_socket_;
   std::deque<Octets> tap_queue_;
-  std::deque<std::pair<Octets, bool>> arrived_;  // before GRO: forged?
-  std::uint32_t arrived_by_ = kNetdev;
+  struct Arrived {
+    Octets packet;
+    std::uint32_t ifindex;
+    bool forged;
+  };
+  std::deque<Arrived> arrived_;  // before GRO
   bool polling_ = false;
-  std::uint64_t last_socket_ = 100;
-  std::uint32_t last_program_ = 10, last_netdev_ = 10;
+  std::uint32_t last_netdev_ = 10;
   std::size_t open_ = 0;
   std::uint16_t last_port_ = 40000;
 };

@@ -54,7 +54,11 @@ namespace psp::sim {
   X(same_ports, "ports are used again at once")                         \
   X(six, "some connections are of IPv6")                                \
   X(old_kernel, "a kernel without tcx")                                 \
-  X(sign, "what comes has the sign of opened packets, by another namespace")
+  X(sign, "what comes has the sign of opened packets, by another namespace")           \
+  X(containers, "each host has a container at its device")              \
+  X(disassoc, "... which is taken from it")                             \
+  X(netns_gone, "... and ends, with its sockets and its namespace")     \
+  X(container_root, "... and whose root is an enemy of all others")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

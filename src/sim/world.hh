@@ -41,7 +41,7 @@ class World final : public Watcher {
 
   // Watcher.
   void judged(Tcp& socket, const Skb& skb, bool passed) override;
-  void left(const Sock& socket) override;
+  void left(Tcp& socket) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
 
  private:
@@ -52,10 +52,23 @@ class World final : public Watcher {
   void end(unsigned host, unsigned life);
   void kill(unsigned host);
   void fault();
-  void do_fault(Feature feature, unsigned host);
+  void do_fault(Feature feature, unsigned host, bool boxed);
+  void lose_netdev(unsigned host, bool boxed, Time time);
   void calm();
+
+  // world_containers.cc
+  void look_at_containers();
+  void end_container(unsigned host);
+  void act_as_root(unsigned host);
+  void send_as_other(unsigned host);
+  void ask_for_seal(unsigned host, const Segment& segment);
+  void change_netdev(unsigned host);
+
   void check_nothing_left();
   void look();
+  Kernel& kernel_of(unsigned place) { return machines_[place % 2]->kernel_of(place); }
+  static unsigned place_of(const Tcp& socket);
+  void send(unsigned host, Octets packet, const Skb& skb);
   void mix(std::span<const std::uint8_t> octets);
 
   const Plan plan_;
