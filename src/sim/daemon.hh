@@ -43,7 +43,7 @@ struct Machine {
 
   Schedule& schedule;
   std::shared_ptr<Common> common = std::make_shared<Common>();
-  Kernel kernel, box;  // the host's namespace, the container's
+  Kernel kernel, box;     // the host's namespace, the container's
   bool box_ends = false;  // its processes have gone
   Random random;
   std::set<std::uint64_t> living;  // epochs whose lock is held

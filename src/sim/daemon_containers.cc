@@ -26,8 +26,7 @@ bool Daemon::associate(unsigned steps) {
   if (!serving_ || frozen_ || box_) return false;
   const Process::Inside inside(process_);
   steps_ = steps;
-  return core_
-      ->dev_assoc(machine_.kernel.options().netns, id_, Kernel::kNetdev, Netdevs::kBox)
+  return core_->dev_assoc(machine_.kernel.options().netns, id_, Kernel::kNetdev, Netdevs::kBox)
       .has_value();
 }
 
@@ -72,8 +71,8 @@ void Daemon::leave_box() {
   if (!namespaces_->contains(netns)) return;
   const Process::Inside inside(process_);
   core_->netdev_gone({netns, Kernel::kNetdev});
-  departures_->release_all(
-      netns, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(machine_.schedule.now())));
+  departures_->release_all(netns, std::chrono::steady_clock::time_point(
+                                      std::chrono::nanoseconds(machine_.schedule.now())));
   namespaces_->remove(netns);
 }
 

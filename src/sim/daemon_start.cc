@@ -12,9 +12,7 @@
 #include "daemon_parts.hh"
 
 namespace psp::sim {
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 bool Daemon::step() {
   constexpr unsigned kCgroupSteps = 5, kCgroup = 3, kDevice = kCgroup + kCgroupSteps + 1;
@@ -209,8 +207,7 @@ void Daemon::make_device() {
                  .tx_cache_entries = 16});
   const std::uint64_t netns = machine_.kernel.options().netns;
   auto& driver = device_->software.join(netns);
-  id_ =
-      core_->add_device({netns, Kernel::kNetdev}, "eth0", VersionSet::all(), *device_).value();
+  id_ = core_->add_device({netns, Kernel::kNetdev}, "eth0", VersionSet::all(), *device_).value();
   operations_->bind_device(id_, device_->software);
   rotations_ = 0;
   versions_ = {};

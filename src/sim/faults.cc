@@ -15,9 +15,9 @@ namespace psp::sim {
 namespace {
 
 constexpr std::array kFaults = {
-    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev, Feature::k_clsact,
-    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,    Feature::k_crash,
-    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,  Feature::k_route,
+    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev,     Feature::k_clsact,
+    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,        Feature::k_crash,
+    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,      Feature::k_route,
     Feature::k_foreign, Feature::k_disassoc,     Feature::k_netns_gone,
 };
 

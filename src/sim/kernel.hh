@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Kernel: one network namespace below its programs: netdevs with their hooks, a TAP, IP as far as it
-// must be, the table of sockets, the cgroup programs, and the calls that applications and pspd make.
-// The BPF programs run in it where they do in Linux: at the cgroup before the netdev, at tcx before
-// clsact, after the lookup of the socket and before TCP. A container is a second one, whose netdev
-// lies on one of the host's as a macvlan does; what the namespaces of a host share is in Common.
+// Kernel: one network namespace below its programs: netdevs with their hooks, a TAP, IP as far as
+// it must be, the table of sockets, the cgroup programs, and the calls that applications and pspd
+// make. The BPF programs run in it where they do in Linux: at the cgroup before the netdev, at tcx
+// before clsact, after the lookup of the socket and before TCP. A container is a second one, whose
+// netdev lies on one of the host's as a macvlan does; what the namespaces of a host share is in
+// Common.
 #pragma once
 
 #include <deque>
@@ -57,6 +58,8 @@ class Watcher {
   virtual void judged(Tcp& /*socket*/, const Skb& /*skb*/, bool /*passed*/) {}
   // left: a segment of a full socket went on from its netdev's programs.
   virtual void left(Tcp& /*socket*/) {}
+  // crossed: a packet of another namespace is to be sealed.
+  virtual void crossed(const Skb& /*skb*/) {}
   // taken: TCP takes a segment that carried the proof.
   virtual void taken(Tcp& /*socket*/, const Segment& /*segment*/, const Skb& /*skb*/) {}
 };

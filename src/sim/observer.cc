@@ -166,7 +166,8 @@ void Observer::sent_clear(unsigned place, std::span<const std::uint8_t> ip) {
     return coverage_.count("clear after tx-assoc", "bare, never sent");
   // What the kernel sends without a socket is known only where the programs are
   // (docs/simulation.md).
-  if (departed && !has_egress(place)) return coverage_.count("clear after tx-assoc", "bare, unseen");
+  if (departed && !has_egress(place))
+    return coverage_.count("clear after tx-assoc", "bare, unseen");
   // A connection is forgotten some time after its socket; at once if its keys died with their pspd.
   if (departed && (schedule_.now() - end->gone > kTimeWait || end->life != hosts[place % 2].life))
     return;

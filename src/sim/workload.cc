@@ -48,8 +48,7 @@ void Workload::forget_finished() {
 }
 
 bool Workload::has_place(unsigned place) const {
-  return place < 2 ||
-         (plan_.has(Feature::k_containers) && !hosts_.machines[place % 2]->box_ends);
+  return place < 2 || (plan_.has(Feature::k_containers) && !hosts_.machines[place % 2]->box_ends);
 }
 
 // choose_places: any namespace of a host connects to any of the other. A container that has the

@@ -71,8 +71,11 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
   observer_.has_egress = [this](unsigned place) {
     Kernel& kernel = kernel_of(place);
     const Netdev::Hook& out = kernel.netdev(kernel.route).out;
-    const auto is_egress = [](const Program& program) { return program.name == "psp_egress"; };
-    return std::ranges::any_of(out.tcx, is_egress) || std::ranges::any_of(out.filters, is_egress);
+    const auto has = [&out](std::string_view name) {
+      const auto is_it = [name](const Program& program) { return program.name == name; };
+      return std::ranges::any_of(out.tcx, is_it) || std::ranges::any_of(out.filters, is_it);
+    };
+    return has("psp_egress") && !has(kRootsProgram);
   };
   link_ = std::make_unique<Link>(
       schedule_, random_.fork(), plan_,
@@ -228,6 +231,7 @@ void World::judged(Tcp& socket, const Skb& skb, bool passed) {
   plain.fin = segment->fin;
   plain.urg = segment->urg;
   static constexpr const char* kEvents[] = {"clear data", "clear control", "clear FIN", "PSP"};
+  if (verified && place_of(socket) >= 2) coverage_.count("containers", "opened");
   coverage_.count(fmt::format("{}, {}", psp_state_name(state == nullptr ? 0 : state->state),
                               kEvents[psp_classify(&plain, verified)]),
                   passed ? "passed" : "dropped");
@@ -238,6 +242,11 @@ unsigned World::place_of(const Tcp& socket) {
 }
 
 void World::left(Tcp& socket) { observer_.left(place_of(socket), socket); }
+
+void World::crossed(const Skb& skb) {
+  observer_.fail(
+      fmt::format("a packet of namespace {} goes to be sealed in another one", skb.place));
+}
 
 void World::taken(Tcp& socket, const Segment& segment, const Skb& skb) {
   look();

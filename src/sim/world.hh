@@ -29,6 +29,9 @@ struct Outcome {
   std::uint64_t hash = 0;  // of all packets and their times
 };
 
+// kRootsProgram is the name of one that root of a container puts at his netdev.
+inline constexpr std::string_view kRootsProgram = "root";
+
 class World final : public Watcher {
  public:
   // Tap sees each packet at its arrival.
@@ -42,6 +45,7 @@ class World final : public Watcher {
   // Watcher.
   void judged(Tcp& socket, const Skb& skb, bool passed) override;
   void left(Tcp& socket) override;
+  void crossed(const Skb& skb) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
 
  private:

@@ -89,18 +89,20 @@ void World::send_as_other(unsigned host) {
   machines_[host]->box.send_raw(segment, Kernel::kNetdev, {});
 }
 
-// ask_for_seal hands a segment to pspd as the program at the netdev does, with any handle.
+// ask_for_seal hands a segment to pspd as the program at the netdev does, with any handle. Where
+// applications take keys of others' connections, one of the container may be given such a key.
 void World::ask_for_seal(unsigned host, const Segment& segment) {
   const Attachment* attachment = daemons_[host] ? daemons_[host]->attachment(true) : nullptr;
   const auto handle = static_cast<std::uint32_t>(random_.between(1, 3) << 24 | random_.below(8));
   const bool marked = random_.chance(800'000);
-  if (attachment == nullptr) return;
+  if (attachment == nullptr || plan_.has(Feature::k_wrong_key)) return;
   coverage_.count("container root", "asked for a seal");
   machines_[host]->box.send_raw(segment, attachment->tap(),
                                 {.mark = marked ? attachment->mark() : 0, .handle = handle});
 }
 
-// change_netdev takes programs off, or puts some before them that write what pspd's would.
+// change_netdev takes programs off, or puts one before them that writes what pspd's would. Behind
+// psp_ingress it would give the proof to what comes for his own sockets, which is his affair.
 void World::change_netdev(unsigned host) {
   Kernel& box = machines_[host]->box;
   const Daemon* daemon = daemons_[host].get();
@@ -108,16 +110,15 @@ void World::change_netdev(unsigned host) {
   Netdev& netdev = box.netdev(Kernel::kNetdev);
   Netdev::Hook& hook = random_.chance(500'000) ? netdev.in : netdev.out;
   const std::uint64_t choice = random_.below(4);
-  const bool first = random_.chance(500'000);
-  Program own{box.next_program(), std::make_shared<Object>(), "root", pass};
+  Program own{box.next_program(), std::make_shared<Object>(), kRootsProgram, pass};
   coverage_.count("container root", "changed");
   if (choice == 0) {
     hook = {};
   } else if (choice == 1 && attachment != nullptr) {
     own.mark = attachment->mark();
     own.sign = daemon->identity().verified;
-    std::vector<Program>& list = random_.chance(500'000) ? hook.tcx : hook.filters;
-    list.insert(first ? list.begin() : list.end(), own);
+    std::vector<Program>& list = box.options().tcx ? hook.tcx : hook.filters;
+    list.insert(list.begin(), own);
   } else if (choice == 2 && attachment != nullptr) {
     box.mark = box.mark == 0 ? attachment->mark() : 0;
   } else if (choice == 3 && attachment != nullptr) {
