@@ -184,7 +184,7 @@ class Kernel final : public Network, public Surroundings {
 
   // kernel_tcp.cc
   void to_time_wait_socket(TimeWait& past, const Segment& segment);
-  void to_request(const std::shared_ptr<Request>& request, const Segment& segment);
+  void to_request(const std::shared_ptr<Request>& request, const Segment& segment, const Skb& skb);
   void to_listener(Listener& listener, const Segment& segment);
   void answer_request(const std::shared_ptr<Request>& request);
   void reset_reply(const Segment& segment, Sock* listener);
