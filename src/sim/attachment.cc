@@ -87,10 +87,10 @@ void Attachment::load(std::uint16_t dev_id) {
     object_->maps[map] = owner_.sockets.maps[map];
   object_->maps[SHIM_DROPS] = Map::array(sizeof(std::uint64_t), PSP_DROP_MAX);
   object_->maps[SHIM_CONFIG] = Map::array(sizeof(psp_device_config), 1);
-  out_ = {kernel_.next_program(), object_, "psp_egress", psp_egress};
-  in_ = {kernel_.next_program(), object_, "psp_ingress", psp_ingress};
-  tap_in_ = {kernel_.next_program(), object_, "psp_tap_ingress", psp_tap_ingress};
-  tap_out_ = {kernel_.next_program(), object_, "psp_tap_egress", psp_tap_egress};
+  out_ = {kernel_.common->next_program(), object_, "psp_egress", psp_egress};
+  in_ = {kernel_.common->next_program(), object_, "psp_ingress", psp_ingress};
+  tap_in_ = {kernel_.common->next_program(), object_, "psp_tap_ingress", psp_tap_ingress};
+  tap_out_ = {kernel_.common->next_program(), object_, "psp_tap_egress", psp_tap_egress};
 }
 
 void Attachment::set_config(VersionSet versions, std::uint32_t rotation) {
@@ -155,7 +155,7 @@ void Attachment::on_frame() {
 
 // work is Worker::Loop::run, one turn.
 void Attachment::work() {
-  auto& queue = kernel_.tap_queue();
+  auto& queue = kernel_.tap_queue;
   for (std::size_t i = 0; i < kBudget && !queue.empty(); ++i) {
     Octets frame = std::move(queue.front());
     queue.pop_front();

@@ -36,7 +36,9 @@ struct Machine {
         kernel(time, source.fork(), options, common, wire),
         box(time, source.fork(), box_options, common, wire),
         random(source) {
-    kernel.carry(box, carrier);
+    kernel.above = &box;
+    kernel.carrier = carrier;
+    box.below = &kernel;
   }
   Kernel& kernel_of(unsigned place) { return place < 2 ? kernel : box; }
   std::vector<std::shared_ptr<Tcp>> listed() const;  // in all namespaces
@@ -97,7 +99,6 @@ class Daemon {
   bool holds_box() const {
     return namespaces_ && namespaces_->contains(machine_.box.options().netns);
   }
-  bool stopping() const { return stop_ != Stop::kNot; }
   bool left_in_place() const { return left_in_place_; }
   device::DriverStats stats() const;
   const psp_sock* state_of(const Tcp& socket) const;
@@ -107,6 +108,7 @@ class Daemon {
   class Device;
   class Netdevs;
 
+  bool stopping() const { return stop_ != Stop::kNot; }
   void take_secrets();
   void take_over();
   void load_sockets();

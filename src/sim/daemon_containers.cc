@@ -57,7 +57,7 @@ void Daemon::detach_box() {
 
 // look_after_box: an association ends with its netdev, its TAP or its namespace.
 void Daemon::look_after_box() {
-  const bool ends = machine_.box_ends && machine_.box.full_sockets() == 0;
+  const bool ends = machine_.box_ends && machine_.box.full_sockets == 0;
   if (ends) leave_box();
   if (!box_) return;
   if (box_->repair()) return look_at_guard(*box_);
@@ -81,7 +81,7 @@ void Daemon::leave_box() {
 namespace psp::kernel {
 
 std::expected<Netns, std::string> Netns::of(int /*descriptor*/) {
-  return Netns(UniqueFd(), sim::Process::current().kernel().box()->options().netns);
+  return Netns(UniqueFd(), sim::Process::current().kernel().above->options().netns);
 }
 const Netns& NetnsTable::add(Netns netns) {
   const std::uint64_t cookie = netns.cookie();

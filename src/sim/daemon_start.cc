@@ -38,7 +38,7 @@ bool Daemon::step() {
                                        {cgroup.getsockopt, "psp_getsockopt", nullptr},
                                        {cgroup.release, "psp_released", nullptr}};
     const Step& place = places[now - kCgroup];
-    place.list.push_back({machine_.kernel.next_program(), sockets_object_, place.name, place.run});
+    place.list.push_back({machine_.common->next_program(), sockets_object_, place.name, place.run});
   } else if (now == kCgroup + kCgroupSteps) {
     let_go();
   } else if (now == kDevice) {
@@ -131,7 +131,7 @@ void Daemon::load_sockets() {
     maps[SHIM_DEPARTED] = Map::hash(sizeof(psp_tuple), sizeof(psp_tuple_entry), most);
     maps[SHIM_BY_TX_SPI] = Map::hash(sizeof(psp_tx_spi), sizeof(psp_tuple), most);
     maps[SHIM_NOTED] = Map::hash(sizeof(std::uint64_t), sizeof(psp_noted_entry), most);
-    machine_.kernel.keep_storage(maps[SHIM_ASSOC]);
+    machine_.common->storages.push_back(maps[SHIM_ASSOC]);
   }
   maps[SHIM_DROPS] = Map::array(sizeof(std::uint64_t), PSP_DROP_MAX);
   maps[SHIM_GUARD] = Map::hash(sizeof(psp_netdev_key), sizeof(psp_guard_entry), 4096);

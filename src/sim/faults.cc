@@ -51,7 +51,7 @@ void World::fault() {
 void World::lose_netdev(unsigned host, bool boxed, Time time) {
   Machine& machine = *machines_[host];
   std::vector<Kernel*> kernels{boxed ? &machine.box : &machine.kernel};
-  if (!boxed && machine.kernel.carrier() == Kernel::kNetdev) kernels.push_back(&machine.box);
+  if (!boxed && machine.kernel.carrier == Kernel::kNetdev) kernels.push_back(&machine.box);
   for (Kernel* kernel : kernels) {
     Netdev& netdev = kernel->netdev(Kernel::kNetdev);
     netdev.present = false;
@@ -93,7 +93,7 @@ void World::do_fault(Feature feature, unsigned host, bool boxed) {
       (random_.chance(500'000) ? netdev.in : netdev.out).tcx.clear();
       return;
     case Feature::k_foreign: {
-      Program foreign{kernel.next_program(), std::make_shared<Object>(), "foreign", pass};
+      Program foreign{kernel.common->next_program(), std::make_shared<Object>(), "foreign", pass};
       auto& hook = random_.chance(500'000) ? netdev.in : netdev.out;
       auto& list = random_.chance(500'000) ? hook.tcx : hook.filters;
       list.insert(list.begin(), foreign);

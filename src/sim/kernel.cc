@@ -17,24 +17,18 @@
 namespace psp::sim {
 
 Kernel::Kernel(Schedule& schedule, Random random, const KernelOptions& options,
-               std::shared_ptr<Common> common, Wire wire)
-    : on_gone(common->on_gone),
+               std::shared_ptr<Common> shared, Wire wire)
+    : on_gone(shared->on_gone),
+      common(std::move(shared)),
       cgroup(common->cgroup),
       schedule_(schedule),
       random_(random),
       options_(options),
-      common_(std::move(common)),
       wire_(std::move(wire)) {
   control_ = std::make_shared<Tcp>(*this, 1);
   tap_socket_ = std::make_shared<Tcp>(*this, 2);
   packet_socket_ = std::make_shared<Tcp>(*this, 3);
   renew(options_.netns);
-}
-
-void Kernel::carry(Kernel& box, std::uint32_t ifindex) {
-  above_ = &box;
-  box.below_ = this;
-  carrier_ = ifindex;
 }
 
 void Kernel::renew(std::uint64_t netns) {
@@ -61,21 +55,21 @@ Netdev& Kernel::add_tap() {
   Netdev& tap = netdevs_[ifindex];
   tap.numbers = {ifindex, options_.netns, {}, {}};
   tap.tap = true;
-  tap_queue_.clear();
+  tap_queue.clear();
   return tap;
 }
 
 void Kernel::remove_tap(std::uint32_t ifindex) {
   netdevs_.erase(ifindex);
-  tap_queue_.clear();
+  tap_queue.clear();
 }
 
 std::shared_ptr<Tcp> Kernel::open() {
-  auto socket = std::make_shared<Tcp>(*this, ++common_->last_socket);
+  auto socket = std::make_shared<Tcp>(*this, ++common->last_socket);
   socket->netns = options_.netns;
   socket->tcp_options = random_.chance(500'000) ? 12 : 0;
   full_[socket->id] = socket;
-  ++open_;
+  ++full_sockets;
   return socket;
 }
 
@@ -89,7 +83,7 @@ void Kernel::connect(Tcp& socket, Tuple to) {
 }
 
 void Kernel::listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept) {
-  auto socket = std::make_shared<Tcp>(*this, ++common_->last_socket);
+  auto socket = std::make_shared<Tcp>(*this, ++common->last_socket);
   socket->netns = options_.netns;
   socket->state = PSP_TCP_LISTEN;
   socket->tuple.local_port = port;
@@ -118,8 +112,8 @@ void Kernel::unhash(Tcp& socket) {
 
 void Kernel::has_ended(Tcp& socket) {
   if (full_.erase(socket.id) == 0) return;
-  --open_;
-  for (const auto& weak : common_->storages)
+  --full_sockets;
+  for (const auto& weak : common->storages)
     if (const auto storage = weak.lock()) (void)storage->erase(&socket.id);
   if (on_gone && socket.asked) on_gone(socket.id);
 }

@@ -48,6 +48,7 @@ struct Common {
   std::function<void(std::uint64_t cookie)> on_gone;
   std::uint64_t last_socket = 100;
   std::uint32_t last_program = 10;
+  std::uint32_t next_program() { return ++last_program; }
 };
 
 // Watcher hears what happens in a kernel: the observer, and who draws the map of what was reached.
@@ -83,7 +84,7 @@ class Kernel final : public Network, public Surroundings {
   // Wire takes the packets of one skb.
   using Wire = std::function<void(Octets packet, const Skb& skb)>;
   Kernel(Schedule& schedule, Random random, const KernelOptions& options,
-         std::shared_ptr<Common> common, Wire wire);
+         std::shared_ptr<Common> shared, Wire wire);
 
   // --- sockets
   std::shared_ptr<Tcp> open();
@@ -92,8 +93,8 @@ class Kernel final : public Network, public Surroundings {
   void listen(std::uint16_t port, std::function<void(std::shared_ptr<Tcp>)> accept);
   // release: the application closes it. How is Tcp's; this runs psp_released first.
   void release(Tcp& socket);
-  std::size_t sockets() const { return by_tuple_.size() + open_; }
-  std::size_t full_sockets() const { return open_; }
+  std::size_t full_sockets = 0;
+  std::size_t sockets() const { return by_tuple_.size() + full_sockets; }
   std::vector<std::shared_ptr<Tcp>> listed() const;  // as sock_diag lists them
   // on_gone hears of full sockets that are no more.
   std::function<void(std::uint64_t cookie)>& on_gone;
@@ -111,15 +112,12 @@ class Kernel final : public Network, public Surroundings {
   Netdev& add_tap();
   void remove_tap(std::uint32_t ifindex);
   std::uint32_t route = kNetdev;
+  const std::shared_ptr<Common> common;
   Cgroup& cgroup;
-  void keep_storage(const std::shared_ptr<Map>& storage) { common_->storages.push_back(storage); }
-  std::uint32_t next_program() { return ++common_->last_program; }
 
   // --- containers
-  // carry puts the netdev of a container on one of this host's.
-  void carry(Kernel& box, std::uint32_t ifindex);
-  Kernel* box() const { return above_; }
-  std::uint32_t carrier() const { return carrier_; }
+  Kernel *above = nullptr, *below = nullptr;  // the container's, the host's
+  std::uint32_t carrier = 0;                  // the netdev that the container's lies on
   // renew: the namespace has ended, with all that was in it, and another one has its addresses.
   void renew(std::uint64_t netns);
   // send_raw is what root sends by a packet socket: to a TAP, to be sealed with a Tx key.
@@ -136,7 +134,7 @@ class Kernel final : public Network, public Surroundings {
   // receive is a packet of the wire.
   void receive(Octets packet, std::uint32_t ifindex, bool forged);
   // The TAP as pspd has it: frames with a virtio-net header.
-  std::deque<Octets>& tap_queue() { return tap_queue_; }
+  std::deque<Octets> tap_queue;
   std::function<void()> on_tap_frame;
   bool write_tap(std::uint32_t ifindex, Octets frame);
 
@@ -195,10 +193,7 @@ class Kernel final : public Network, public Surroundings {
   Schedule& schedule_;
   Random random_;
   KernelOptions options_;
-  std::shared_ptr<Common> common_;
   Wire wire_;
-  Kernel *above_ = nullptr, *below_ = nullptr;  // the container's, the host's
-  std::uint32_t carrier_ = 0;                   // its netdev here
   std::map<std::uint32_t, Netdev> netdevs_;
   std::map<Tuple, std::shared_ptr<Sock>> by_tuple_;
   std::map<std::uint64_t, std::weak_ptr<Tcp>> full_;  // by id
@@ -208,7 +203,6 @@ class Kernel final : public Network, public Surroundings {
   };
   std::map<std::uint16_t, Listener> listeners_;
   std::shared_ptr<Sock> control_, tap_socket_, packet_socket_;
-  std::deque<Octets> tap_queue_;
   struct Arrived {
     Octets packet;
     std::uint32_t ifindex;
@@ -217,7 +211,6 @@ class Kernel final : public Network, public Surroundings {
   std::deque<Arrived> arrived_;  // before GRO
   bool polling_ = false;
   std::uint32_t last_netdev_ = 10;
-  std::size_t open_ = 0;
   std::uint16_t last_port_ = 40000;
 };
 

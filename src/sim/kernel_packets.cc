@@ -130,7 +130,7 @@ void Kernel::transmit(std::uint32_t ifindex, Skb skb) {
   if (watcher != nullptr && skb.sk && skb.sk->full) watcher->left(static_cast<Tcp&>(*skb.sk));
   if (result.verdict == Verdict::kRedirect) return redirect(result.redirect, std::move(skb));
   if (found->second.tap) return to_tap(found->second, skb);
-  if (below_ != nullptr) return below_->transmit(below_->carrier_, std::move(skb));
+  if (below != nullptr) return below->transmit(below->carrier, std::move(skb));
   for (Octets& packet : cut(skb)) wire_(std::move(packet), skb);
 }
 
@@ -149,16 +149,16 @@ void Kernel::arrive(std::uint32_t ifindex, Skb skb) {
   if (result.verdict == Verdict::kRedirect) return redirect(result.redirect, std::move(skb));
   if (found->second.tap) return;
   if (!skb.other_host) return deliver(std::move(skb));
-  if (above_ == nullptr || ifindex != carrier_) return;
+  if (above == nullptr || ifindex != carrier) return;
   skb.other_host = false;
-  above_->arrive(kNetdev, std::move(skb));
+  above->arrive(kNetdev, std::move(skb));
 }
 
 // to_tap: the queue of the TAP takes what fits, with a virtio-net header.
 void Kernel::to_tap(Netdev& /*tap*/, const Skb& skb) {
   const bool sent_here = skb.ingress_ifindex == 0;
   if (sent_here && skb.place != options_.place && watcher != nullptr) watcher->crossed(skb);
-  if (tap_queue_.size() >= options_.tap_queue) {
+  if (tap_queue.size() >= options_.tap_queue) {
     ++dropped_at_tap;
     return;
   }
@@ -178,7 +178,7 @@ void Kernel::to_tap(Netdev& /*tap*/, const Skb& skb) {
   Octets frame(datapath::kVnetHeader + skb.octets.size());
   datapath::store_vnet(frame.data(), vnet);
   std::ranges::copy(skb.octets, frame.begin() + datapath::kVnetHeader);
-  tap_queue_.push_back(std::move(frame));
+  tap_queue.push_back(std::move(frame));
   if (on_tap_frame) on_tap_frame();
 }
 

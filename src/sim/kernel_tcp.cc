@@ -60,7 +60,7 @@ void Kernel::deliver(Skb skb) {
 void Kernel::to_listener(Listener& listener, const Segment& segment) {
   if (segment.rst) return;
   if (segment.ack || !segment.syn) return reset_reply(segment, listener.socket.get());
-  auto request = std::make_shared<Request>(++common_->last_socket);
+  auto request = std::make_shared<Request>(++common->last_socket);
   request->netns = options_.netns;
   request->tuple = segment.tuple.turned();
   request->state = PSP_TCP_NEW_SYN_RECV;

@@ -32,7 +32,9 @@ KernelOptions options_of(unsigned place, std::uint8_t last) {
 class KernelTest : public testing::Test {
  protected:
   KernelTest() {
-    home.carry(box, Kernel::kNetdev);
+    home.above = &box;
+    home.carrier = Kernel::kNetdev;
+    box.below = &home;
     ran_others.clear();
   }
   static Segment segment_to(std::uint8_t last, std::uint8_t from) {
@@ -45,7 +47,7 @@ class KernelTest : public testing::Test {
     return segment;
   }
   void watch(Netdev::Hook& hook) {
-    hook.tcx.push_back({home.next_program(), std::make_shared<Object>(), "see", see});
+    hook.tcx.push_back({common->next_program(), std::make_shared<Object>(), "see", see});
   }
   void arrive(Segment segment, bool boxed) {
     Octets packet = cut(build(segment)).front();

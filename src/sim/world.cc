@@ -83,7 +83,7 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
                       [this](unsigned host, Octets packet, bool forged) {
                         Kernel& kernel = machines_[host]->kernel;
                         const bool boxed = packet[kBoxedAt] != 0;
-                        kernel.receive(std::move(packet), boxed ? kernel.carrier() : kernel.route,
+                        kernel.receive(std::move(packet), boxed ? kernel.carrier : kernel.route,
                                        forged);
                       },
                   .targets = [this] { return workload_->targets(); },

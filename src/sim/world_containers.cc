@@ -31,7 +31,7 @@ void World::look_at_containers() {
     const std::uint64_t steps = random_.below(5);
     const bool cut = random_.chance(100'000) && plan_.has(Feature::k_crash) && !calm_;
     if (machine.box_ends) {
-      if (machine.box.full_sockets() != 0 || (daemon != nullptr && daemon->holds_box())) continue;
+      if (machine.box.full_sockets != 0 || (daemon != nullptr && daemon->holds_box())) continue;
       machine.box.renew(machine.box.options().netns + kNextNetns);
       observer_.forget(host + 2);
       machine.box_ends = false;
@@ -110,7 +110,7 @@ void World::change_netdev(unsigned host) {
   Netdev& netdev = box.netdev(Kernel::kNetdev);
   Netdev::Hook& hook = random_.chance(500'000) ? netdev.in : netdev.out;
   const std::uint64_t choice = random_.below(4);
-  Program own{box.next_program(), std::make_shared<Object>(), kRootsProgram, pass};
+  Program own{box.common->next_program(), std::make_shared<Object>(), kRootsProgram, pass};
   coverage_.count("container root", "changed");
   if (choice == 0) {
     hook = {};
