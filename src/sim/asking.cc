@@ -84,16 +84,26 @@ ClientResult<void> Asking::tx_assoc(int fd, OfDevice device, Version version, Sp
              [&](netlink::Writer& writer) { netlink::put(writer, request); }, {});
 }
 
+ClientResult<void> Asking::ask(std::uint8_t command, const netlink::DeviceRequest& request) {
+  return ask(command, -1, [&](netlink::Writer& writer) { netlink::put(writer, request); }, {});
+}
+
+ClientResult<void> Asking::dev_assoc(std::uint32_t device, std::uint32_t ifindex,
+                                     std::int32_t nsid) {
+  return ask(PSPNL_CMD_DEV_ASSOC, {.id = device, .ifindex = ifindex, .nsid = nsid});
+}
+
+ClientResult<void> Asking::dev_disassoc(std::uint32_t device, std::uint32_t ifindex,
+                                        std::int32_t nsid) {
+  return ask(PSPNL_CMD_DEV_DISASSOC, {.id = device, .ifindex = ifindex, .nsid = nsid});
+}
+
 ClientResult<void> Asking::key_rotate(std::uint32_t device) {
-  const netlink::DeviceRequest request{.id = device};
-  return ask(PSPNL_CMD_KEY_ROTATE, -1,
-             [&](netlink::Writer& writer) { netlink::put(writer, request); }, {});
+  return ask(PSPNL_CMD_KEY_ROTATE, {.id = device});
 }
 
 ClientResult<void> Asking::set_versions(std::uint32_t device, VersionSet versions) {
-  const netlink::DeviceRequest request{.id = device, .versions_ena = versions};
-  return ask(PSPNL_CMD_DEV_SET, -1, [&](netlink::Writer& writer) { netlink::put(writer, request); },
-             {});
+  return ask(PSPNL_CMD_DEV_SET, {.id = device, .versions_ena = versions});
 }
 
 }  // namespace psp::sim

@@ -27,10 +27,14 @@ class Asking {
   ClientResult<RxAssocInfo> rx_assoc(int fd, OfDevice device, Version version);
   ClientResult<void> tx_assoc(int fd, OfDevice device, Version version, Spi spi,
                               std::span<const std::uint8_t> key);
+  // dev_assoc and dev_disassoc: that netdev of the namespace which the asker knows as `nsid`.
+  ClientResult<void> dev_assoc(std::uint32_t device, std::uint32_t ifindex, std::int32_t nsid);
+  ClientResult<void> dev_disassoc(std::uint32_t device, std::uint32_t ifindex, std::int32_t nsid);
   ClientResult<void> key_rotate(std::uint32_t device);
   ClientResult<void> set_versions(std::uint32_t device, VersionSet versions);
 
  private:
+  ClientResult<void> ask(std::uint8_t command, const netlink::DeviceRequest& request);
   using Fill = std::function<void(netlink::Writer&)>;
   using OnAnswer = std::function<void(std::span<const std::uint8_t> attributes)>;
   ClientResult<void> ask(std::uint8_t command, int fd, const Fill& fill, const OnAnswer& on_answer);

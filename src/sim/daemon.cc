@@ -20,8 +20,6 @@
 namespace psp::sim {
 namespace {
 
-constexpr std::size_t kBudget = 16;  // frames in one go, as a worker has it
-
 std::uint64_t counted_drops(const Object& object) {
   std::uint64_t counted = 0;
   for (const auto& [key, value] : object.maps[SHIM_DROPS]->elements()) {
@@ -51,29 +49,11 @@ Daemon::~Daemon() {
   *alive_ = false;
   machine_.living.erase(secrets_.epoch);
   machine_.kernel.on_gone = {};
-  machine_.kernel.on_tap_frame = {};
-  if (netdev_object_) *netdev_object_->living = false;
-  if (tap_ != 0) machine_.kernel.remove_tap(tap_);
-  rx_.reset();
-  tx_.reset();
-  engine_.reset();
+  box_.reset();
+  main_.reset();
   asking_.reset();
   server_.reset();
   core_.reset();  // before the driver that it knows
-}
-
-// inside runs product code as a turn of its loop does. False: it did not get to the end.
-template <typename Work>
-bool Daemon::inside(Work&& work) {
-  try {
-    const Process::Inside turn(process_);
-    work();
-    return true;
-  } catch (const Process::Killed&) {
-    die();
-  } catch (const std::bad_alloc&) {  // what was being done is given up (base/event_loop.cc)
-  }
-  return false;
 }
 
 // die: it was killed in the middle. From now on it does nothing; somebody takes it away soon.
@@ -93,19 +73,14 @@ void Daemon::hear() {
   }
 }
 
-// lose_device: the netdev has gone, and its device with it. Another comes with the netdev.
+// lose_device: the netdev has gone, or the TAP, and its device with it. Another comes with the
+// netdev.
 void Daemon::lose_device() {
   constexpr unsigned kDeviceStep = 9;
   serving_ = false;
   next_ = kDeviceStep;
-  guard(Kernel::kNetdev, {});
-  *netdev_object_->living = false;
-  machine_.kernel.on_tap_frame = {};
-  machine_.kernel.remove_tap(tap_);
-  tap_ = 0;
-  rx_.reset();
-  tx_.reset();
-  engine_.reset();
+  for_each_attachment([this](const Attachment& attachment) { take_off(attachment); });
+  main_.reset();
   {
     const Process::Inside turn(process_);
     const ScarceMemory::Plenty plenty;
@@ -120,44 +95,7 @@ void Daemon::freeze(bool on) {
   frozen_ = on;
   if (on) return;
   hear();
-  if (pending_work_) on_frame();
-}
-
-void Daemon::on_frame() {
-  if (working_) return;
-  working_ = true;
-  const std::weak_ptr<bool> alive = alive_;
-  machine_.schedule.after(machine_.random.below(80 * kMicrosecond), [this, alive] {
-    const auto still = alive.lock();
-    if (!still || !*still) return;
-    working_ = false;
-    pending_work_ = frozen_;
-    if (!frozen_) work();
-  });
-}
-
-// work is Worker::Loop::run, one turn.
-void Daemon::work() {
-  auto& queue = machine_.kernel.tap_queue();
-  if (!tx_) return;
-  for (std::size_t i = 0; i < kBudget && !queue.empty(); ++i) {
-    Octets frame = std::move(queue.front());
-    queue.pop_front();
-    switch (datapath::classify(frame)) {
-      case datapath::FrameKind::kTx:
-        tx_->process(frame);
-        break;
-      case datapath::FrameKind::kRx:
-        handed_rx_ += std::max<std::uint64_t>(psp_datagrams(frame), 1);  // damaged ones, too
-        rx_->process(frame);
-        break;
-      case datapath::FrameKind::kOther:
-        break;
-    }
-  }
-  tx_->flush();
-  rx_->flush();
-  if (!queue.empty()) on_frame();
+  for_each_attachment([](Attachment& attachment) { attachment.thaw(); });
 }
 
 // tick is what host_events.cc does each second.
@@ -175,14 +113,14 @@ void Daemon::tick() {
     }
   });
   if (missed_ && !stopped_) recount();
-  if (engine_) engine_->refresh();
+  for_each_attachment([](Attachment& attachment) { attachment.refresh(); });
   look_after();
 }
 
 // recount is what host::Recount does in some turns.
 void Daemon::recount() {
   std::set<std::uint64_t> listed;
-  for (const auto& socket : machine_.kernel.listed()) listed.insert(socket->id);
+  for (const auto& socket : machine_.listed()) listed.insert(socket->id);
   const auto now = time_point(machine_.schedule.now());
   missed_ = !inside([&] {
     for (const std::uint64_t cookie : departures_->open())
@@ -193,27 +131,18 @@ void Daemon::recount() {
 // look_after puts back what somebody has taken off.
 void Daemon::look_after() {
   if (!serving_ || stopping()) return;
-  Netdev& netdev = machine_.kernel.netdev(Kernel::kNetdev);
-  if (!netdev.present || netdev.out.filters.empty() != netdev.in.filters.empty()) {
-    if (!netdev.present) return lose_device();
-  }
-  const auto stands = [](const std::vector<Program>& list, const Program& program) {
-    return !list.empty() && list.front().id == program.id;
-  };
-  for (auto [hook, program] : {std::pair{&netdev.out, &out_}, std::pair{&netdev.in, &in_}}) {
-    if (machine_.kernel.options().tcx && !stands(hook->tcx, *program))
-      put_first(hook->tcx, *program);
-    if (!stands(hook->filters, *program)) put_first(hook->filters, *program);
-  }
-  netdev.clsact = true;
-  Netdev& tap = machine_.kernel.netdev(tap_);
-  if (!stands(tap.in.tcx, tap_in_)) put_first(tap.in.tcx, tap_in_);
-  if (!stands(tap.out.tcx, tap_out_)) put_first(tap.out.tcx, tap_out_);
-  const psp_netdev_key key{machine_.kernel.options().netns, Kernel::kNetdev, 0};
+  if (!main_->repair()) return lose_device();
+  look_at_guard(*main_);
+  look_after_box();
+}
+
+void Daemon::look_at_guard(const Attachment& attachment) {
+  const psp_netdev_key key{attachment.kernel().options().netns, Kernel::kNetdev, 0};
+  const auto [egress, ingress] = attachment.programs();
   const auto* entry =
       static_cast<const psp_guard_entry*>(sockets_object_->maps[SHIM_GUARD]->lookup(&key));
-  if (entry == nullptr || entry->egress != out_.id || entry->ingress != in_.id)
-    guard(Kernel::kNetdev, {out_.id, in_.id});
+  if (entry == nullptr || entry->egress != egress || entry->ingress != ingress)
+    guard(attachment, true);
 }
 
 // serve_client is a request of somebody who has that socket.
@@ -290,10 +219,15 @@ std::optional<Time> Daemon::leave_in_place() {
   return std::nullopt;
 }
 
+// take_off lets nobody send first.
+void Daemon::take_off(const Attachment& attachment) {
+  guard(attachment, false);
+  Attachment::take_off(attachment.kernel(), secrets_.epoch);
+  attachment.kernel().netdev(Kernel::kNetdev).clsact = false;
+}
+
 void Daemon::leave_netdev() {
-  remove_netdev_programs(secrets_.epoch);
-  guard(Kernel::kNetdev, {});
-  machine_.kernel.netdev(Kernel::kNetdev).clsact = false;
+  for_each_attachment([this](const Attachment& attachment) { take_off(attachment); });
   const Process::Inside turn(process_);
   const ScarceMemory::Plenty plenty;
   core_->remove_device(id_);
@@ -306,7 +240,7 @@ device::DriverStats Daemon::stats() const {
 }
 
 std::optional<std::string> Daemon::miscounted() const {
-  for (const auto& object : netdev_objects_)
+  for (const auto& object : counted_.objects)
     if (const auto counted = counted_drops(*object); counted != object->dropped)
       return fmt::format("programs at the netdev have dropped {} packets and counted {}",
                          object->dropped, counted);
@@ -316,18 +250,20 @@ std::optional<std::string> Daemon::miscounted() const {
                          sockets_object_->dropped, counted);
   const device::DriverStats all = stats();
   const std::uint64_t rx = all.rx_packets + all.rx_auth_fail + all.rx_bad + all.rx_error;
-  if (rx != handed_rx_) return fmt::format("{} datagrams came and {} were counted", handed_rx_, rx);
-  if (all.tx_packets != sealed_)
-    return fmt::format("{} datagrams were sealed and {} counted", sealed_, all.tx_packets);
+  if (rx != counted_.handed_rx)
+    return fmt::format("{} datagrams came and {} were counted", counted_.handed_rx, rx);
+  if (all.tx_packets != counted_.sealed)
+    return fmt::format("{} datagrams were sealed and {} counted", counted_.sealed, all.tx_packets);
   return std::nullopt;
 }
 
 std::uint64_t Daemon::drops(Drop reason) const {
   const auto number = static_cast<std::uint32_t>(reason);
-  std::uint64_t sum = 0;
-  for (const auto& object : {sockets_object_, netdev_object_})
-    if (object)
-      sum += *static_cast<const std::uint64_t*>(object->maps[SHIM_DROPS]->lookup(&number));
+  const auto of = [number](const Object& object) {
+    return *static_cast<const std::uint64_t*>(object.maps[SHIM_DROPS]->lookup(&number));
+  };
+  std::uint64_t sum = sockets_object_ ? of(*sockets_object_) : 0;
+  for (const auto& object : counted_.objects) sum += of(*object);
   return sum;
 }
 

@@ -5,7 +5,7 @@
 // what puts them together and talks to the kernel: the order of host/host.cc and
 // kernel/attachment.cc at a start and a stop, the takeover of what a dead one has left, the look
 // after the programs each second. Each step of a start is an event of its own, so that a crash can
-// come between any two.
+// come between any two. A container uses the device by dev-assoc (daemon_containers.cc).
 #pragma once
 
 #include <chrono>
@@ -15,8 +15,6 @@
 #include <set>
 #include <vector>
 
-#include "datapath/rx_path.hh"
-#include "datapath/tx_path.hh"
 #include "device/core.hh"
 #include "device/software_device.hh"
 #include "host/departures.hh"
@@ -24,6 +22,7 @@
 #include "kernel/sockets.hh"
 
 #include "asking.hh"
+#include "attachment.hh"
 #include "kernel.hh"
 #include "process.hh"
 
@@ -31,11 +30,24 @@ namespace psp::sim {
 
 // Machine is what of a host outlives its pspds.
 struct Machine {
+  // `carrier` is the netdev that the container's lies on.
   Machine(Schedule& time, Random source, const KernelOptions& options,
-          std::function<void(Octets)> wire)
-      : schedule(time), kernel(time, source.fork(), options, std::move(wire)), random(source) {}
+          const KernelOptions& box_options, std::uint32_t carrier, const Kernel::Wire& wire)
+      : schedule(time),
+        kernel(time, source.fork(), options, common, wire),
+        box(time, source.fork(), box_options, common, wire),
+        random(source) {
+    kernel.above = &box;
+    kernel.carrier = carrier;
+    box.below = &kernel;
+  }
+  Kernel& kernel_of(unsigned place) { return place < 2 ? kernel : box; }
+  std::vector<std::shared_ptr<Tcp>> listed() const;  // in all namespaces
+
   Schedule& schedule;
-  Kernel kernel;
+  std::shared_ptr<Common> common = std::make_shared<Common>();
+  Kernel kernel, box;     // the host's namespace, the container's
+  bool box_ends = false;  // its processes have gone
   Random random;
   std::set<std::uint64_t> living;  // epochs whose lock is held
   std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
@@ -69,24 +81,33 @@ class Daemon {
                               Spi spi, std::span<const std::uint8_t> key);
   void rotate();
   void enable(VersionSet versions);
+  // associate is dev-assoc of the container's netdev, of which so many steps are done before
+  // something happens to pspd; kAll: nothing does. disassociate is dev-disassoc.
+  static constexpr unsigned kAll = 100;
+  bool associate(unsigned steps = kAll);
+  void disassociate();
+  // attachment is that of the host's netdev or its container's; null: it has none.
+  const Attachment* attachment(bool boxed) const { return (boxed ? box_ : main_).get(); }
   // stop is a clean one: it says when to go on; nothing: it has stopped, or leaves all in place.
   std::optional<Time> stop();
 
-  // Identity is by what this one and what is its own are known. tap, device: 0 before it has one.
+  // Identity is by what this one and what is its own are known. device: 0 before it has one.
   struct Identity {
     unsigned life;
     std::uint64_t epoch;
     std::uint16_t verified;  // the proof on packets that it has opened
-    std::uint32_t tap;
     std::uint16_t device;
   };
-  Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, tap_, id_}; }
+  Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, id_}; }
   std::uint32_t rotations() const { return rotations_; }
   // rotations_told: of how many, all devices of this life together, the group was told.
   std::uint64_t rotations_told() const { return rotations_told_; }
   std::uint64_t rotations_done() const { return rotations_done_; }
   std::size_t associations() const { return core_ ? core_->associations().size() : 0; }
-  bool stopping() const { return stop_ != Stop::kNot; }
+  // holds_box: it keeps the container's namespace from its end.
+  bool holds_box() const {
+    return namespaces_ && namespaces_->contains(machine_.box.options().netns);
+  }
   bool left_in_place() const { return left_in_place_; }
   device::DriverStats stats() const;
   // miscounted is what its counters and those of its programs have wrong, in words.
@@ -99,13 +120,14 @@ class Daemon {
 
  private:
   class Device;
-  class TapSink;
+  class Netdevs;
 
   template <typename Work>
   bool inside(Work&& work);
   void die();
   template <typename Answer, typename Ask>
   ClientResult<Answer> serve_client(const std::shared_ptr<Tcp>& socket, Ask&& ask);
+  bool stopping() const { return stop_ != Stop::kNot; }
   void take_secrets();
   void take_over();
   void load_sockets();
@@ -120,17 +142,24 @@ class Daemon {
   std::optional<Time> leave_in_place();
   void leave_netdev();
   void hear();
-  void on_frame();
-  void work();
   void tick();
   void recount();
   void look_after();
-  void guard(std::uint32_t ifindex, const kernel::FirstPrograms& programs);
-  void remove_netdev_programs(std::uint64_t epoch);
+  void look_at_guard(const Attachment& attachment);
+  void guard(const Attachment& attachment, bool on);
+  Attachment::Owner owner();
+  void take_off(const Attachment& attachment);
+  template <typename Call>
+  void for_each_attachment(Call call) const;
   void remove_cgroup_programs(std::uint64_t epoch);
   std::vector<std::shared_ptr<Object>> dead_objects() const;
-  void put_first(std::vector<Program>& list, const Program& program);
   void set_config();
+
+  // daemon_containers.cc
+  device::Result<void> attach_box();
+  void detach_box();
+  void look_after_box();
+  void leave_box();
 
   Machine& machine_;
   const unsigned life_;
@@ -138,37 +167,33 @@ class Daemon {
   unsigned next_ = 0;  // step of the start
   bool serving_ = false, frozen_ = false, failed_ = false, stopped_ = false;
   enum class Stop { kNot, kEnding, kDrained, kOffNetdev } stop_ = Stop::kNot;
-  bool left_in_place_ = false, working_ = false, pending_work_ = false;
+  bool left_in_place_ = false;
   bool ticking_ = false, missed_ = false;
   std::vector<std::uint64_t> gone_;  // sockets, not yet heard of
   int patience_ = 10;
   std::shared_ptr<bool> alive_;  // of this object, for events that come later
   Process process_;
-  std::shared_ptr<Object> sockets_object_, netdev_object_;
+  std::shared_ptr<Object> sockets_object_;
   std::vector<std::shared_ptr<Object>> dead_;
   std::size_t dead_unseen_ = 0;
   std::optional<kernel::SocketPrograms> programs_;
   std::optional<kernel::NetnsTable> namespaces_;
   std::optional<kernel::KernelSockets> operations_;
   device::IvAllocator ivs_;
+  std::unique_ptr<Netdevs> netdevs_;
   std::optional<device::Core> core_;
   std::optional<netlink::Server> server_;
   std::optional<Asking> asking_;
   std::unique_ptr<Device> device_;
   std::optional<host::Departures> departures_;
-  std::unique_ptr<device::Engine> engine_;
-  std::unique_ptr<TapSink> sink_;
-  std::unique_ptr<datapath::TxPath> tx_;
-  std::unique_ptr<datapath::RxPath> rx_;
-  Program out_, in_, tap_in_, tap_out_;
-  std::uint32_t tap_ = 0;
+  std::unique_ptr<Attachment> main_, box_;
+  unsigned steps_ = kAll;  // of a dev-assoc
   std::uint16_t id_ = 0;
   std::uint32_t rotations_ = 0;
   std::uint64_t rotations_done_ = 0, rotations_told_ = 0;
   VersionSet versions_{};
-  device::DriverStats stats_before_{};        // of devices that have gone
-  std::uint64_t handed_rx_ = 0, sealed_ = 0;  // datagrams: given to RxPath, written by TxPath
-  std::vector<std::shared_ptr<Object>> netdev_objects_;  // of all its devices
+  device::DriverStats stats_before_{};  // of devices that have gone
+  Counted counted_;
 };
 
 }  // namespace psp::sim

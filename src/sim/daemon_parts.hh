@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Parts of a Daemon: the device as the core drives it, and the way of finished frames to the TAP.
-// For daemon.cc and daemon_start.cc.
+// Parts of a Daemon: the device as the core drives it, and what the core asks of the host for
+// dev-assoc. For daemon.cc, daemon_start.cc and daemon_containers.cc.
 //
 // Keys, SPIs and statistics are the real SoftwareDevice's. What is added is that the programs hear
 // of a change after the software has it, as kernel::HostDevice does: a packet between the two must
 // find a key that the workers know.
 #pragma once
+
+#include <new>
 
 #include "datapath/frame.hh"
 #include "wire/constants.h"
@@ -15,7 +17,7 @@
 
 namespace psp::sim {
 
-// Device is kernel::HostDevice with one attachment: the software first, then the programs.
+// Device is kernel::HostDevice: the software first, then the programs.
 class Daemon::Device final : public device::Driver {
  public:
   Device(Daemon& daemon, device::SoftwareDriverOptions options)
@@ -45,6 +47,9 @@ class Daemon::Device final : public device::Driver {
   void tx_key_del(std::uint64_t netns, std::uint32_t handle) override {
     software.tx_key_del(netns, handle);
   }
+  void netns_unused(std::uint64_t netns) override {
+    if (!daemon_.box_) software.leave(netns);
+  }
   device::Result<device::DriverStats> get_stats() override { return software.get_stats(); }
 
  private:
@@ -54,31 +59,51 @@ class Daemon::Device final : public device::Driver {
   device::SoftwareDevice software;
 };
 
-// psp_datagrams is how many a frame of the TAP has, if they are PSP's.
-inline std::uint64_t psp_datagrams(std::span<const std::uint8_t> frame) {
-  const auto vnet = datapath::load_vnet(frame.data());
-  const auto ip = frame.subspan(datapath::kVnetHeader + kEthernet);
-  if (!is_psp(ip)) return 0;
-  if (vnet.gso_type != datapath::kGsoUdpL4 || vnet.gso_size == 0) return 1;
-  const std::size_t payload = ip.size() - ((ip[0] >> 4) == 4 ? 20 : 40) - PSP_UDP_HEADER;
-  return (payload + vnet.gso_size - 1) / vnet.gso_size;
-}
-
-class Daemon::TapSink final : public datapath::Sink {
+// Netdevs is what the core asks of host::Devices: the container's namespace and its netdev.
+class Daemon::Netdevs final : public device::NetdevOps {
  public:
-  explicit TapSink(Daemon& daemon) : daemon_(daemon) {}
-  bool write(std::span<const iovec> parts) override {
-    Octets frame;
-    for (const iovec& part : parts) {
-      const auto* octets = static_cast<const std::uint8_t*>(part.iov_base);
-      frame.insert(frame.end(), octets, octets + part.iov_len);
-    }
-    daemon_.sealed_ += psp_datagrams(frame);
-    return daemon_.machine_.kernel.write_tap(daemon_.tap_, std::move(frame));
+  static constexpr std::int32_t kBox = 1;  // as the host numbers the container's namespace
+
+  explicit Netdevs(Daemon& daemon) : daemon_(daemon) {}
+  device::Result<std::uint64_t> netns_of(std::uint64_t caller_netns, std::int32_t nsid) override;
+  std::int32_t nsid_of(std::uint64_t /*caller_netns*/, std::uint64_t /*netns*/) override {
+    return kBox;
+  }
+  device::Result<void> attach(const device::Device& /*device*/,
+                              device::NetdevKey /*netdev*/) override {
+    return daemon_.attach_box();
+  }
+  device::Result<void> detach(const device::Device& /*device*/,
+                              device::NetdevKey /*netdev*/) override {
+    daemon_.detach_box();
+    return {};
+  }
+  void abandon(const device::Device& /*device*/, device::NetdevKey /*netdev*/) override {
+    daemon_.detach_box();
   }
 
  private:
   Daemon& daemon_;
 };
+
+// inside runs product code as a turn of its loop does. False: it did not get to the end.
+template <typename Work>
+bool Daemon::inside(Work&& work) {
+  try {
+    const Process::Inside turn(process_);
+    work();
+    return true;
+  } catch (const Process::Killed&) {
+    die();
+  } catch (const std::bad_alloc&) {  // what was being done is given up (base/event_loop.cc)
+  }
+  return false;
+}
+
+template <typename Call>
+void Daemon::for_each_attachment(Call call) const {
+  for (const auto* attachment : {&main_, &box_})
+    if (*attachment) call(**attachment);
+}
 
 }  // namespace psp::sim

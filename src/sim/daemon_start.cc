@@ -13,11 +13,7 @@
 #include "daemon_parts.hh"
 
 namespace psp::sim {
-namespace {
-
-constexpr std::uint32_t kConfig = 0;
-
-}  // namespace
+namespace {}  // namespace
 
 bool Daemon::step() {
   constexpr unsigned kCgroupSteps = 5, kCgroup = 3, kDevice = kCgroup + kCgroupSteps + 1;
@@ -43,7 +39,7 @@ bool Daemon::step() {
                                        {cgroup.getsockopt, "psp_getsockopt", nullptr},
                                        {cgroup.release, "psp_released", nullptr}};
     const Step& place = places[now - kCgroup];
-    place.list.push_back({machine_.kernel.next_program(), sockets_object_, place.name, place.run});
+    place.list.push_back({machine_.common->next_program(), sockets_object_, place.name, place.run});
   } else if (now == kCgroup + kCgroupSteps) {
     let_go();
   } else if (now == kDevice) {
@@ -52,22 +48,15 @@ bool Daemon::step() {
     else
       --next_;  // it is waited for
   } else if (now == kDevice + 1) {
-    auto& tap = machine_.kernel.netdev(tap_);
-    put_first(tap.in.tcx, tap_in_);
-    put_first(tap.out.tcx, tap_out_);
+    main_->place_at_tap();
   } else if (now == kDevice + 2 || now == kDevice + 3) {
-    const bool out = now == kDevice + 2;
-    Netdev& netdev = machine_.kernel.netdev(Kernel::kNetdev);
-    if (!netdev.present) {
+    if (!machine_.kernel.netdev(Kernel::kNetdev).present) {
       lose_device();
       return true;
     }
-    Netdev::Hook& hook = out ? netdev.out : netdev.in;
-    if (machine_.kernel.options().tcx) put_first(hook.tcx, out ? out_ : in_);
-    netdev.clsact = true;
-    put_first(hook.filters, out ? out_ : in_);
+    main_->place_at_netdev(now == kDevice + 2);
   } else {
-    guard(Kernel::kNetdev, {out_.id, in_.id});
+    guard(*main_, true);
     serve();
   }
   return true;
@@ -98,7 +87,7 @@ std::size_t Daemon::end_secured(Map& assoc, Map& noted) {
     if (auto* entry = static_cast<psp_noted_entry*>(noted.lookup(&cookie)))
       entry->over = PSP_OVER_BY_PSPD;
   };
-  for (const auto& socket : machine_.kernel.listed()) {
+  for (const auto& socket : machine_.listed()) {
     const auto* state = static_cast<const psp_sock*>(assoc.lookup(&socket->id));
     if (state == nullptr) continue;
     note_over(socket->id);
@@ -143,7 +132,7 @@ void Daemon::load_sockets() {
     maps[SHIM_DEPARTED] = Map::hash(sizeof(psp_tuple), sizeof(psp_tuple_entry), most);
     maps[SHIM_BY_TX_SPI] = Map::hash(sizeof(psp_tx_spi), sizeof(psp_tuple), most);
     maps[SHIM_NOTED] = Map::hash(sizeof(std::uint64_t), sizeof(psp_noted_entry), most);
-    machine_.kernel.keep_storage(maps[SHIM_ASSOC]);
+    machine_.common->storages.push_back(maps[SHIM_ASSOC]);
   }
   maps[SHIM_DROPS] = Map::array(sizeof(std::uint64_t), PSP_DROP_MAX);
   maps[SHIM_GUARD] = Map::hash(sizeof(psp_netdev_key), sizeof(psp_guard_entry), 4096);
@@ -156,16 +145,10 @@ void Daemon::remove_cgroup_programs(std::uint64_t epoch) {
     std::erase_if(*list, [epoch](const Program& p) { return p.object->values.epoch == epoch; });
 }
 
-void Daemon::remove_netdev_programs(std::uint64_t epoch) {
-  Netdev& netdev = machine_.kernel.netdev(Kernel::kNetdev);
-  for (auto* hook : {&netdev.in, &netdev.out})
-    for (auto* list : {&hook->filters, &hook->tcx})
-      std::erase_if(*list, [epoch](const Program& p) { return p.object->values.epoch == epoch; });
-}
-
-// let_go: the programs at the netdev are replaced later; those of the cgroup go, and what was noted
-// of the dead one's sockets is watched.
+// let_go: the programs at the host's netdev are replaced later; those at the container's go, then
+// those of the cgroup, and what was noted of the dead one's sockets is watched.
 void Daemon::let_go() {
+  for (const auto& object : dead_) Attachment::take_off(machine_.box, object->values.epoch);
   for (const auto& object : dead_) remove_cgroup_programs(object->values.epoch);
   const auto& maps = sockets_object_->maps;
   const Process::Inside turn(process_);
@@ -182,13 +165,15 @@ void Daemon::let_go() {
     (void)number->release();
   operations_.emplace(secrets_, *programs_, *namespaces_);
   operations_->set_any_state(machine_.compat < device::Compat::kNetNext);
-  core_.emplace(*operations_, nullptr, device::CoreOptions{.compat = machine_.compat});
+  netdevs_ = std::make_unique<Netdevs>(*this);
+  core_.emplace(*operations_, netdevs_.get(), device::CoreOptions{.compat = machine_.compat});
   server_.emplace(*core_, nullptr);
   core_->set_notifier(&*server_);
-  server_->set_multicast([this](std::uint32_t group, std::uint64_t /*netns*/, const auto&) {
-    if (group == SOFTPSP_GROUP_USE) ++rotations_told_;
+  const std::uint64_t home = machine_.kernel.options().netns;
+  server_->set_multicast([this, home](std::uint32_t group, std::uint64_t netns, const auto&) {
+    if (group == SOFTPSP_GROUP_USE && netns == home) ++rotations_told_;
   });
-  asking_.emplace(*server_, machine_.kernel.options().netns);
+  asking_.emplace(*server_, home);
   departures_.emplace(
       *core_, host::Departures::Sockets{
                   .is_released = [this](std::uint64_t c) { return operations_->is_released(c); },
@@ -216,13 +201,12 @@ void Daemon::let_go() {
   };
 }
 
+Attachment::Owner Daemon::owner() {
+  return {machine_.schedule, machine_.random,       *sockets_object_,
+          frozen_,           machine_.udp_checksum, counted_};
+}
+
 void Daemon::make_device() {
-  Kernel& kernel = machine_.kernel;
-  tap_ = kernel.add_tap().numbers.ifindex;
-  netdev_object_ = std::make_shared<Object>();
-  netdev_object_->netdev = true;
-  netdev_objects_.push_back(netdev_object_);
-  netdev_object_->living = std::make_shared<bool>(true);
   Random& random = machine_.random;
   device_ = std::make_unique<Device>(
       *this, device::SoftwareDriverOptions{
@@ -231,62 +215,26 @@ void Daemon::make_device() {
                  .random = [&random](std::span<std::uint8_t> out) { random.fill(out); },
                  .rx_cache_entries = 16,
                  .tx_cache_entries = 16});
-  auto& driver = device_->software.join(kernel.options().netns);
-  engine_ = driver.make_engine();
-  sink_ = std::make_unique<TapSink>(*this);
-  datapath::TxOptions options;
-  options.mtu = static_cast<std::uint32_t>(kernel.options().mtu);
-  options.port_key = {random.next(), random.next()};
-  options.udp_checksum = machine_.udp_checksum;
-  options.uso = !random.chance(100'000);
-  tx_ = std::make_unique<datapath::TxPath>(*engine_, *sink_, options);
-  rx_ = std::make_unique<datapath::RxPath>(*engine_, *sink_,
-                                           datapath::RxOptions{.mtu = options.mtu, .peers = {}});
-  id_ = core_
-            ->add_device({kernel.options().netns, Kernel::kNetdev}, "eth0", VersionSet::all(),
-                         *device_)
-            .value();
+  const std::uint64_t netns = machine_.kernel.options().netns;
+  auto& driver = device_->software.join(netns);
+  id_ = core_->add_device({netns, Kernel::kNetdev}, "eth0", VersionSet::all(), *device_).value();
   operations_->bind_device(id_, device_->software);
   rotations_ = 0;
   versions_ = {};
-
-  shim_values& values = netdev_object_->values;
-  values = sockets_object_->values;
-  values.mark = static_cast<std::uint32_t>(random.next()) | 1;
-  values.netdev_ifindex = Kernel::kNetdev;
-  values.tap_ifindex = tap_;
-  values.dev_id = id_;
-  values.netns = kernel.options().netns;
-  for (const shim_map map : {SHIM_ASSOC, SHIM_DEPARTED, SHIM_NOTED, SHIM_BY_TX_SPI})
-    netdev_object_->maps[map] = sockets_object_->maps[map];
-  netdev_object_->maps[SHIM_DROPS] = Map::array(sizeof(std::uint64_t), PSP_DROP_MAX);
-  netdev_object_->maps[SHIM_CONFIG] = Map::array(sizeof(psp_device_config), 1);
-  out_ = {kernel.next_program(), netdev_object_, "psp_egress", psp_egress};
-  in_ = {kernel.next_program(), netdev_object_, "psp_ingress", psp_ingress};
-  tap_in_ = {kernel.next_program(), netdev_object_, "psp_tap_ingress", psp_tap_ingress};
-  tap_out_ = {kernel.next_program(), netdev_object_, "psp_tap_egress", psp_tap_egress};
+  main_ = std::make_unique<Attachment>(owner(), machine_.kernel, driver, id_);
   set_config();
-  kernel.on_tap_frame = [this] { on_frame(); };
 }
 
 void Daemon::set_config() {
-  auto* config =
-      static_cast<psp_device_config*>(netdev_object_->maps[SHIM_CONFIG]->lookup(&kConfig));
-  config->mac[0] = 2;
-  config->versions_ena = versions_.bits;
-  config->rotation = rotations_;
+  for_each_attachment(
+      [this](Attachment& attachment) { attachment.set_config(versions_, rotations_); });
 }
 
-// put_first puts a program first in line, in the place of one of the same name without a gap.
-void Daemon::put_first(std::vector<Program>& list, const Program& program) {
-  std::erase_if(list, [&](const Program& other) { return other.name == program.name; });
-  list.insert(list.begin(), program);
-}
-
-void Daemon::guard(std::uint32_t ifindex, const kernel::FirstPrograms& programs) {
-  const psp_netdev_key key{machine_.kernel.options().netns, ifindex, 0};
-  if (programs.egress != 0) {
-    const psp_guard_entry entry{secrets_.epoch, id_, programs.egress, programs.ingress, 0};
+void Daemon::guard(const Attachment& attachment, bool on) {
+  const psp_netdev_key key{attachment.kernel().options().netns, Kernel::kNetdev, 0};
+  const auto [egress, ingress] = attachment.programs();
+  if (on) {
+    const psp_guard_entry entry{secrets_.epoch, id_, egress, ingress, 0};
     (void)sockets_object_->maps[SHIM_GUARD]->update(&key, &entry, 0);
   } else {
     (void)sockets_object_->maps[SHIM_GUARD]->erase(&key);

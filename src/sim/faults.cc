@@ -21,17 +21,25 @@ constexpr Time kRecently = kSecond;
 
 int pass(shim_skb* /*skb*/) { return -1; }
 
+// tap_of is that of the host's attachment or of its container's; null: there is none.
+Netdev* tap_of(const Daemon* daemon, bool boxed) {
+  const Attachment* attachment = daemon == nullptr ? nullptr : daemon->attachment(boxed);
+  return attachment == nullptr ? nullptr : attachment->kernel().find_netdev(attachment->tap());
+}
+
 }  // namespace
 
 void World::fault() {
   if (calm_) return;
   link_->act();
+  act_as_root(static_cast<unsigned>(random_.below(2)));
   if (random_.chance(100'000)) {
     const Feature feature = kFaults[random_.below(kFaults.size())];
     const auto host = static_cast<unsigned>(random_.below(2));
+    const bool boxed = random_.chance(300'000) && plan_.has(Feature::k_containers);
     if (plan_.has(feature)) {
       note_fault(feature, host);
-      do_fault(feature, host);
+      do_fault(feature, host, boxed);
     }
   }
   schedule_.after(random_.below(40 * kMillisecond), [this] { fault(); });
@@ -51,9 +59,24 @@ std::uint32_t World::recent_faults(unsigned host) const {
   return recent != 0 ? recent : 1u << kFaultsCounted;
 }
 
-void World::do_fault(Feature feature, unsigned host) {
+// lose_netdev: with the netdev that it lies on, a container's goes too.
+void World::lose_netdev(unsigned host, bool boxed, Time time) {
   Machine& machine = *machines_[host];
-  Kernel& kernel = machine.kernel;
+  std::vector<Kernel*> kernels{boxed ? &machine.box : &machine.kernel};
+  if (!boxed && machine.kernel.carrier == Kernel::kNetdev) kernels.push_back(&machine.box);
+  for (Kernel* kernel : kernels) {
+    Netdev& netdev = kernel->netdev(Kernel::kNetdev);
+    netdev.present = false;
+    netdev.in = netdev.out = {};
+  }
+  schedule_.after(time, [kernels] {
+    for (Kernel* kernel : kernels) kernel->netdev(Kernel::kNetdev).present = true;
+  });
+}
+
+void World::do_fault(Feature feature, unsigned host, bool boxed) {
+  Machine& machine = *machines_[host];
+  Kernel& kernel = boxed ? machine.box : machine.kernel;
   Daemon* daemon = daemons_[host].get();
   const unsigned life = lives_[host];
   const Time while_ = random_.below(3 * kSecond);
@@ -71,9 +94,7 @@ void World::do_fault(Feature feature, unsigned host) {
         if (daemons_[host]) daemons_[host]->enable(VersionSet::all());
       });
     case Feature::k_netdev:
-      netdev.present = false;
-      netdev.in = netdev.out = {};
-      return later(while_, [&netdev] { netdev.present = true; });
+      return lose_netdev(host, boxed, while_);
     case Feature::k_clsact:
       netdev.clsact = false;
       netdev.in.filters.clear();
@@ -84,19 +105,24 @@ void World::do_fault(Feature feature, unsigned host) {
       (random_.chance(500'000) ? netdev.in : netdev.out).tcx.clear();
       return;
     case Feature::k_foreign: {
-      Program foreign{kernel.next_program(), std::make_shared<Object>(), "foreign", pass};
+      Program foreign{kernel.common->next_program(), std::make_shared<Object>(), "foreign", pass};
       auto& hook = random_.chance(500'000) ? netdev.in : netdev.out;
       auto& list = random_.chance(500'000) ? hook.tcx : hook.filters;
       list.insert(list.begin(), foreign);
       return;
     }
     case Feature::k_tap_programs:
-      if (daemon != nullptr && daemon->identity().tap != 0) {
-        kernel.netdev(daemon->identity().tap).in.tcx.clear();
-        kernel.netdev(daemon->identity().tap).out.tcx.clear();
+      if (Netdev* tap = tap_of(daemon, boxed)) {
+        tap->in.tcx.clear();
+        tap->out.tcx.clear();
       }
       return;
     case Feature::k_tap:
+      if (boxed) {
+        if (tap_of(daemon, true) != nullptr) kernel.remove_tap(daemon->attachment(true)->tap());
+        return;
+      }
+      [[fallthrough]];
     case Feature::k_crash:
       return crash(host);
     case Feature::k_stop:
@@ -110,8 +136,13 @@ void World::do_fault(Feature feature, unsigned host) {
       machine.clock_offset += random_.below(1000 * kSecond);
       return;
     case Feature::k_route:
-      kernel.route = Kernel::kOther;
-      return later(while_, [&kernel] { kernel.route = Kernel::kNetdev; });
+      machine.kernel.route = Kernel::kOther;
+      return later(while_, [&machine] { machine.kernel.route = Kernel::kNetdev; });
+    case Feature::k_disassoc:
+      if (daemon != nullptr) daemon->disassociate();
+      return;
+    case Feature::k_netns_gone:
+      return end_container(host);
     default:
       return;
   }
@@ -126,7 +157,8 @@ void World::calm() {
     Kernel& kernel = machines_[host]->kernel;
     machines_[host]->faults = {};
     kernel.route = Kernel::kNetdev;
-    kernel.netdev(Kernel::kNetdev).present = true;
+    for (const unsigned place : {host, host + 2})
+      kernel_of(place).netdev(Kernel::kNetdev).present = true;
     if (!daemons_[host])
       start(host);
     else

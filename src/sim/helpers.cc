@@ -183,7 +183,7 @@ uint64_t shim_sk_cookie(const shim_sock* sk) {
 }
 
 uint64_t shim_skb_cookie(const shim_skb* skb) { return shim_sk_cookie(skb->sk); }
-uint64_t shim_netns_cookie(const shim_sockopt* /*ctx*/) { return now().kernel.netns(); }
+uint64_t shim_netns_cookie(const shim_sockopt* ctx) { return ctx->sk->kernel.netns; }
 
 int shim_set_retval(int value) {
   now().retval = value;

@@ -21,7 +21,6 @@ class Nowhere final : public Surroundings {
   Sock* find_socket(const Tuple&) override { return nullptr; }
   std::uint64_t boot_ns() const override { return 7; }
   bool has_tcx() const override { return true; }
-  std::uint64_t netns() const override { return 9; }
   bool is_local(const Address&) const override { return false; }
 };
 

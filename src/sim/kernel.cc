@@ -18,37 +18,59 @@
 namespace psp::sim {
 
 Kernel::Kernel(Schedule& schedule, Random random, const KernelOptions& options,
-               std::function<void(Octets)> wire)
-    : schedule_(schedule), random_(random), options_(options), wire_(std::move(wire)) {
-  for (const std::uint32_t ifindex : {kNetdev, kOther})
-    netdevs_[ifindex].numbers = {ifindex, options_.netns, {}, {}};
+               std::shared_ptr<Common> shared, Wire wire)
+    : on_gone(shared->on_gone),
+      common(std::move(shared)),
+      cgroup(common->cgroup),
+      schedule_(schedule),
+      random_(random),
+      options_(options),
+      wire_(std::move(wire)) {
   control_ = std::make_shared<Tcp>(*this, 1);
   tap_socket_ = std::make_shared<Tcp>(*this, 2);
-  control_->netns = tap_socket_->netns = options_.netns;
+  packet_socket_ = std::make_shared<Tcp>(*this, 3);
+  renew(options_.netns);
+}
+
+void Kernel::renew(std::uint64_t netns) {
+  options_.netns = netns;
+  mark = 0;
+  by_tuple_.clear();
+  for (const std::uint32_t ifindex : {kNetdev, kOther}) {
+    netdevs_[ifindex] = Netdev{};
+    netdevs_[ifindex].numbers = {ifindex, netns, {}, {}};
+  }
+  control_->netns = tap_socket_->netns = packet_socket_->netns = netns;
+  for (auto& [port, listener] : listeners_) listener.socket->netns = netns;
 }
 
 Netdev& Kernel::netdev(std::uint32_t ifindex) { return netdevs_.at(ifindex); }
+
+Netdev* Kernel::find_netdev(std::uint32_t ifindex) {
+  const auto found = netdevs_.find(ifindex);
+  return found == netdevs_.end() ? nullptr : &found->second;
+}
 
 Netdev& Kernel::add_tap() {
   const std::uint32_t ifindex = ++last_netdev_;
   Netdev& tap = netdevs_[ifindex];
   tap.numbers = {ifindex, options_.netns, {}, {}};
   tap.tap = true;
-  tap_queue_.clear();
+  tap_queue.clear();
   return tap;
 }
 
 void Kernel::remove_tap(std::uint32_t ifindex) {
   netdevs_.erase(ifindex);
-  tap_queue_.clear();
+  tap_queue.clear();
 }
 
 std::shared_ptr<Tcp> Kernel::open() {
-  auto socket = std::make_shared<Tcp>(*this, ++last_socket_);
+  auto socket = std::make_shared<Tcp>(*this, ++common->last_socket);
   socket->netns = options_.netns;
   socket->tcp_options = random_.chance(500'000) ? 12 : 0;
   full_[socket->id] = socket;
-  ++open_;
+  ++full_sockets;
   return socket;
 }
 
@@ -63,7 +85,7 @@ void Kernel::connect(Tcp& socket, Tuple to) {
 
 std::shared_ptr<Tcp> Kernel::listen(std::uint16_t port,
                                     std::function<void(std::shared_ptr<Tcp>)> accept) {
-  auto socket = std::make_shared<Tcp>(*this, ++last_socket_);
+  auto socket = std::make_shared<Tcp>(*this, ++common->last_socket);
   socket->netns = options_.netns;
   socket->state = PSP_TCP_LISTEN;
   socket->tuple.local_port = port;
@@ -101,8 +123,8 @@ void Kernel::unhash(Tcp& socket) {
 
 void Kernel::has_ended(Tcp& socket) {
   if (full_.erase(socket.id) == 0) return;
-  --open_;
-  for (const auto& weak : storages_)
+  --full_sockets;
+  for (const auto& weak : common->storages)
     if (const auto storage = weak.lock()) (void)storage->erase(&socket.id);
   if (on_gone && socket.asked) on_gone(socket.id);
 }

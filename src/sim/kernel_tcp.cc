@@ -45,7 +45,7 @@ void Kernel::deliver(Skb skb) {
     if (listener == listeners_.end() ||
         !run_cgroup(cgroup.in, skb, skb.ingress_ifindex, *listener->second.socket))
       return;
-    return to_request(request, *segment);
+    return to_request(request, *segment, skb);
   }
   auto& socket = static_cast<Tcp&>(*sock);
   const bool passed = run_cgroup(cgroup.in, skb, skb.ingress_ifindex, socket);
@@ -60,7 +60,7 @@ void Kernel::deliver(Skb skb) {
 void Kernel::to_listener(Listener& listener, const Segment& segment) {
   if (segment.rst) return;
   if (segment.ack || !segment.syn) return reset_reply(segment, listener.socket.get());
-  auto request = std::make_shared<Request>(++last_socket_);
+  auto request = std::make_shared<Request>(++common->last_socket);
   request->netns = options_.netns;
   request->tuple = segment.tuple.turned();
   request->state = PSP_TCP_NEW_SYN_RECV;
@@ -86,7 +86,8 @@ void Kernel::answer_request(const std::shared_ptr<Request>& request) {
   schedule_.after(kSecond << request->tries, [this, request] { answer_request(request); });
 }
 
-void Kernel::to_request(const std::shared_ptr<Request>& request, const Segment& segment) {
+void Kernel::to_request(const std::shared_ptr<Request>& request, const Segment& segment,
+                        const Skb& skb) {
   if (segment.syn && !segment.ack && segment.seq == request->irs) {
     Segment again{.tuple = request->tuple, .seq = request->iss, .ack_seq = request->irs + 1};
     again.syn = again.ack = true;
@@ -110,7 +111,9 @@ void Kernel::to_request(const std::shared_ptr<Request>& request, const Segment& 
   socket->reacts = request->tuple.family == 4;
   by_tuple_[request->tuple] = socket;
   listener->second.accept(socket);
-  if (!socket->is_over()) socket->receive(segment);
+  if (socket->is_over()) return;
+  if (watcher != nullptr) watcher->taken(*socket, segment, skb);
+  socket->receive(segment);
 }
 
 void Kernel::to_time_wait(Tcp& socket, unsigned substate) {

@@ -26,7 +26,7 @@ bool Link::now(Feature feature, std::uint32_t part) {
   return chosen && !calm_ && plan_.has(feature);
 }
 
-void Link::send(unsigned from, Octets packet) {
+void Link::send(unsigned from, Octets packet, bool is_forged) {
   const unsigned to = 1 - from;
   ++packets;
   keep(to, packet);
@@ -34,7 +34,7 @@ void Link::send(unsigned from, Octets packet) {
     ++lost;
     return;
   }
-  bool changed_here = false;
+  bool changed_here = is_forged;
   if (now(Feature::k_corrupt, 20'000)) {
     const std::uint64_t bit = random_.below(8 * (packet.size() - kEthernet));
     packet[kEthernet + bit / 8] ^= static_cast<std::uint8_t>(1u << bit % 8);
@@ -44,7 +44,7 @@ void Link::send(unsigned from, Octets packet) {
     packet.resize(kEthernet + random_.below(packet.size() - kEthernet) + 1);
     changed_here = true;
   }
-  changed += changed_here;
+  changed += changed_here && !is_forged;
   Time delay = 20 * kMicrosecond;
   if (now(Feature::k_delay, 10'000)) delay += random_.below(400 * kMillisecond);
   if (now(Feature::k_duplicate, 20'000))
@@ -86,7 +86,11 @@ void Link::replay() {
   ++replayed;
   // To the one that it was for, or back to its sender.
   const unsigned to = random_.chance(50'000) ? 1 - kept.to : kept.to;
-  deliver(to, kept.packet, true, random_.below(kMillisecond));
+  Octets packet = kept.packet;
+  // Root of a container gives what was for the host to the container, and the other way round.
+  const bool elsewhere = random_.chance(200'000);
+  if (elsewhere && plan_.has(Feature::k_container_root)) packet[kBoxedAt] ^= 1;
+  deliver(to, std::move(packet), true, random_.below(kMillisecond));
 }
 
 // inject makes a segment in clear that fits a connection: data, ACK, FIN, RST, SYN.
@@ -108,7 +112,9 @@ void Link::inject() {
     random_.fill(segment.payload);
   }
   ++injected;
-  deliver(target.host, cut(build(segment)).front(), true, random_.below(kMillisecond));
+  Octets packet = cut(build(segment)).front();
+  packet[kBoxedAt] = target.boxed;
+  deliver(target.host, std::move(packet), true, random_.below(kMillisecond));
 }
 
 // forge changes a PSP packet anywhere: numbers, flags, text, ICV.

@@ -25,6 +25,7 @@ class Link {
   // Target is what the enemy knows of a connection's end, to forge what would fit there.
   struct Target {
     unsigned host;
+    bool boxed;   // in its container
     Tuple tuple;  // of a segment to it
     std::uint32_t seq, ack_seq;
   };
@@ -37,8 +38,8 @@ class Link {
 
   Link(Schedule& schedule, Random random, const Plan& plan, Calls calls);
 
-  // send takes a packet of host `from` (0 or 1).
-  void send(unsigned from, Octets packet);
+  // send takes a packet of host `from` (0 or 1); `forged`: root of a container has made it.
+  void send(unsigned from, Octets packet, bool forged);
   // act is a deed of the enemy's own.
   void act();
   // calm: from now on nothing is lost, and the enemy has gone.

@@ -39,6 +39,10 @@ std::string flags_of(const Segment& s) {
   return flags;
 }
 
+std::string name_of(unsigned place) {
+  return fmt::format("{} {}", place < 2 ? "host" : "container", place % 2);
+}
+
 }  // namespace
 
 void Observer::fail(const std::string& what) {
@@ -46,8 +50,9 @@ void Observer::fail(const std::string& what) {
 }
 
 void Observer::begins(const std::shared_ptr<End>& end) {
-  auto& place = ends_[{end->host, end->tuple}];
+  auto& place = ends_[{end->place, end->tuple}];
   if (const auto socket = end->socket.lock()) end->iss = socket->iss;
+  if (place && place->before) note_keys(*place->before);
   if (place) place->before.reset();
   end->before = std::exchange(place, end);
 }
@@ -59,33 +64,54 @@ bool Observer::wrote_in_clear(const End& end, const Segment& segment) {
   return is_content(end.stream, segment.seq - end.iss - 1, segment.payload);
 }
 
-void Observer::gone(unsigned host, std::uint64_t cookie) {
-  for (auto& [key, end] : ends_)
-    if (key.first == host && end->cookie == cookie && end->gone == 0) end->gone = schedule_.now();
+// note_keys is for an end that is forgotten: packets of it may still be under way.
+void Observer::note_keys(const End& end) {
+  if (end.tx_spi != 0) keys_.insert({end.place, end.tx_spi});
 }
 
-void Observer::left(unsigned host, const Sock& socket) {
-  const auto end = find(host, socket.tuple);
+bool Observer::has_key(unsigned place, std::uint32_t spi) {
+  if (keys_.contains({place, spi})) return true;
+  for (const auto& [key, end] : ends_)
+    for (const End* one = end.get(); one != nullptr; one = one->before.get()) note_keys(*one);
+  return keys_.contains({place, spi});
+}
+
+void Observer::forget(unsigned place) {
+  std::erase_if(ends_, [this, place](const auto& entry) {
+    if (entry.first.first != place) return false;
+    note_keys(*entry.second);
+    return true;
+  });
+}
+
+void Observer::gone(unsigned place, std::uint64_t cookie) {
+  for (auto& [key, end] : ends_)
+    if (key.first == place && end->cookie == cookie && end->gone == 0) end->gone = schedule_.now();
+}
+
+void Observer::left(unsigned place, const Sock& socket) {
+  const auto end = find(place, socket.tuple);
   if (end != nullptr && end->cookie == socket.id) end->left = true;
 }
 
-std::shared_ptr<End> Observer::find(unsigned host, const Tuple& tuple) const {
-  const auto found = ends_.find({host, tuple});
+std::shared_ptr<End> Observer::find(unsigned place, const Tuple& tuple) const {
+  const auto found = ends_.find({place, tuple});
   return found == ends_.end() ? nullptr : found->second;
 }
 
-void Observer::sent(unsigned host, const Octets& packet) {
+void Observer::sent(unsigned place, const Octets& packet) {
   const std::span ip(packet.data() + kEthernet, packet.size() - kEthernet);
   if (is_psp(ip))
-    sent_psp(host, ip);
+    sent_psp(place, ip);
   else
-    sent_clear(host, ip);
+    sent_clear(place, ip);
 }
 
-void Observer::sent_psp(unsigned host, std::span<const std::uint8_t> ip) {
+void Observer::sent_psp(unsigned place, std::span<const std::uint8_t> ip) {
   const auto numbers = psp_numbers(ip);
   if (!numbers) return fail("a PSP packet without a whole header was sent");
-  ++sealed[host];
+  ++sealed[place % 2];
+  const unsigned host = place % 2;
   // IVs only grow, in all lives of pspd on a host: so none comes twice under a key.
   if (numbers->iv <= last_iv_[host] && last_iv_[host] != 0)
     fail(fmt::format("host {}: IV {} after {}: a (key, IV) pair can come twice", host, numbers->iv,
@@ -95,19 +121,22 @@ void Observer::sent_psp(unsigned host, std::span<const std::uint8_t> ip) {
   const unsigned version = ip[header + PSP_UDP_HEADER + 3] >> 2 & 15;
   if (version < 2 && has_mark(ip))
     fail(fmt::format("host {}: octets of an application in clear inside of a PSP packet", host));
+  if (!has_key(place, numbers->spi))
+    fail(fmt::format("{}: sealed under SPI {:x}, which nobody there was given", name_of(place),
+                     numbers->spi));
 }
 
-void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
+void Observer::sent_clear(unsigned place, std::span<const std::uint8_t> ip) {
   const auto segment = parse_segment(ip, true);
   if (!segment) {
-    if (parse_tuple(ip)) fail(fmt::format("host {}: a damaged TCP segment was sent", host));
+    if (parse_tuple(ip)) fail(fmt::format("{}: a damaged TCP segment was sent", name_of(place)));
     return;
   }
-  const auto end = find(host, segment->tuple);
+  const auto end = find(place, segment->tuple);
   if (end == nullptr || !end->secured) return;
   coverage_.count("clear after tx-assoc", segment->payload.empty() ? "bare" : "data");
   const std::string what = fmt::format(
-      "host {}: {}:{} -> {} in clear, flags {}, seq {}, {} octets, boundary {}, {}", host,
+      "{}: {}:{} -> {} in clear, flags {}, seq {}, {} octets, boundary {}, {}", name_of(place),
       segment->tuple.family, segment->tuple.local_port, segment->tuple.remote_port,
       flags_of(*segment), segment->seq, segment->payload.size(), end->boundary,
       end->gone == 0
@@ -137,9 +166,10 @@ void Observer::sent_clear(unsigned host, std::span<const std::uint8_t> ip) {
     return coverage_.count("clear after tx-assoc", "bare, never sent");
   // What the kernel sends without a socket is known only where the programs are
   // (docs/simulation.md).
-  if (departed && !has_egress(host)) return coverage_.count("clear after tx-assoc", "bare, unseen");
+  if (departed && !has_egress(place))
+    return coverage_.count("clear after tx-assoc", "bare, unseen");
   // A connection is forgotten some time after its socket; at once if its keys died with their pspd.
-  if (departed && (schedule_.now() - end->gone > kTimeWait || end->life != hosts[host].life))
+  if (departed && (schedule_.now() - end->gone > kTimeWait || end->life != hosts[place % 2].life))
     return;
   fail("a segment of a secured connection: " + what);
 }
@@ -151,15 +181,15 @@ void Observer::read(const End& end, std::uint32_t seq, std::uint32_t irs, const 
     const bool after = end.secured && !psp_before(at, end.read_boundary);
     if (octets[i] == content_octet(end.peer_stream, at - irs - 1) || (end.touched && !after))
       continue;
-    return fail(fmt::format("host {}: read {} octet {} of {}:{} that the peer did not write",
-                            end.host, after ? "after tx-assoc" : "in clear", at - irs - 1,
+    return fail(fmt::format("{}: read {} octet {} of {}:{} that the peer did not write",
+                            name_of(end.place), after ? "after tx-assoc" : "in clear", at - irs - 1,
                             end.tuple.local_port, end.tuple.remote_port));
   }
 }
 
 // harmless: would the peer itself have sent that, in this connection?
 bool Observer::harmless(const End& end, const Segment& segment) const {
-  const auto other = find(1 - end.host, end.tuple.turned());
+  const auto other = find(end.peer_place, end.tuple.turned());
   const auto peer = other == nullptr ? nullptr : other->socket.lock();
   if (!peer || peer->stream != end.peer_stream || segment.rst || segment.syn || segment.urg)
     return false;
@@ -169,20 +199,23 @@ bool Observer::harmless(const End& end, const Segment& segment) const {
   return is_content(end.peer_stream, segment.seq - peer->iss - 1, segment.payload);
 }
 
-void Observer::let_in(unsigned host, const Tcp& socket, const Segment& segment, const Skb& skb) {
-  const auto end = find(host, socket.tuple);
+void Observer::let_in(unsigned place, const Tcp& socket, const Segment& segment, const Skb& skb) {
+  const auto end = find(place, socket.tuple);
   if (end == nullptr || end->cookie != socket.id) return;
+  const unsigned host = place % 2;
   const Host& now = hosts[host];
-  const bool verified = now.verified != 0 && skb.tc_index == now.verified && !skb.signed_before;
+  const bool verified = now.verified != 0 && skb.tc_index == now.verified && skb.opened;
   if (!verified) {
     if (skb.forged && !harmless(*end, segment)) end->touched = true;
     return;
   }
+  if (skb.place != place)
+    return fail(fmt::format("{}: opened in another namespace", name_of(place)));
   if (!end->has_rx) return fail(fmt::format("host {}: opened for a socket without Rx key", host));
   if (end->life != now.life)
     return fail(fmt::format("host {}: opened under a key of an earlier pspd", host));
   // With one key for one connection: what the peer seals is under the one that it was given here.
-  const auto peer = find(1 - host, socket.tuple.turned());
+  const auto peer = find(end->peer_place, socket.tuple.turned());
   if (peer && peer->tx_spi != 0 && peer->stream == end->peer_stream && peer->tx_spi != end->rx_spi)
     fail(fmt::format("host {}: opened under the key of another connection", host));
   if (now.rotations - end->rotation > 1)

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "coverage.hh"
@@ -23,6 +24,7 @@ namespace psp::sim {
 // End is one end of a connection, as its application knows it.
 struct End {
   unsigned host = 0;
+  unsigned place = 0, peer_place = 0;  // the namespaces: of a host, or of its container
   std::weak_ptr<Tcp> socket;
   std::uint64_t cookie = 0;  // id of the socket
   Tuple tuple;
@@ -55,7 +57,9 @@ class Observer {
 
   // begins: an end of a connection has a socket; one with these addresses before it is forgotten.
   void begins(const std::shared_ptr<End>& end);
-  void gone(unsigned host, std::uint64_t cookie);
+  void gone(unsigned place, std::uint64_t cookie);
+  // forget: that namespace is no more, and what has its addresses from now on is another one.
+  void forget(unsigned place);
 
   // stopped: that pspd has ended in order, and took its programs off.
   void stopped(unsigned host, unsigned life) { stopped_[host] = life; }
@@ -63,16 +67,16 @@ class Observer {
   bool holds(const End& end) const { return end.life > stopped_[end.host]; }
 
   // left: something of that socket's connection went on from the programs at its netdev.
-  void left(unsigned host, const Sock& socket);
-  // sent is each packet that a host puts on the link.
-  void sent(unsigned host, const Octets& packet);
+  void left(unsigned place, const Sock& socket);
+  // sent is each packet that a namespace puts on the link.
+  void sent(unsigned place, const Octets& packet);
   // read: the application has read octets that begin at that sequence number.
   void read(const End& end, std::uint32_t seq, std::uint32_t irs, const Octets& octets);
   // let_in: TCP has been given a segment.
-  void let_in(unsigned host, const Tcp& socket, const Segment& segment, const Skb& skb);
+  void let_in(unsigned place, const Tcp& socket, const Segment& segment, const Skb& skb);
 
-  // has_egress: does a packet of that host meet psp_egress now?
-  std::function<bool(unsigned host)> has_egress;
+  // has_egress: does a packet of that namespace meet its psp_egress now?
+  std::function<bool(unsigned place)> has_egress;
 
   void fail(const std::string& what);
   const std::optional<std::string>& breach() const { return breach_; }
@@ -80,16 +84,19 @@ class Observer {
   std::array<std::uint64_t, 2> sealed{};  // PSP packets on the link
 
  private:
-  void sent_clear(unsigned host, std::span<const std::uint8_t> ip);
-  void sent_psp(unsigned host, std::span<const std::uint8_t> ip);
+  void sent_clear(unsigned place, std::span<const std::uint8_t> ip);
+  void sent_psp(unsigned place, std::span<const std::uint8_t> ip);
   static bool wrote_in_clear(const End& end, const Segment& segment);
   bool harmless(const End& end, const Segment& segment) const;
-  std::shared_ptr<End> find(unsigned host, const Tuple& tuple) const;
+  std::shared_ptr<End> find(unsigned place, const Tuple& tuple) const;
+  void note_keys(const End& end);
+  bool has_key(unsigned place, std::uint32_t spi);
 
   Schedule& schedule_;
   Coverage& coverage_;
   std::optional<std::string> breach_;
   std::map<std::pair<unsigned, Tuple>, std::shared_ptr<End>> ends_;
+  std::set<std::pair<unsigned, std::uint32_t>> keys_;  // SPIs that a namespace sends under
   std::array<std::uint64_t, 2> last_iv_{};
   std::array<unsigned, 2> stopped_{};
 };

@@ -65,7 +65,7 @@ Skb build(const Segment& s) {
   const std::size_t tcp_length = kTcp + s.options;
   skb.octets.resize(kEthernet + ip_length + tcp_length + s.payload.size());
   std::uint8_t* frame = skb.octets.data();
-  frame[0] = frame[6] = 2;  // addresses of the link: each host has one neighbour
+  frame[0] = frame[6] = 2;  // addresses of the link: whose, the kernel adds
   store_be(frame + 12, std::uint16_t{four ? std::uint16_t{0x0800} : std::uint16_t{0x86dd}});
   std::uint8_t* ip = frame + kEthernet;
   ip[0] = four ? static_cast<std::uint8_t>(0x40 | ip_length / 4) : 0x60;

@@ -45,10 +45,14 @@ struct Skb {
   bool trusted = false;         // its checksum has been looked at
   std::shared_ptr<Sock> sk{};   // whose packet it is, on the way out
   bool forged = false;          // by the enemy (for the observer; nobody else may look)
-  bool signed_before = false;   // tc_index was set before it came (the same)
+  bool opened = false;          // pspd has written it to its TAP (the same)
+  unsigned place = 0;           // of the namespace where it began (the same)
+  bool other_host = false;      // its address on the link is not this netdev's
 };
 
 inline constexpr std::size_t kEthernet = 14;
+// kBoxedAt is an octet of the destination on the link: 1 if that is a container's netdev, else 0.
+inline constexpr std::size_t kBoxedAt = 5;
 
 // Segment is a TCP segment.
 struct Segment {

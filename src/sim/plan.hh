@@ -57,7 +57,11 @@ namespace psp::sim {
   X(sign, "what comes has the sign of opened packets, by another namespace") \
   X(call_errors, "calls of pspd to the kernel fail")                         \
   X(call_deaths, "pspd is killed between two of its calls")                  \
-  X(memory, "pspd has no memory for a moment")
+  X(memory, "pspd has no memory for a moment")                               \
+  X(containers, "each host has a container at its device")                   \
+  X(disassoc, "... which is taken from it")                                  \
+  X(netns_gone, "... and ends, with its sockets and its namespace")          \
+  X(container_root, "... and whose root is an enemy of all others")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

@@ -35,6 +35,9 @@ struct Program {
   std::shared_ptr<Object> object;
   std::string_view name;
   int (*run)(shim_skb*) = nullptr;  // programs that see packets
+  // What somebody else's program writes on them; 0: nothing.
+  std::uint32_t mark = 0;
+  std::uint16_t sign = 0;
 };
 
 // Redirect is what a program has asked for.
@@ -51,7 +54,6 @@ class Surroundings {
   virtual Sock* find_socket(const Tuple& tuple) = 0;
   virtual std::uint64_t boot_ns() const = 0;
   virtual bool has_tcx() const = 0;
-  virtual std::uint64_t netns() const = 0;
   virtual bool is_local(const Address& address) const = 0;
 };
 

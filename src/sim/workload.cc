@@ -28,9 +28,9 @@ Workload::Workload(Schedule& schedule, Random random, const Plan& plan, Hosts ho
       hosts_(std::move(hosts)),
       observer_(observer),
       coverage_(coverage) {
-  for (unsigned host = 0; host < 2; ++host)
-    hosts_.machines[host]->kernel.listen(
-        kPort, [this, host](const std::shared_ptr<Tcp>& socket) { accept(host, socket); });
+  for (unsigned place = 0; place < 4; ++place)
+    kernel_of(place).listen(
+        kPort, [this, place](const std::shared_ptr<Tcp>& socket) { accept(place, socket); });
 }
 
 void Workload::begin() {
@@ -47,9 +47,29 @@ void Workload::forget_finished() {
   });
 }
 
+bool Workload::has_place(unsigned place) const {
+  return place < 2 || (plan_.has(Feature::k_containers) && !hosts_.machines[place % 2]->box_ends);
+}
+
+// choose_places: any namespace of a host connects to any of the other. A container that has the
+// addresses of its host is on a link of its own.
+std::pair<unsigned, unsigned> Workload::choose_places() {
+  auto from = static_cast<unsigned>(random_.below(2));
+  unsigned to = 1 - from;
+  const bool from_box = random_.chance(400'000), to_box = random_.chance(400'000);
+  if (from_box && has_place(from + 2)) from += 2;
+  if (!kernel_of(from).options().boxed4) {
+    if (from >= 2) to += 2;
+  } else if (to_box && has_place(to + 2)) {
+    to += 2;
+  }
+  if (!has_place(to)) to -= 2, from %= 2;
+  return {from, to};
+}
+
 void Workload::connect() {
-  const auto host = static_cast<unsigned>(random_.below(2));
-  Kernel& kernel = hosts_.machines[host]->kernel;
+  const auto [place, peer] = choose_places();
+  Kernel& kernel = kernel_of(place);
   auto connection = std::make_shared<Connection>();
   connection->number = ++number_;
   connection->acts = static_cast<unsigned>(random_.between(5, 120));
@@ -58,7 +78,9 @@ void Workload::connect() {
   Side& side = connection->sides[0];
   side.socket = kernel.open();
   side.end = std::make_shared<End>();
-  side.end->host = host;
+  side.end->host = place % 2;
+  side.end->place = place;
+  side.end->peer_place = peer;
   side.end->socket = side.socket;
   side.end->cookie = side.socket->id;
   side.socket->stream = side.end->stream = ++last_stream_;
@@ -68,7 +90,7 @@ void Workload::connect() {
       side.wants_key && !(plan_.has(Feature::k_one_sided) && random_.chance(150'000));
   const unsigned family = plan_.has(Feature::k_six) && random_.chance(500'000) ? 6 : 4;
   const KernelOptions& ours = kernel.options();
-  const KernelOptions& theirs = hosts_.machines[1 - host]->kernel.options();
+  const KernelOptions& theirs = kernel_of(peer).options();
   Tuple tuple{.family = family,
               .local = family == 4 ? ours.address4 : ours.address6,
               .remote = family == 4 ? theirs.address4 : theirs.address6,
@@ -91,15 +113,15 @@ void Workload::connect() {
   schedule_act(connection, 0);
 }
 
-void Workload::accept(unsigned host, const std::shared_ptr<Tcp>& socket) {
+void Workload::accept(unsigned place, const std::shared_ptr<Tcp>& socket) {
   Handle found;
   for (const Handle& connection : connections_)
-    if (connection->sides[0].end->host != host &&
+    if (connection->sides[0].end->peer_place == place &&
         connection->sides[0].socket->tuple == socket->tuple.turned() &&
         connection->sides[0].socket->iss + 1 == socket->rcv_nxt)
       found = connection;
   // Of a connection that is no more: nobody knows it, and it is closed at once.
-  if (!found || found->accepted) {
+  if (!found || found->accepted || !has_place(place)) {
     socket->abort();
     return;
   }
@@ -107,7 +129,9 @@ void Workload::accept(unsigned host, const std::shared_ptr<Tcp>& socket) {
   Side& side = found->sides[1];
   side.socket = socket;
   side.end = std::make_shared<End>();
-  side.end->host = host;
+  side.end->host = place % 2;
+  side.end->place = place;
+  side.end->peer_place = found->sides[0].end->place;
   side.end->socket = socket;
   side.end->cookie = socket->id;
   side.end->tuple = socket->tuple;
@@ -206,7 +230,7 @@ void Workload::secure(Connection& connection, Side& side, Side& other) {
       if (some.key && some.end && some.end->host != side.end->host &&
           some.key->version == side.key->version)
         key = *some.key;
-    connection.tampered |= key.spi != other.key->spi;
+    connection.tampered |= key.octets != other.key->octets;
   }
   take_tx(side, key);
 }
@@ -237,8 +261,11 @@ void Workload::take_tx(Side& side, const Key& key) {
   const psp_sock* state = daemon->state_of(*side.socket);
   if (!done && done.error().text == "Tx key already set" && state->state < PSP_STATE_TX)
     observer_.fail("tx-assoc says of a socket without Tx key that it has one");
-  // Nobody knows whether it has a Tx key now.
-  if (!done && done.error().sys_errno == ECONNRESET) side.doubtful = true;
+  // Nobody knows whether it has the Tx key now, or what it is good for.
+  if (!done && (done.error().sys_errno == ECONNRESET || done.error().sys_errno == EIO)) {
+    side.doubtful = true;
+    side.end->tx_spi = key.spi.value;
+  }
   if (!done && done.error().sys_errno == EINVAL) side.wants_key = false;
   if (!done) return;
   side.has_tx = true;
@@ -279,7 +306,7 @@ void Workload::connect_again(Connection& connection, unsigned which, Tuple to) {
   side.socket->stream = end->stream = ++last_stream_;
   end->peer_stream = ++last_stream_;
   side.end = end;
-  hosts_.machines[end->host]->kernel.connect(*side.socket, to);
+  kernel_of(end->place).connect(*side.socket, to);
   end->tuple = side.socket->tuple;
   if (end->secured) end->boundary = side.socket->write_seq;
   connection.accepted = true;  // nobody is there for it
@@ -290,7 +317,7 @@ void Workload::close(Side& side, bool hard) {
   if (side.closed || !side.socket) return;
   side.closed = true;
   coverage_.count("deeds", hard ? "abort" : "close");
-  hosts_.machines[side.end->host]->kernel.release(*side.socket);
+  kernel_of(side.end->place).release(*side.socket);
   hard ? side.socket->abort() : side.socket->close();
 }
 
@@ -299,9 +326,26 @@ std::vector<Link::Target> Workload::targets() const {
   for (const Handle& connection : connections_)
     for (const Side& side : connection->sides)
       if (side.socket && !side.socket->is_over())
-        targets.push_back({side.end->host, side.socket->tuple.turned(), side.socket->rcv_nxt,
-                           side.socket->snd_nxt});
+        targets.push_back({side.end->host, side.end->place >= 2, side.socket->tuple.turned(),
+                           side.socket->rcv_nxt, side.socket->snd_nxt});
   return targets;
+}
+
+std::vector<std::shared_ptr<End>> Workload::ends(unsigned host) const {
+  std::vector<std::shared_ptr<End>> ends;
+  for (const Handle& connection : connections_)
+    for (const Side& side : connection->sides)
+      if (side.end && side.end->host == host) ends.push_back(side.end);
+  return ends;
+}
+
+void Workload::end_in(unsigned place) {
+  for (const Handle& connection : connections_)
+    for (Side& side : connection->sides)
+      if (side.end && side.end->place == place) {
+        connection->tampered = true;
+        close(side, false);
+      }
 }
 
 // can_live: is there nothing that would keep the two from telling each other all?
@@ -319,6 +363,7 @@ bool Workload::can_live(const Connection& connection) const {
     if (state->state == PSP_STATE_RX && state->epoch != daemon->identity().epoch) continue;
     if (state->epoch != daemon->identity().epoch || state->rx.dev_id != daemon->identity().device)
       return false;
+    if (daemon->attachment(side.end->place >= 2) == nullptr) return false;
     if (daemon->rotations() - side.end->rotation > 1) return false;
     if (state->state < PSP_STATE_TX) continue;
     ++secured;

@@ -37,11 +37,15 @@ class Workload {
   // calm: no new connections; what can be finished is. judge decides which connections can live,
   // and ends the others; complain says which of the former have not delivered everything.
   void calm() { calm_ = true; }
+  // end_in ends all that is in a namespace: its processes are killed.
+  void end_in(unsigned place);
   void judge();
   void complain();
   void abort_all();
 
   std::vector<Link::Target> targets() const;
+  // ends are all that are known of a host, also those that are over.
+  std::vector<std::shared_ptr<End>> ends(unsigned host) const;
   std::uint64_t connections() const { return number_; }
 
  private:
@@ -72,7 +76,10 @@ class Workload {
   using Handle = std::shared_ptr<Connection>;
 
   void connect();
-  void accept(unsigned host, const std::shared_ptr<Tcp>& socket);
+  std::pair<unsigned, unsigned> choose_places();
+  bool has_place(unsigned place) const;
+  Kernel& kernel_of(unsigned place) { return hosts_.machines[place % 2]->kernel_of(place); }
+  void accept(unsigned place, const std::shared_ptr<Tcp>& socket);
   void schedule_act(const Handle& connection, unsigned which);
   void act(const Handle& connection, unsigned which);
   void deed(const Handle& connection, unsigned which);

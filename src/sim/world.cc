@@ -20,14 +20,27 @@ Address address(std::initializer_list<std::uint8_t> octets) {
   return made;
 }
 
-KernelOptions options_of(unsigned host, const Plan& plan) {
-  const auto last = static_cast<std::uint8_t>(host + 1);
+constexpr std::uint8_t kFirstBox = 11;
+
+// options_of: a container has an address beside its host's, or the same one on a link of its own.
+KernelOptions options_of(unsigned place, bool same_addresses, const Plan& plan) {
+  const auto number = [&](unsigned of) {
+    return static_cast<std::uint8_t>(of % 2 + (of < 2 || same_addresses ? 1 : kFirstBox));
+  };
+  const auto four = [&](unsigned of) { return address({10, 0, 0, number(of)}); };
+  const auto six = [&](unsigned of) {
+    return address({0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number(of)});
+  };
   KernelOptions options;
   options.tcx = !plan.has(Feature::k_old_kernel);
   options.tap_queue = plan.has(Feature::k_full_queue) ? 8 : 500;
-  options.netns = 4711 + host;
-  options.address4 = address({10, 0, 0, last});
-  options.address6 = address({0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last});
+  options.netns = 4711 + place;
+  options.place = place;
+  options.address4 = four(place);
+  options.address6 = six(place);
+  if (same_addresses) return options;
+  options.boxed4 = four(2 + (1 - place % 2));
+  options.boxed6 = six(2 + (1 - place % 2));
   return options;
 }
 
@@ -40,13 +53,13 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
       random_(plan.seed),
       schedule_(kBegin),
       observer_(schedule_, coverage) {
+  const bool same_addresses = random_.chance(330'000);
   for (unsigned host = 0; host < 2; ++host) {
-    machines_[host] = std::make_unique<Machine>(schedule_, random_.fork(), options_of(host, plan_),
-                                                [this, host](Octets packet) {
-                                                  observer_.sent(host, packet);
-                                                  mix(packet);
-                                                  link_->send(host, std::move(packet));
-                                                });
+    const std::uint32_t carrier = random_.chance(330'000) ? Kernel::kOther : Kernel::kNetdev;
+    machines_[host] = std::make_unique<Machine>(
+        schedule_, random_.fork(), options_of(host, same_addresses, plan_),
+        options_of(host + 2, same_addresses, plan_), carrier,
+        [this, host](Octets packet, const Skb& skb) { send(host, std::move(packet), skb); });
     machines_[host]->max_secured = plan_.has(Feature::k_full_maps) ? 4 : 4096;
     machines_[host]->compat =
         plan_.has(Feature::k_early) ? device::Compat::kLinux72 : device::Compat::kNetNext;
@@ -61,21 +74,28 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
         if (life == lives_[host]) crash(host);
       });
     };
-    machines_[host]->kernel.watcher = this;
-    machines_[host]->kernel.on_ended = [this, host](std::uint64_t id) { observer_.gone(host, id); };
+    for (const unsigned place : {host, host + 2}) {
+      kernel_of(place).watcher = this;
+      kernel_of(place).on_ended = [this, place](std::uint64_t id) { observer_.gone(place, id); };
+    }
   }
-  observer_.has_egress = [this](unsigned host) {
-    Kernel& kernel = machines_[host]->kernel;
+  observer_.has_egress = [this](unsigned place) {
+    Kernel& kernel = kernel_of(place);
     const Netdev::Hook& out = kernel.netdev(kernel.route).out;
-    const auto is_egress = [](const Program& program) { return program.name == "psp_egress"; };
-    return std::ranges::any_of(out.tcx, is_egress) || std::ranges::any_of(out.filters, is_egress);
+    const auto has = [&out](std::string_view name) {
+      const auto is_it = [name](const Program& program) { return program.name == name; };
+      return std::ranges::any_of(out.tcx, is_it) || std::ranges::any_of(out.filters, is_it);
+    };
+    return has("psp_egress") && !has(kRootsProgram);
   };
   link_ = std::make_unique<Link>(
       schedule_, random_.fork(), plan_,
       Link::Calls{.arrive =
                       [this](unsigned host, Octets packet, bool forged) {
                         Kernel& kernel = machines_[host]->kernel;
-                        kernel.receive(std::move(packet), kernel.route, forged);
+                        const bool boxed = packet[kBoxedAt] != 0;
+                        kernel.receive(std::move(packet), boxed ? kernel.carrier : kernel.route,
+                                       forged);
                       },
                   .targets = [this] { return workload_->targets(); },
                   .seen =
@@ -90,6 +110,12 @@ World::World(const Plan& plan, Coverage& coverage, Tap tap)
 }
 
 World::~World() = default;
+
+void World::send(unsigned host, Octets packet, const Skb& skb) {
+  if (!skb.forged) observer_.sent(skb.place, packet);
+  mix(packet);
+  link_->send(host, std::move(packet), skb.forged);
+}
 
 void World::mix(std::span<const std::uint8_t> octets) {
   const auto one = [this](std::uint64_t word) { hash_ = (hash_ ^ word) * 0x100000001b3u; };
@@ -179,6 +205,7 @@ Outcome World::run() {
   run_until(kBegin + 100 * kMillisecond);
   workload_->begin();
   fault();
+  look_at_containers();
   while (schedule_.done() < plan_.steps && !observer_.breach()) step();
   calm();
   run_until(schedule_.now() + 10 * kSecond);
@@ -195,17 +222,19 @@ Outcome World::run() {
 
 void World::check_nothing_left() {
   for (unsigned host = 0; host < 2; ++host) {
-    const Kernel& kernel = machines_[host]->kernel;
     const auto left = [&](std::size_t count, const char* what) {
       if (count != 0)
         observer_.fail(fmt::format("host {}: {} {} left when all has ended", host, count, what));
     };
-    left(kernel.sockets(), "sockets");
+    left(machines_[host]->kernel.sockets(), "sockets");
+    left(machines_[host]->box.sockets(), "sockets of its container");
     const Daemon* daemon = daemons_[host].get();
     if (daemon == nullptr || !daemon->serving()) {
       observer_.fail(fmt::format("host {}: pspd does not serve at the end", host));
       continue;
     }
+    if (plan_.has(Feature::k_containers) && daemon->attachment(true) == nullptr)
+      observer_.fail(fmt::format("host {}: its container has no device at the end", host));
     left(daemon->associations(), "associations");
     const auto& maps = daemon->object().maps;
     left(maps[SHIM_ASSOC]->size(), "elements of psp_assoc");
@@ -220,11 +249,10 @@ void World::check_nothing_left() {
 }
 
 void World::judged(Tcp& socket, const Skb& skb, bool passed) {
-  const unsigned host = &socket.network() == &machines_[0]->kernel ? 0 : 1;
-  const Daemon* daemon = daemons_[host].get();
+  const Daemon* daemon = daemons_[place_of(socket) % 2].get();
   const psp_sock* state = daemon == nullptr ? nullptr : daemon->state_of(socket);
   const bool verified =
-      daemon != nullptr && skb.tc_index == daemon->identity().verified && !skb.signed_before;
+      daemon != nullptr && skb.tc_index == daemon->identity().verified && skb.opened;
   const std::span ip(skb.octets.data() + kEthernet, skb.octets.size() - kEthernet);
   const auto segment = parse_segment(ip, false);
   if (!segment) return;
@@ -233,19 +261,27 @@ void World::judged(Tcp& socket, const Skb& skb, bool passed) {
   plain.syn = segment->syn;
   plain.fin = segment->fin;
   plain.urg = segment->urg;
+  if (verified && place_of(socket) >= 2) coverage_.count("containers", "opened");
   const Coverage::Met met{.state = state == nullptr ? 0 : state->state,
                           .event = psp_classify(&plain, verified),
                           .passed = passed};
-  coverage_.met(met, recent_faults(host));
+  coverage_.met(met, recent_faults(place_of(socket) % 2));
 }
 
-void World::left(const Sock& socket) {
-  observer_.left(socket.netns == machines_[0]->kernel.options().netns ? 0 : 1, socket);
+unsigned World::place_of(const Tcp& socket) {
+  return static_cast<const Kernel&>(socket.network()).options().place;
+}
+
+void World::left(Tcp& socket) { observer_.left(place_of(socket), socket); }
+
+void World::crossed(const Skb& skb) {
+  observer_.fail(
+      fmt::format("a packet of namespace {} goes to be sealed in another one", skb.place));
 }
 
 void World::taken(Tcp& socket, const Segment& segment, const Skb& skb) {
   look();
-  observer_.let_in(&socket.network() == &machines_[0]->kernel ? 0 : 1, socket, segment, skb);
+  observer_.let_in(place_of(socket), socket, segment, skb);
 }
 
 }  // namespace psp::sim

@@ -38,6 +38,9 @@ struct Outcome {
   std::uint64_t hash = 0;  // of all packets and their times
 };
 
+// kRootsProgram is the name of one that root of a container puts at his netdev.
+inline constexpr std::string_view kRootsProgram = "root";
+
 class World final : public Watcher {
  public:
   // Tap sees each packet at its arrival.
@@ -50,7 +53,8 @@ class World final : public Watcher {
 
   // Watcher.
   void judged(Tcp& socket, const Skb& skb, bool passed) override;
-  void left(const Sock& socket) override;
+  void left(Tcp& socket) override;
+  void crossed(const Skb& skb) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
 
  private:
@@ -63,12 +67,25 @@ class World final : public Watcher {
   void crash(unsigned host);
   void check_counters(unsigned host);
   void fault();
-  void do_fault(Feature feature, unsigned host);
+  void do_fault(Feature feature, unsigned host, bool boxed);
+  void lose_netdev(unsigned host, bool boxed, Time time);
   void note_fault(Feature feature, unsigned host);
   std::uint32_t recent_faults(unsigned host) const;
   void calm();
+
+  // world_containers.cc
+  void look_at_containers();
+  void end_container(unsigned host);
+  void act_as_root(unsigned host);
+  void send_as_other(unsigned host);
+  void ask_for_seal(unsigned host, const Segment& segment);
+  void change_netdev(unsigned host);
+
   void check_nothing_left();
   void look();
+  Kernel& kernel_of(unsigned place) { return machines_[place % 2]->kernel_of(place); }
+  static unsigned place_of(const Tcp& socket);
+  void send(unsigned host, Octets packet, const Skb& skb);
   void mix(std::span<const std::uint8_t> octets);
 
   const Plan plan_;

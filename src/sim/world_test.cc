@@ -67,5 +67,36 @@ TEST(WorldTest, EachFaultAloneKeepsThePromises) {
   }
 }
 
+TEST(WorldTest, ContainersAreSecuredAndDeliver) {
+  auto without = nothing();
+  without[static_cast<std::size_t>(Feature::k_containers)] = false;
+  Coverage coverage;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    Plan plan = make_plan(seed, 20000, without);
+    plan.on[static_cast<std::size_t>(Feature::k_containers)] = true;
+    const Outcome outcome = World(plan, coverage).run();
+    EXPECT_FALSE(outcome.breach) << *outcome.breach;
+  }
+  EXPECT_GT(coverage.of("containers", "dev-assoc"), 10u);
+  EXPECT_GT(coverage.of("containers", "opened"), 1000u);
+  EXPECT_GT(coverage.of("at the calm", "can live"), 5u);
+}
+
+TEST(WorldTest, WhatBefallsContainersKeepsThePromises) {
+  for (const Feature feature : {Feature::k_disassoc, Feature::k_netns_gone, Feature::k_netdev,
+                                Feature::k_crash, Feature::k_stop, Feature::k_container_root}) {
+    Coverage coverage;
+    for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+      Plan plan = make_plan(seed, 10000, nothing());
+      plan.on[static_cast<std::size_t>(Feature::k_containers)] = true;
+      plan.on[static_cast<std::size_t>(feature)] = true;
+      const Outcome outcome = World(plan, coverage).run();
+      EXPECT_FALSE(outcome.breach)
+          << name_of(feature) << ", seed " << seed << ": " << *outcome.breach;
+    }
+    EXPECT_GT(coverage.of("containers", "opened"), 100u) << name_of(feature);
+  }
+}
+
 }  // namespace
 }  // namespace psp::sim

@@ -129,11 +129,15 @@ DrillHost::Json DrillHost::begin(const Json& request) {
   // As tests/drill has the real host.
   options.pause = 0;
   options.cuts_anywhere = options.gro = false;
-  machine_ = std::make_unique<Machine>(schedule_, Random(request.at("seed").get<std::uint64_t>()),
-                                       options, [this](Octets packet) {
-                                         packet.erase(packet.begin(), packet.begin() + kEthernet);
-                                         sent_.emplace_back(schedule_.now(), std::move(packet));
-                                       });
+  KernelOptions box = options;  // which no script uses
+  box.netns = options.netns + 1;
+  box.place = 2;
+  machine_ =
+      std::make_unique<Machine>(schedule_, Random(request.at("seed").get<std::uint64_t>()), options,
+                                box, Kernel::kNetdev, [this](Octets packet, const Skb& /*skb*/) {
+                                  packet.erase(packet.begin(), packet.begin() + kEthernet);
+                                  sent_.emplace_back(schedule_.now(), std::move(packet));
+                                });
   machine_->max_secured = 4096;
   take_options(*machine_, request.at("pspd").get<std::vector<std::string>>());
   return start_pspd(request);
