@@ -36,10 +36,9 @@ struct Machine {
   Kernel kernel;
   Random random;
   std::set<std::uint64_t> living;  // epochs whose lock is held
-  std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::size_t max_secured = 64;
   device::Compat compat = device::Compat::kLinux72;
-  std::uint64_t boot_ps() const { return (schedule.now() + clock_offset) * 1000; }
+  std::uint64_t boot_ps() const { return (schedule.now() + kernel.clock_offset) * 1000; }
 };
 
 class Daemon {

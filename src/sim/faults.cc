@@ -40,8 +40,7 @@ void World::fault() {
 }
 
 void World::do_fault(Feature feature, unsigned host) {
-  Machine& machine = *machines_[host];
-  Kernel& kernel = machine.kernel;
+  Kernel& kernel = machines_[host]->kernel;
   Daemon* daemon = daemons_[host].get();
   const unsigned life = lives_[host];
   const Time while_ = random_.below(3 * kSecond);
@@ -98,7 +97,7 @@ void World::do_fault(Feature feature, unsigned host) {
         if (daemons_[host]) daemons_[host]->freeze(false);
       });
     case Feature::k_clock:
-      machine.clock_offset += random_.below(1000 * kSecond);
+      kernel.clock_offset += random_.below(1000 * kSecond);
       return;
     case Feature::k_route:
       kernel.route = Kernel::kOther;

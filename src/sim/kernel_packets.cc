@@ -172,6 +172,8 @@ void Kernel::poll() {
     skb.tc_index = sign;
     skb.signed_before = sign != 0;
     arrived_.pop_front();
+    const std::span first(skb.octets.data() + kEthernet, skb.octets.size() - kEthernet);
+    if (is_icmp(first)) skb.original = std::make_shared<const Octets>(skb.octets);
     const auto sound = [](const Octets& packet) {
       const std::span ip(packet.data() + kEthernet, packet.size() - kEthernet);
       return ip_checksum_ok(ip) && (is_psp(ip) || parse_segment(ip, true));

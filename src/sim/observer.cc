@@ -13,15 +13,20 @@
 #include <cstring>
 #include <fmt/format.h>
 
+#include "wire/bytes.hh"
 #include "wire/constants.h"
 
 #include "content.hh"
+#include "icmp.hh"
 
 namespace psp::sim {
 namespace {
 
 // For so long what the kernel sends without a socket is sealed (host::Departures::kTimeWait).
 constexpr Time kTimeWait = 120 * kSecond;
+constexpr Time kQuoteAge = 60 * kSecond;
+constexpr std::uint8_t kUdp = 17;
+constexpr std::size_t kIvAt = PSP_UDP_HEADER + 8, kPspBegin = kIvAt + 8;
 
 bool has_mark(std::span<const std::uint8_t> octets) {
   return memmem(octets.data(), octets.size(), kMark.data(), kMark.size()) != nullptr;
@@ -91,6 +96,7 @@ void Observer::sent_psp(unsigned host, std::span<const std::uint8_t> ip) {
     fail(fmt::format("host {}: IV {} after {}: a (key, IV) pair can come twice", host, numbers->iv,
                      last_iv_[host]));
   last_iv_[host] = std::max(last_iv_[host], numbers->iv);
+  ivs_[host].emplace_back(numbers->iv, schedule_.now());
   const std::size_t header = (ip[0] >> 4) == 4 ? 20 : 40;
   const unsigned version = ip[header + PSP_UDP_HEADER + 3] >> 2 & 15;
   if (version < 2 && has_mark(ip))
@@ -166,6 +172,10 @@ bool Observer::harmless(const End& end, const Segment& segment) const {
   if (psp_before(peer->write_seq, segment.seq + static_cast<std::uint32_t>(segment.payload.size())))
     return false;
   if (psp_before(peer->rcv_nxt, segment.ack_seq) || segment.fin) return false;
+  // A timestamp of the future makes all that the peer sends old.
+  const std::uint32_t clock =
+      peer->timestamp_base + static_cast<std::uint32_t>(schedule_.now() / kMillisecond);
+  if (segment.options.timestamps && psp_before(clock, segment.options.value)) return false;
   return is_content(end.peer_stream, segment.seq - peer->iss - 1, segment.payload);
 }
 
@@ -188,6 +198,29 @@ void Observer::let_in(unsigned host, const Tcp& socket, const Segment& segment, 
   if (now.rotations - end->rotation > 1)
     fail(fmt::format("host {}: opened under a key {} rotations old", host,
                      now.rotations - end->rotation));
+}
+
+void Observer::path_shrank(unsigned host, const Skb& error, std::size_t mtu) {
+  const std::span ip(error.original->data() + kEthernet, error.original->size() - kEthernet);
+  const auto quote = quote_of(ip);
+  const std::size_t header = quote[0] >> 4 == 4 ? std::size_t{quote[0] & 15u} * 4 : 40;
+  const bool sealed_packet = quote[quote[0] >> 4 == 4 ? 9 : 6] == kUdp;
+  coverage_.count("path MTU falls",
+                  fmt::format("{}, {}", error.forged ? "by an enemy" : "by a router",
+                              sealed_packet ? "PSP quoted" : "TCP quoted"));
+  if (mtu < (quote[0] >> 4 == 4 ? 552u : 1280u))
+    return fail(fmt::format("host {}: a path MTU of {}", host, mtu));
+  if (!sealed_packet) return;
+  // Only who has seen a packet of the last minute may do that (docs/security.md).
+  if (quote.size() < header + kPspBegin)
+    return fail("an ICMP error about PSP that says too little");
+  const auto iv = wire::load_be<std::uint64_t>(quote.data() + header + kIvAt);
+  const auto& ivs = ivs_[host];
+  const auto found = std::ranges::lower_bound(ivs, std::pair<std::uint64_t, Time>(iv, 0));
+  if (found == ivs.end() || found->first != iv)
+    return fail(fmt::format("host {}: the path MTU fell for a packet that was never sent", host));
+  if (schedule_.now() - found->second > kQuoteAge)
+    fail(fmt::format("host {}: the path MTU fell for a packet of long ago", host));
 }
 
 }  // namespace psp::sim

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "coverage.hh"
 #include "packet.hh"
@@ -71,6 +72,9 @@ class Observer {
   // let_in: TCP has been given a segment.
   void let_in(unsigned host, const Tcp& socket, const Segment& segment, const Skb& skb);
 
+  // path_shrank: an ICMP error has lowered the MTU that the host knows of its peer.
+  void path_shrank(unsigned host, const Skb& error, std::size_t mtu);
+
   // has_egress: does a packet of that host meet psp_egress now?
   std::function<bool(unsigned host)> has_egress;
 
@@ -92,6 +96,7 @@ class Observer {
   std::map<std::pair<unsigned, Tuple>, std::shared_ptr<End>> ends_;
   std::array<std::uint64_t, 2> last_iv_{};
   std::array<unsigned, 2> stopped_{};
+  std::array<std::vector<std::pair<std::uint64_t, Time>>, 2> ivs_;  // that were sent, and when
 };
 
 }  // namespace psp::sim

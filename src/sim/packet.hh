@@ -12,6 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "tcp_options.hh"
+
 namespace psp::sim {
 
 using Octets = std::vector<std::uint8_t>;
@@ -46,9 +48,12 @@ struct Skb {
   std::shared_ptr<Sock> sk{};   // whose packet it is, on the way out
   bool forged = false;          // by the enemy (for the observer; nobody else may look)
   bool signed_before = false;   // tc_index was set before it came (the same)
+  // An ICMP error as it came, before programs (the same).
+  std::shared_ptr<const Octets> original{};
 };
 
 inline constexpr std::size_t kEthernet = 14;
+inline constexpr std::uint16_t kFirstWindow = 60000;  // that a host offers in its SYN
 
 // Segment is a TCP segment.
 struct Segment {
@@ -58,8 +63,8 @@ struct Segment {
   bool syn = false, fin = false, rst = false, ack = false, psh = false, urg = false;
   std::uint16_t urgent = 0;
   Octets payload{};
-  std::size_t options = 0;  // octets of TCP options: NOPs
-  bool reserved = false;    // 40 octets of NOP as IPv4 options: the reservation of the MSS
+  Options options{};
+  bool reserved = false;  // 40 octets of NOP as IPv4 options: the reservation of the MSS
   std::uint16_t gso_size = 0;
   std::uint32_t end() const { return seq + static_cast<std::uint32_t>(payload.size()) + syn + fin; }
 };

@@ -212,6 +212,10 @@ void World::left(const Sock& socket) {
   observer_.left(socket.netns == machines_[0]->kernel.options().netns ? 0 : 1, socket);
 }
 
+void World::path_shrank(const Kernel& kernel, const Skb& skb, std::size_t mtu) {
+  observer_.path_shrank(&kernel == &machines_[0]->kernel ? 0 : 1, skb, mtu);
+}
+
 void World::taken(Tcp& socket, const Segment& segment, const Skb& skb) {
   look();
   observer_.let_in(&socket.network() == &machines_[0]->kernel ? 0 : 1, socket, segment, skb);

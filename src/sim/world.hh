@@ -43,6 +43,7 @@ class World final : public Watcher {
   void judged(Tcp& socket, const Skb& skb, bool passed) override;
   void left(const Sock& socket) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
+  void path_shrank(const Kernel& kernel, const Skb& skb, std::size_t mtu) override;
 
  private:
   void run_until(Time end);
