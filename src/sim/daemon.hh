@@ -50,13 +50,12 @@ struct Machine {
   bool box_ends = false;  // its processes have gone
   Random random;
   std::set<std::uint64_t> living;  // epochs whose lock is held
-  std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::size_t max_secured = 64;
   bool udp_checksum = true;
   device::Compat compat = device::Compat::kLinux72;
   CallFaults faults;               // what pspd's calls meet with
   std::function<void()> on_death;  // a pspd was killed in the middle of what it did
-  std::uint64_t boot_ps() const { return (schedule.now() + clock_offset) * 1000; }
+  std::uint64_t boot_ps() const { return (schedule.now() + kernel.clock_offset) * 1000; }
 };
 
 class Daemon {

@@ -28,6 +28,8 @@ Kernel::Kernel(Schedule& schedule, Random random, const KernelOptions& options,
       wire_(std::move(wire)) {
   control_ = std::make_shared<Tcp>(*this, 1);
   tap_socket_ = std::make_shared<Tcp>(*this, 2);
+  if (random_.chance(700'000)) timestamp_base_ = static_cast<std::uint32_t>(random_.next()) | 1;
+  recycles_ = random_.chance(500'000);
   packet_socket_ = std::make_shared<Tcp>(*this, 3);
   renew(options_.netns);
 }
@@ -68,14 +70,29 @@ void Kernel::remove_tap(std::uint32_t ifindex) {
 std::shared_ptr<Tcp> Kernel::open() {
   auto socket = std::make_shared<Tcp>(*this, ++common->last_socket);
   socket->netns = options_.netns;
-  socket->tcp_options = random_.chance(500'000) ? 12 : 0;
   full_[socket->id] = socket;
   ++full_sockets;
   return socket;
 }
 
+// timestamp_base: Linux makes it of the addresses, and of late of the ports too.
+std::uint32_t Kernel::timestamp_base() {
+  const auto own = static_cast<std::uint32_t>(random_.next());
+  return timestamp_base_ != 0 ? timestamp_base_ : own;
+}
+
+// is_free: may a socket connect with these ports? With tcp_tw_reuse it takes the place of one in
+// TIME_WAIT a second after the peer's last timestamp.
+bool Kernel::is_free(const Tuple& tuple) const {
+  const auto found = by_tuple_.find(tuple);
+  if (found == by_tuple_.end()) return true;
+  const auto* past = dynamic_cast<const TimeWait*>(found->second.get());
+  return recycles_ && past != nullptr && past->timestamps &&
+         schedule_.now() / kSecond > past->recent_at / kSecond;
+}
+
 void Kernel::connect(Tcp& socket, Tuple to) {
-  while (to.local_port == 0 || by_tuple_.contains(to))
+  while (to.local_port == 0 || !is_free(to))
     to.local_port = last_port_ =
         static_cast<std::uint16_t>(last_port_ < 60000 ? last_port_ + 1 : 40000);
   by_tuple_[to] = socket.shared_from_this();

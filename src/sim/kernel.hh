@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "icmp.hh"
 #include "programs.hh"
 #include "random.hh"
 #include "schedule.hh"
@@ -51,6 +52,8 @@ struct Common {
   std::uint32_t next_program() { return ++last_program; }
 };
 
+class Kernel;
+
 // Watcher hears what happens in a kernel: the observer, and who draws the map of what was reached.
 class Watcher {
  public:
@@ -63,6 +66,8 @@ class Watcher {
   virtual void crossed(const Skb& /*skb*/) {}
   // taken: TCP takes a segment that carried the proof.
   virtual void taken(Tcp& /*socket*/, const Segment& /*segment*/, const Skb& /*skb*/) {}
+  // path_shrank: an ICMP error has lowered the MTU of a route.
+  virtual void path_shrank(const Kernel& /*kernel*/, const Skb& /*skb*/, std::size_t /*mtu*/) {}
 };
 
 struct KernelOptions {
@@ -70,7 +75,7 @@ struct KernelOptions {
   std::size_t mtu = 1500;
   std::size_t tap_queue = 500;
   Time pause = 500 * kMillisecond;  // net.ipv4.tcp_invalid_ratelimit
-  bool cuts_anywhere = true;        // sizes of what TCP sends are drawn
+  bool draws = true;                // what TCP is free to choose: sizes, options
   bool gro = true;
   std::uint64_t netns = 0;
   unsigned place = 0;  // 0, 1: the hosts; 2, 3: their containers
@@ -145,23 +150,25 @@ class Kernel final : public Network, public Surroundings {
   const KernelOptions& options() const { return options_; }
 
   std::uint64_t dropped_at_tap = 0;
+  std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
 
  private:
   // Network, for its sockets.
   Schedule& schedule() override { return schedule_; }
   Random& random() override { return random_; }
-  std::size_t mtu() const override { return options_.mtu; }
+  std::size_t mtu(const Tuple& tuple) const override;
+  std::uint32_t timestamp_base() override;
   void send(const Segment& segment, std::shared_ptr<Sock> sk) override;
   void to_time_wait(Tcp& socket, unsigned substate) override;
   void unhash(Tcp& socket) override;
   void has_ended(Tcp& socket) override;
   void refuse(const Segment& segment) override { reset_reply(segment, nullptr); }
   Time pause() const override { return options_.pause; }
-  bool cuts_anywhere() const override { return options_.cuts_anywhere; }
+  bool draws() const override { return options_.draws; }
 
   // Surroundings, for the helpers of programs.
   Sock* find_socket(const Tuple& tuple) override;
-  std::uint64_t boot_ns() const override { return schedule_.now(); }
+  std::uint64_t boot_ns() const override { return schedule_.now() + clock_offset; }
   bool has_tcx() const override { return options_.tcx; }
   bool is_local(const Address& address) const override {
     return address == options_.address4 || address == options_.address6;
@@ -188,14 +195,34 @@ class Kernel final : public Network, public Surroundings {
   void deliver(Skb skb);
 
   void unlisten(std::uint16_t port);
+  bool is_free(const Tuple& tuple) const;
+
+  // kernel_icmp.cc
+  void take_icmp(const Skb& skb);
+  static bool ends_request(const IcmpError& error);
+  bool lower(const Tuple& tuple, std::uint32_t told);
+
   // kernel_tcp.cc
   void to_time_wait_socket(TimeWait& past, const Segment& segment);
   void to_request(const std::shared_ptr<Request>& request, const Segment& segment, const Skb& skb);
   void to_listener(Listener& listener, const Segment& segment);
   void answer_request(const std::shared_ptr<Request>& request);
+  // Late is what an ACK has that no full socket sends.
+  struct Late {
+    std::uint32_t seq, ack, window, timestamp_base, recent;
+  };
+  void accept_request(const Request& request, const Segment& segment, const Skb& skb);
+  void send_syn_ack(const std::shared_ptr<Request>& request);
+  void to_orphan(TimeWait& past, const Segment& segment, bool old);
+  void hear(TimeWait& past, const Segment& segment) const;
+  void answer_late(TimeWait& past, const Segment& segment);
   void reset_reply(const Segment& segment, Sock* listener);
-  void answer(const Segment& to, std::uint32_t seq, std::uint32_t ack, bool rst,
-              std::shared_ptr<Sock> sk);
+  void answer(const Segment& to, const Late& late, std::shared_ptr<Sock> sk);
+  bool may_answer(std::uint64_t& last) const;
+  static bool is_older(const Segment& segment, std::uint32_t recent);
+  std::uint32_t clock_ms() const {
+    return static_cast<std::uint32_t>(schedule_.now() / kMillisecond);
+  }
   std::shared_ptr<Sock> find(const Tuple& tuple);
 
   Schedule& schedule_;
@@ -204,6 +231,12 @@ class Kernel final : public Network, public Surroundings {
   Wire wire_;
   std::map<std::uint32_t, Netdev> netdevs_;
   std::map<Tuple, std::shared_ptr<Sock>> by_tuple_;
+  // Path is what is known of the way to an address.
+  struct Path {
+    std::size_t mtu;
+    Time expires;
+  };
+  std::map<Address, Path> paths_;
   std::map<std::uint64_t, std::weak_ptr<Tcp>> full_;  // by id
   struct Listener {
     std::shared_ptr<Tcp> socket;
@@ -219,6 +252,8 @@ class Kernel final : public Network, public Surroundings {
   std::deque<Arrived> arrived_;  // before GRO
   bool polling_ = false;
   std::uint32_t last_netdev_ = 10;
+  std::uint32_t timestamp_base_ = 0;  // 0: each connection has one of its own
+  bool recycles_ = false;             // tcp_tw_reuse
   std::uint16_t last_port_ = 40000;
 };
 

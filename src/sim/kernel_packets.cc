@@ -122,6 +122,7 @@ void Kernel::address(Skb& skb, const Address& to) const {
   const bool own_link = !options_.boxed4;
   const bool boxed = own_link ? options_.boxed() : to == options_.boxed4 || to == options_.boxed6;
   skb.octets[kBoxedAt] = boxed;
+  skb.octets[kFromBoxAt] = options_.boxed();
   skb.place = options_.place;
 }
 
@@ -242,6 +243,8 @@ Skb Kernel::take_arrived() {
   skb.other_host = skb.octets[kBoxedAt] != 0;
   skb.tc_index = sign;
   arrived_.pop_front();
+  const std::span ip(skb.octets.data() + kEthernet, skb.octets.size() - kEthernet);
+  if (is_icmp(ip)) skb.original = std::make_shared<const Octets>(skb.octets);
   return skb;
 }
 

@@ -35,6 +35,7 @@ void Kernel::deliver(Skb skb) {
   const auto to = destination(ip, family);
   if (!to || !is_local(*to) || !ip_checksum_ok(ip)) return;
   skb.sk = nullptr;
+  if (is_icmp(ip)) return take_icmp(skb);
   const auto segment = parse_segment(ip, !skb.trusted);
   if (!segment) return;
   const auto sock = find(segment->tuple.turned());
@@ -66,7 +67,12 @@ void Kernel::to_listener(Listener& listener, const Segment& segment) {
   request->state = PSP_TCP_NEW_SYN_RECV;
   request->iss = static_cast<std::uint32_t>(random_.next());
   request->irs = segment.seq;
-  request->window = segment.window;
+  request->theirs = segment.options;
+  request->recent = segment.options.value;
+  request->timestamp_base = timestamp_base();
+  const std::size_t headers = request->tuple.family == 4 ? 40 : 60;
+  const auto mss = static_cast<std::uint16_t>(options_.mtu - headers);
+  request->ours = answer_offer(offer(options_.draws ? &random_ : nullptr, mss), segment.options);
   by_tuple_[request->tuple] = request;
   answer_request(request);
 }
@@ -79,37 +85,69 @@ void Kernel::answer_request(const std::shared_ptr<Request>& request) {
     by_tuple_.erase(found);
     return;
   }
+  send_syn_ack(request);
+  schedule_.after(kSecond << request->tries, [this, request] { answer_request(request); });
+}
+
+void Kernel::send_syn_ack(const std::shared_ptr<Request>& request) {
   Segment segment{.tuple = request->tuple, .seq = request->iss, .ack_seq = request->irs + 1};
   segment.syn = segment.ack = true;
-  segment.window = 60000;
+  segment.window = kFirstWindow;
+  segment.options = request->ours;
+  segment.options.value = request->timestamp_base + clock_ms();
+  segment.options.echo = request->recent;
   send(segment, request);
-  schedule_.after(kSecond << request->tries, [this, request] { answer_request(request); });
+}
+
+// may_answer: what does not fit is answered seldom, or two of these would go on for ever.
+bool Kernel::may_answer(std::uint64_t& last) const {
+  if (last != 0 && schedule_.now() - last < options_.pause) return false;
+  last = schedule_.now();
+  return true;
 }
 
 void Kernel::to_request(const std::shared_ptr<Request>& request, const Segment& segment,
                         const Skb& skb) {
-  if (segment.syn && !segment.ack && segment.seq == request->irs) {
-    Segment again{.tuple = request->tuple, .seq = request->iss, .ack_seq = request->irs + 1};
-    again.syn = again.ack = true;
-    again.window = 60000;
-    return send(again, request);
-  }
+  const bool timed = request->ours.timestamps && segment.options.timestamps;
+  const bool old = timed && is_older(segment, request->recent);
+  if (segment.syn && !segment.ack && segment.seq == request->irs && !old)
+    return send_syn_ack(request);
   const std::uint32_t next = request->irs + 1;
-  const bool in_window = !psp_before(segment.seq, next) && psp_before(segment.seq, next + 60000);
+  const bool in_window =
+      !psp_before(segment.end(), next) && psp_before(segment.seq, next + kFirstWindow);
   if (segment.rst) {
     if (segment.seq == next) by_tuple_.erase(request->tuple);
     return;
   }
-  if (!segment.ack || segment.ack_seq != request->iss + 1 || segment.syn)
-    return reset_reply(segment, nullptr);
-  if (!in_window) return;
-  const auto listener = listeners_.find(request->tuple.local_port);
+  if (segment.ack && segment.ack_seq != request->iss + 1) return reset_reply(segment, nullptr);
+  if (old || !in_window) {
+    if (!may_answer(request->answered)) return;
+    const Late late{request->iss + 1, next, std::uint32_t{kFirstWindow} >> request->ours.scale,
+                    request->timestamp_base, request->ours.timestamps ? request->recent : 0};
+    return answer(segment, late, control_);
+  }
+  if (segment.syn || !segment.ack) {
+    if (segment.syn) by_tuple_.erase(request->tuple), reset_reply(segment, nullptr);
+    return;
+  }
+  if (timed && !psp_before(next, segment.seq)) request->recent = segment.options.value;
+  accept_request(*request, segment, skb);
+}
+
+// accept_request: the ACK of the answer has come, and there is a full socket.
+void Kernel::accept_request(const Request& request, const Segment& segment, const Skb& skb) {
+  const auto listener = listeners_.find(request.tuple.local_port);
   auto socket = open();
-  socket->accepted(request->tuple, request->iss, request->irs, segment.window);
+  const Tuple tuple = request.tuple;
+  Begin begin{request.iss, request.irs, request.ours, request.theirs};
+  begin.window = segment.window;
+  begin.timestamp_base = request.timestamp_base;
+  begin.recent = request.recent;
+  socket->accepted(tuple, begin);
   socket->route = &netdev(route).numbers;
   // One of IPv6 does not react to options that are set on it.
-  socket->reacts = request->tuple.family == 4;
-  by_tuple_[request->tuple] = socket;
+  socket->reacts = tuple.family == 4;
+  by_tuple_[tuple] = socket;
   listener->second.accept(socket);
   if (socket->is_over()) return;
   if (watcher != nullptr) watcher->taken(*socket, segment, skb);
@@ -126,7 +164,12 @@ void Kernel::to_time_wait(Tcp& socket, unsigned substate) {
   past->substate = static_cast<std::uint8_t>(substate);
   past->rcv_nxt = socket.rcv_nxt;
   past->snd_nxt = socket.snd_nxt;
-  past->window = 60000;
+  past->window = socket.window_to_come();
+  past->scale = socket.agreed.receive_scale;
+  past->timestamps = socket.agreed.timestamps;
+  past->timestamp_base = socket.timestamp_base;
+  past->recent = socket.recent;
+  past->recent_at = socket.recent_at;
   by_tuple_[past->tuple] = past;
   schedule_.after(kTimeWait, [this, past] {
     const auto found = by_tuple_.find(past->tuple);
@@ -136,54 +179,87 @@ void Kernel::to_time_wait(Tcp& socket, unsigned substate) {
 
 void Kernel::to_time_wait_socket(TimeWait& past, const Segment& segment) {
   const auto keep = past.shared_from_this();
-  const auto gone = [&] { by_tuple_.erase(past.tuple); };
-  const auto acknowledge = [&] {
-    // Seldom, or two of these would go on for ever.
-    if (past.answered != 0 && schedule_.now() - past.answered < options_.pause) return;
-    past.answered = schedule_.now();
-    answer(segment, past.snd_nxt, past.rcv_nxt, false, random_.chance(500'000) ? keep : control_);
-  };
-  const bool in_window = !psp_before(segment.end(), past.rcv_nxt) &&
-                         psp_before(segment.seq, past.rcv_nxt + past.window);
-  if (past.substate == PSP_TCP_FIN_WAIT2) {
-    if (!in_window) return acknowledge();
-    if (segment.rst) return gone();
-    if (segment.syn && psp_before(past.rcv_nxt, segment.seq + 1)) {
-      gone();
-      return reset_reply(segment, nullptr);
-    }
-    if (!segment.ack || segment.end() == segment.seq) return;
-    if (!segment.fin || segment.end() != past.rcv_nxt + 1) {
-      gone();
-      return reset_reply(segment, nullptr);
-    }
-    past.substate = PSP_TCP_TIME_WAIT;
-    past.rcv_nxt = segment.end();
-    return acknowledge();
+  const bool timed = past.timestamps && segment.options.timestamps;
+  const bool old = timed && is_older(segment, past.recent);
+  if (past.substate == PSP_TCP_FIN_WAIT2) return to_orphan(past, segment, old);
+  if (!old && segment.seq == past.rcv_nxt && (segment.end() == segment.seq || segment.rst)) {
+    if (segment.rst) by_tuple_.erase(past.tuple);  // tcp_rfc1337 is off
+    if (!segment.rst && timed) hear(past, segment);
+    return;
   }
-  if (segment.rst || (segment.seq == past.rcv_nxt && segment.end() == segment.seq)) return;
-  if (segment.syn && !segment.ack && !segment.fin && psp_before(past.rcv_nxt, segment.seq)) {
-    gone();
+  if (segment.rst) return;
+  const bool newer = timed && psp_before(past.recent, segment.options.value);
+  if (segment.syn && !segment.ack && !segment.fin && !old &&
+      (psp_before(past.rcv_nxt, segment.seq) || newer)) {
+    by_tuple_.erase(past.tuple);
     const auto listener = listeners_.find(past.tuple.local_port);
     if (listener == listeners_.end()) return reset_reply(segment, nullptr);
     return to_listener(listener->second, segment);
   }
-  acknowledge();
+  answer_late(past, segment);
 }
 
-// reset_reply answers what no connection is for.
+// to_orphan: a TIME_WAIT in the place of a socket in FIN_WAIT2 that its application has let go.
+void Kernel::to_orphan(TimeWait& past, const Segment& segment, bool old) {
+  const auto keep = past.shared_from_this();
+  const auto reset = [&] {
+    by_tuple_.erase(past.tuple);
+    reset_reply(segment, nullptr);
+  };
+  const bool in_window = !psp_before(segment.end(), past.rcv_nxt) &&
+                         psp_before(segment.seq, past.rcv_nxt + past.window);
+  if (old || (!in_window && segment.seq != past.rcv_nxt)) return answer_late(past, segment);
+  if (segment.rst) {
+    by_tuple_.erase(past.tuple);
+    return;
+  }
+  if (segment.syn && !psp_before(segment.seq, past.rcv_nxt)) return reset();
+  if (!segment.ack || segment.end() == segment.seq || !psp_before(past.rcv_nxt, segment.end()))
+    return;
+  if (!segment.fin || segment.end() != past.rcv_nxt + 1) return reset();
+  past.substate = PSP_TCP_TIME_WAIT;
+  past.rcv_nxt = segment.end();
+  if (past.timestamps && segment.options.timestamps) hear(past, segment);
+  answer_late(past, segment);
+}
+
+void Kernel::hear(TimeWait& past, const Segment& segment) const {
+  past.recent = segment.options.value;
+  past.recent_at = schedule_.now();
+}
+
+// answer_late acknowledges what comes for a TIME_WAIT.
+void Kernel::answer_late(TimeWait& past, const Segment& segment) {
+  if (!may_answer(past.answered)) return;
+  const Late late{past.snd_nxt, past.rcv_nxt, past.window >> past.scale, past.timestamp_base,
+                  past.timestamps ? past.recent : 0};
+  answer(segment, late, random_.chance(500'000) ? past.shared_from_this() : control_);
+}
+
+// is_older: PAWS refuses it. A RST is refused only for a minute.
+bool Kernel::is_older(const Segment& segment, std::uint32_t recent) {
+  return !segment.rst && psp_before(segment.options.value, recent);
+}
+
+// reset_reply answers what no connection is for. A RST has no options.
 void Kernel::reset_reply(const Segment& segment, Sock* listener) {
   if (segment.rst) return;
   const bool with_listener = listener != nullptr && random_.chance(500'000);
-  answer(segment, segment.ack ? segment.ack_seq : 0, segment.ack ? 0 : segment.end(), true,
-         with_listener ? listener->shared_from_this() : control_);
+  Segment reset{.tuple = segment.tuple.turned(), .seq = segment.ack ? segment.ack_seq : 0};
+  reset.ack_seq = segment.ack ? 0 : segment.end();
+  reset.rst = true;
+  reset.ack = !segment.ack;
+  send(reset, with_listener ? listener->shared_from_this() : control_);
 }
 
-void Kernel::answer(const Segment& to, std::uint32_t seq, std::uint32_t ack, bool rst,
-                    std::shared_ptr<Sock> sk) {
-  Segment segment{.tuple = to.tuple.turned(), .seq = seq, .ack_seq = ack};
-  segment.rst = rst;
-  segment.ack = !rst || !to.ack;
+// answer is an ACK of what is no full socket. Linux has timestamps in it if there is one to echo.
+void Kernel::answer(const Segment& to, const Late& late, std::shared_ptr<Sock> sk) {
+  Segment segment{.tuple = to.tuple.turned(), .seq = late.seq, .ack_seq = late.ack};
+  segment.ack = true;
+  segment.window = static_cast<std::uint16_t>(std::min<std::uint32_t>(late.window, 65535));
+  segment.options.timestamps = late.recent != 0;
+  segment.options.value = late.timestamp_base + clock_ms();
+  segment.options.echo = late.recent;
   send(segment, std::move(sk));
 }
 

@@ -30,6 +30,7 @@ void Link::send(unsigned from, Octets packet, bool is_forged) {
   const unsigned to = 1 - from;
   ++packets;
   keep(to, packet);
+  if (is_too_big(from, packet)) return;
   if (now(Feature::k_loss, 30'000)) {
     ++lost;
     return;
@@ -78,6 +79,8 @@ void Link::act() {
   if (plan_.has(Feature::k_replay)) replay();
   if (plan_.has(Feature::k_inject)) inject();
   if (plan_.has(Feature::k_forge)) forge();
+  if (now(Feature::k_mtu, 20'000)) change_path();
+  if (now(Feature::k_icmp, 300'000)) forge_icmp();
 }
 
 void Link::replay() {
@@ -107,6 +110,9 @@ void Link::inject() {
   segment.syn = random_.chance(20'000);
   segment.fin = random_.chance(100'000);
   segment.urg = random_.chance(50'000);
+  const bool ahead = random_.chance(100'000);
+  segment.options.timestamps = random_.chance(700'000) && target.timestamp != 0;
+  segment.options.value = target.timestamp + (ahead ? 0x10000000u : 0);
   if (random_.chance(700'000)) {
     segment.payload.resize(random_.between(1, 1400));
     random_.fill(segment.payload);

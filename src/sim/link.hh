@@ -13,6 +13,7 @@
 #include <functional>
 #include <vector>
 
+#include "icmp.hh"
 #include "packet.hh"
 #include "plan.hh"
 #include "random.hh"
@@ -28,6 +29,7 @@ class Link {
     bool boxed;   // in its container
     Tuple tuple;  // of a segment to it
     std::uint32_t seq, ack_seq;
+    std::uint32_t timestamp;  // that its peer has told last; 0: none
   };
   struct Calls {
     std::function<void(unsigned host, Octets packet, bool forged)> arrive;
@@ -43,9 +45,10 @@ class Link {
   // act is a deed of the enemy's own.
   void act();
   // calm: from now on nothing is lost, and the enemy has gone.
-  void calm() { calm_ = true; }
+  void calm();
 
-  std::uint64_t packets = 0, lost = 0, changed = 0, replayed = 0, injected = 0, forged = 0;
+  std::uint64_t packets = 0, lost = 0, changed = 0, replayed = 0, injected = 0, forged = 0,
+                too_big = 0;
 
  private:
   bool now(Feature feature, std::uint32_t part);
@@ -54,6 +57,12 @@ class Link {
   void replay();
   void inject();
   void forge();
+
+  // link_icmp.cc
+  void change_path();
+  bool is_too_big(unsigned from, const Octets& packet);
+  Notice notice(unsigned family);
+  void forge_icmp();
 
   Schedule& schedule_;
   Random random_;
@@ -65,6 +74,12 @@ class Link {
     Octets packet;
   };
   std::array<Kept, 256> kept_;
+  // Path is the way from a host.
+  struct Path {
+    std::uint32_t mtu = 1500;
+    bool silent = false, quotes_little = false;
+  };
+  std::array<Path, 2> paths_;
   std::array<Time, 2> last_{};  // arrival, so that packets keep their order
 };
 

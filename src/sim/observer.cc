@@ -13,15 +13,20 @@
 #include <cstring>
 #include <fmt/format.h>
 
+#include "wire/bytes.hh"
 #include "wire/constants.h"
 
 #include "content.hh"
+#include "icmp.hh"
 
 namespace psp::sim {
 namespace {
 
 // For so long what the kernel sends without a socket is sealed (host::Departures::kTimeWait).
 constexpr Time kTimeWait = 120 * kSecond;
+constexpr Time kQuoteAge = 60 * kSecond;
+constexpr std::uint8_t kUdp = 17;
+constexpr std::size_t kIvAt = PSP_UDP_HEADER + 8, kPspBegin = kIvAt + 8;
 
 bool has_mark(std::span<const std::uint8_t> octets) {
   return memmem(octets.data(), octets.size(), kMark.data(), kMark.size()) != nullptr;
@@ -117,6 +122,9 @@ void Observer::sent_psp(unsigned place, std::span<const std::uint8_t> ip) {
     fail(fmt::format("host {}: IV {} after {}: a (key, IV) pair can come twice", host, numbers->iv,
                      last_iv_[host]));
   last_iv_[host] = std::max(last_iv_[host], numbers->iv);
+  auto& ivs = ivs_[host];
+  ivs.emplace_back(numbers->iv, schedule_.now());
+  while (schedule_.now() - ivs.front().second > kQuoteAge) ivs.pop_front();
   const std::size_t header = (ip[0] >> 4) == 4 ? 20 : 40;
   const unsigned version = ip[header + PSP_UDP_HEADER + 3] >> 2 & 15;
   if (version < 2 && has_mark(ip))
@@ -196,6 +204,10 @@ bool Observer::harmless(const End& end, const Segment& segment) const {
   if (psp_before(peer->write_seq, segment.seq + static_cast<std::uint32_t>(segment.payload.size())))
     return false;
   if (psp_before(peer->rcv_nxt, segment.ack_seq) || segment.fin) return false;
+  // A timestamp of the future makes all that the peer sends old.
+  const std::uint32_t clock =
+      peer->timestamp_base + static_cast<std::uint32_t>(schedule_.now() / kMillisecond);
+  if (segment.options.timestamps && psp_before(clock, segment.options.value)) return false;
   return is_content(end.peer_stream, segment.seq - peer->iss - 1, segment.payload);
 }
 
@@ -221,6 +233,33 @@ void Observer::let_in(unsigned place, const Tcp& socket, const Segment& segment,
   if (now.rotations - end->rotation > 1)
     fail(fmt::format("host {}: opened under a key {} rotations old", host,
                      now.rotations - end->rotation));
+}
+
+void Observer::path_shrank(unsigned place, const Skb& error, std::size_t mtu) {
+  const std::span ip(error.original->data() + kEthernet, error.original->size() - kEthernet);
+  const auto quote = quote_of(ip);
+  const std::size_t header = quote[0] >> 4 == 4 ? std::size_t{quote[0] & 15u} * 4 : 40;
+  const bool sealed_packet = quote[quote[0] >> 4 == 4 ? 9 : 6] == kUdp;
+  coverage_.count("path MTU falls",
+                  fmt::format("{}, {}", error.forged ? "by an enemy" : "by a router",
+                              sealed_packet ? "PSP quoted" : "TCP quoted"));
+  if (mtu < (quote[0] >> 4 == 4 ? 552u : 1280u))
+    return fail(fmt::format("{}: a path MTU of {}", name_of(place), mtu));
+  if (!sealed_packet) return;
+  // Only who has seen a packet of the last minute may do that (docs/security.md).
+  if (quote.size() < header + kPspBegin)
+    return fail("an ICMP error about PSP that says too little");
+  const auto iv = wire::load_be<std::uint64_t>(quote.data() + header + kIvAt);
+  // He may have changed its IV by less than that: the programs know times, not packets.
+  const auto& ivs = ivs_[place % 2];
+  const auto seen = [&](const auto& sent) {
+    const std::uint64_t apart = sent.first > iv ? sent.first - iv : iv - sent.first;
+    return apart < kQuoteAge * 1000 && schedule_.now() - sent.second < kQuoteAge;
+  };
+  const auto next = std::ranges::lower_bound(ivs, std::pair<std::uint64_t, Time>(iv, 0));
+  if ((next != ivs.end() && seen(*next)) || (next != ivs.begin() && seen(*std::prev(next)))) return;
+  fail(fmt::format("{}: the path MTU fell for a packet that was never sent, or long ago",
+                   name_of(place)));
 }
 
 }  // namespace psp::sim

@@ -7,12 +7,14 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "coverage.hh"
 #include "packet.hh"
@@ -75,6 +77,9 @@ class Observer {
   // let_in: TCP has been given a segment.
   void let_in(unsigned place, const Tcp& socket, const Segment& segment, const Skb& skb);
 
+  // path_shrank: an ICMP error has lowered the MTU that a namespace knows of its peer.
+  void path_shrank(unsigned place, const Skb& error, std::size_t mtu);
+
   // has_egress: does a packet of that namespace meet its psp_egress now?
   std::function<bool(unsigned place)> has_egress;
 
@@ -99,6 +104,7 @@ class Observer {
   std::set<std::pair<unsigned, std::uint32_t>> keys_;  // SPIs that a namespace sends under
   std::array<std::uint64_t, 2> last_iv_{};
   std::array<unsigned, 2> stopped_{};
+  std::array<std::deque<std::pair<std::uint64_t, Time>>, 2> ivs_;  // of the last minute, and when
 };
 
 }  // namespace psp::sim

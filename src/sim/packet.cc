@@ -62,7 +62,7 @@ Skb build(const Segment& s) {
   Skb skb;
   const bool four = s.tuple.family == 4;
   const std::size_t ip_length = four ? 20 + (s.reserved ? kReservation : 0) : 40;
-  const std::size_t tcp_length = kTcp + s.options;
+  const std::size_t tcp_length = kTcp + size_of(s.options);
   skb.octets.resize(kEthernet + ip_length + tcp_length + s.payload.size());
   std::uint8_t* frame = skb.octets.data();
   frame[0] = frame[6] = 2;  // addresses of the link: whose, the kernel adds
@@ -88,7 +88,7 @@ Skb build(const Segment& s) {
   tcp[13] = flags_of(s);
   store_be(tcp + 14, s.window);
   store_be(tcp + 18, s.urgent);
-  std::fill_n(tcp + kTcp, s.options, kNop);
+  write_options(s.options, {tcp + kTcp, tcp_length - kTcp});
   std::ranges::copy(s.payload, tcp + tcp_length);
   const auto l4 = static_cast<std::uint32_t>(tcp_length + s.payload.size());
   store_be(tcp + 16, wire::checksum_fold(wire::pseudo_header_sum({ip, ip_length}, s.tuple.family,
@@ -145,6 +145,8 @@ std::optional<Segment> parse_segment(std::span<const std::uint8_t> packet, bool 
   s.urg = tcp[13] & PSP_TCP_FLAG_URG;
   s.window = load_be<std::uint16_t>(tcp + 14);
   s.urgent = load_be<std::uint16_t>(tcp + 18);
+  if (headers > ip->header_length + kTcp)
+    s.options = parse_options(l4.subspan(kTcp, headers - ip->header_length - kTcp));
   s.payload.assign(packet.begin() + static_cast<std::ptrdiff_t>(headers), packet.end());
   return s;
 }

@@ -12,6 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "tcp_options.hh"
+
 namespace psp::sim {
 
 using Octets = std::vector<std::uint8_t>;
@@ -48,11 +50,15 @@ struct Skb {
   bool opened = false;          // pspd has written it to its TAP (the same)
   unsigned place = 0;           // of the namespace where it began (the same)
   bool other_host = false;      // its address on the link is not this netdev's
+  // An ICMP error as it came, before programs (the same).
+  std::shared_ptr<const Octets> original{};
 };
 
 inline constexpr std::size_t kEthernet = 14;
 // kBoxedAt is an octet of the destination on the link: 1 if that is a container's netdev, else 0.
-inline constexpr std::size_t kBoxedAt = 5;
+// kFromBoxAt says the same of the source.
+inline constexpr std::size_t kBoxedAt = 5, kFromBoxAt = 11;
+inline constexpr std::uint16_t kFirstWindow = 60000;  // that a host offers in its SYN
 
 // Segment is a TCP segment.
 struct Segment {
@@ -62,8 +68,8 @@ struct Segment {
   bool syn = false, fin = false, rst = false, ack = false, psh = false, urg = false;
   std::uint16_t urgent = 0;
   Octets payload{};
-  std::size_t options = 0;  // octets of TCP options: NOPs
-  bool reserved = false;    // 40 octets of NOP as IPv4 options: the reservation of the MSS
+  Options options{};
+  bool reserved = false;  // 40 octets of NOP as IPv4 options: the reservation of the MSS
   std::uint16_t gso_size = 0;
   std::uint32_t end() const { return seq + static_cast<std::uint32_t>(payload.size()) + syn + fin; }
 };

@@ -39,7 +39,7 @@ class PacketTest : public testing::TestWithParam<unsigned> {};
 
 TEST_P(PacketTest, IsReadAsItWasWritten) {
   Segment segment = segment_of(GetParam(), 100);
-  segment.options = 12;
+  segment.options = {.timestamps = true, .value = 7, .echo = 8};
   segment.reserved = GetParam() == 4;
   const auto packets = cut(build(segment));
   ASSERT_EQ(packets.size(), 1u);

@@ -61,7 +61,9 @@ namespace psp::sim {
   X(containers, "each host has a container at its device")                   \
   X(disassoc, "... which is taken from it")                                  \
   X(netns_gone, "... and ends, with its sockets and its namespace")          \
-  X(container_root, "... and whose root is an enemy of all others")
+  X(container_root, "... and whose root is an enemy of all others")          \
+  X(mtu, "the link has a smaller MTU for a while")                           \
+  X(icmp, "an enemy sends ICMP errors")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

@@ -52,8 +52,10 @@ class Request final : public Sock {
  public:
   explicit Request(std::uint64_t identity) : Sock(identity, false) {}
   std::uint32_t iss = 0, irs = 0;
-  std::uint16_t window = 0;
+  Options ours{}, theirs{};  // of the SYNs
+  std::uint32_t timestamp_base = 0, recent = 0;
   unsigned tries = 0;
+  std::uint64_t answered = 0;  // when, last, to what does not fit
 };
 
 // TimeWait is what is left of a connection whose full socket has gone.
@@ -61,14 +63,20 @@ class TimeWait final : public Sock {
  public:
   explicit TimeWait(std::uint64_t identity) : Sock(identity, false) {}
   std::uint32_t rcv_nxt = 0, snd_nxt = 0;
-  std::uint16_t window = 0;
+  std::uint32_t window = 0;
+  std::uint8_t scale = 0;
   std::uint8_t substate = PSP_TCP_TIME_WAIT;
+  bool timestamps = false;
+  std::uint32_t timestamp_base = 0, recent = 0;  // the peer's, had at recent_at
+  std::uint64_t recent_at = 0;
   std::uint64_t answered = 0;  // when, last
 
  private:
   void fill(shim_sock& view) const override {
     view.kernel.tw_substate = substate;
     view.kernel.tw_rcv_nxt = rcv_nxt;
+    view.kernel.tw_ts_recent_stamp =
+        timestamps ? static_cast<std::uint32_t>(recent_at / 1'000'000'000) : 0;
   }
 };
 

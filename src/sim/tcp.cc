@@ -12,25 +12,41 @@
 #include <cerrno>
 
 namespace psp::sim {
+namespace {
+
+std::size_t header_of(const Tuple& tuple) { return tuple.family == 4 ? 40 : 60; }
+
+}  // namespace
 
 Tcp::Tcp(Network& network, std::uint64_t identity) : Sock(identity, true), network_(network) {}
 
+// maximum_segment is mss_cache: what the path and the peer leave, less the options of all segments.
 unsigned Tcp::maximum_segment() const {
+  constexpr std::size_t kLeast = 48;  // tcp_min_snd_mss
   const std::size_t ip = tuple.family == 4 ? 20 : 40;
   const std::size_t lowered = reacts ? ip_options : 0;
-  return static_cast<unsigned>(network_.mtu() - ip - 20 - tcp_options - lowered);
+  const std::size_t most = std::min<std::size_t>(path_mtu_ - ip - 20, agreed.mss);
+  const std::size_t size = std::max(most > lowered ? most - lowered : 0, kLeast);
+  return static_cast<unsigned>(size - (agreed.timestamps ? 12 : 0));
 }
 
-std::uint32_t Tcp::receive_window() const {
+void Tcp::learn_mtu() { path_mtu_ = network_.mtu(tuple); }
+
+std::uint32_t Tcp::free_space() const {
   const std::size_t used = received_.size();
-  return used >= kReceiveBuffer ? 0 : kReceiveBuffer - static_cast<std::uint32_t>(used);
+  return used >= receive_buffer_ ? 0 : receive_buffer_ - static_cast<std::uint32_t>(used);
+}
+
+std::uint32_t Tcp::window_to_come() const {
+  const std::uint32_t end = rcv_wup_ + rcv_wnd_;
+  return psp_before(rcv_nxt, end) ? end - rcv_nxt : 0;
 }
 
 bool Tcp::synchronized() const { return psp_has_sequence(state); }
 
 void Tcp::fill(shim_sock& view) const {
   view.kernel.rcv_nxt = rcv_nxt;
-  view.kernel.rcv_wnd = receive_window();
+  view.kernel.rcv_wnd = rcv_wnd_;
   view.kernel.copied_seq = copied_seq;
   view.kernel.snd_una = snd_una;
   view.kernel.snd_nxt = snd_nxt;
@@ -51,19 +67,37 @@ void Tcp::connect(const Tuple& to) {
   snd_nxt = write_seq = iss + 1;
   state = PSP_TCP_SYN_SENT;
   small_end_ = snd_una;
-  congestion_ = 10u * maximum_segment();
+  agreed = {};
+  recent_at = 0;
+  timestamp_base = network_.timestamp_base();
+  learn_mtu();
+  offered_ = offer(network_.draws() ? &network_.random() : nullptr,
+                   static_cast<std::uint16_t>(path_mtu_ - header_of(tuple)));
   send_bare(iss, false, true);
   arm(kSecond);
 }
 
-void Tcp::accepted(const Tuple& from, std::uint32_t our_iss, std::uint32_t their_irs,
-                   std::uint16_t window) {
+void Tcp::accepted(const Tuple& from, const Begin& known) {
   tuple = from;
-  iss = our_iss;
+  iss = known.iss;
   snd_una = snd_nxt = write_seq = small_end_ = iss + 1;
-  irs = their_irs;
-  rcv_nxt = copied_seq = irs + 1;
-  snd_wnd_ = max_window_ = window;
+  irs = known.irs;
+  snd_wnd_ = known.window;
+  timestamp_base = known.timestamp_base;
+  recent = known.recent;
+  begin(known.ours, known.theirs);
+}
+
+// begin: both SYNs have been seen.
+void Tcp::begin(const Options& ours, const Options& theirs) {
+  agreed = agree(ours, theirs);
+  recent_at = agreed.timestamps ? network_.schedule().now() : 0;
+  rcv_nxt = copied_seq = rcv_wup_ = irs + 1;
+  rcv_wnd_ = kFirstWindow;
+  snd_wl1_ = irs;
+  const bool big = network_.random().chance(300'000);
+  receive_buffer_ = agreed.receive_scale > 1 && big ? 150000 : kFirstWindow;
+  learn_mtu();
   congestion_ = 10u * maximum_segment();
   state = PSP_TCP_ESTABLISHED;
 }
@@ -93,7 +127,7 @@ Octets Tcp::peek(std::size_t most) const {
 }
 
 Octets Tcp::read(std::size_t most) {
-  const bool was_full = receive_window() < 2 * maximum_segment();
+  const bool was_full = window_to_come() < 2 * maximum_segment();
   Octets octets = peek(most);
   const std::size_t size = octets.size();
   received_.erase(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size));
@@ -152,6 +186,10 @@ void Tcp::disconnect() {
   received_.clear();
   queue_.clear();
   said_.clear();
+  pushed_.clear();
+  sacked_.clear();
+  duplicate_.reset();
+  recovers_ = false;
   fin_wanted_ = fin_sent_ = fin_received_ = false;
   duplicates_ = tries_ = 0;
   tuple = Tuple{.family = tuple.family};

@@ -13,22 +13,32 @@
 #include "tcp.hh"
 
 namespace psp::sim {
+namespace {
+
+constexpr std::uint32_t kLateAck = 200;  // milliseconds
+
+}  // namespace
 
 void Tcp::receive(const Segment& segment) {
   const auto keep = shared_from_this();
   if (state == PSP_TCP_CLOSE) return;
   if (state == PSP_TCP_SYN_SENT) return receive_syn_sent(segment);
+  if (is_old(segment) && !segment.rst) return challenge(segment);
   if (!acceptable(segment)) {
     if (!segment.rst) challenge(segment);
     return;
   }
   if (segment.rst) {
-    if (segment.seq != rcv_nxt) return challenge(segment);  // RFC 5961
+    if (!resets(segment)) return challenge(segment);
     return fail_with(state == kCloseWait ? EPIPE : ECONNRESET);
   }
   if (segment.syn) return challenge(segment);
   if (!segment.ack) return;
   if (psp_before(snd_nxt, segment.ack_seq)) return challenge(segment);
+  if (agreed.timestamps && segment.options.timestamps && !psp_before(rcv_wup_, segment.seq)) {
+    recent = segment.options.value;
+    recent_at = network_.schedule().now();
+  }
   take_ack(segment);
   if (state == PSP_TCP_CLOSE) return;
   if (runs_over_end(segment)) {
@@ -48,6 +58,26 @@ bool Tcp::runs_over_end(const Segment& segment) const {
          psp_before(rcv_nxt, segment.end() - segment.fin);
 }
 
+// is_old: its timestamp says that it comes from before what has been had (PAWS). An ACK that only
+// comes late is none: Linux lets it pass if it is less than a timeout behind.
+bool Tcp::is_old(const Segment& segment) const {
+  if (!agreed.timestamps || !segment.options.timestamps) return false;
+  const std::uint32_t behind = recent - segment.options.value;
+  if (!psp_before(segment.options.value, recent) || behind <= 1) return false;
+  const bool late_ack = segment.ack && segment.seq == rcv_nxt && segment.end() == segment.seq &&
+                        segment.ack_seq == snd_una &&
+                        std::uint32_t{segment.window} << agreed.send_scale == snd_wnd_;
+  return !late_ack || behind > kLateAck;
+}
+
+// resets: RFC 5961, and the end of what SACK has told, where the peer may think that we are.
+bool Tcp::resets(const Segment& segment) const {
+  if (segment.seq == rcv_nxt) return true;
+  return agreed.sack && !queue_.empty() &&
+         segment.seq == irs + queue_.rbegin()->first +
+                            static_cast<std::uint32_t>(queue_.rbegin()->second.size());
+}
+
 // challenge answers what does not fit. Seldom, where two that do not agree would go on for ever.
 void Tcp::challenge(const Segment& segment) {
   const Time now = network_.schedule().now();
@@ -55,6 +85,8 @@ void Tcp::challenge(const Segment& segment) {
     if (now - challenged_ < network_.pause()) return;
     challenged_ = now;
   }
+  if (!segment.payload.empty() && psp_before(segment.seq, rcv_nxt))
+    note_duplicate(segment.seq, psp_before(rcv_nxt, segment.end()) ? rcv_nxt : segment.end());
   acknowledge();
 }
 
@@ -66,10 +98,10 @@ void Tcp::receive_syn_sent(const Segment& segment) {
   }
   if (!segment.syn || !segment.ack) return;
   irs = segment.seq;
-  rcv_nxt = copied_seq = irs + 1;
   snd_una = segment.ack_seq;
-  snd_wnd_ = max_window_ = segment.window;
-  state = PSP_TCP_ESTABLISHED;
+  snd_wnd_ = segment.window;
+  recent = segment.options.value;
+  begin(offered_, segment.options);
   tries_ = 0;
   ++timer_;
   armed_ = false;
@@ -78,33 +110,56 @@ void Tcp::receive_syn_sent(const Segment& segment) {
 
 bool Tcp::acceptable(const Segment& segment) const {
   const std::uint32_t end = segment.end();
-  return !psp_before(end, rcv_nxt) && !psp_before(rcv_nxt + receive_window(), segment.seq);
+  return !psp_before(end, rcv_wup_) && !psp_before(rcv_nxt + window_to_come(), segment.seq);
+}
+
+// take_window: what an older segment says of the window does not count.
+void Tcp::take_window(const Segment& segment) {
+  const std::uint32_t window = std::uint32_t{segment.window} << agreed.send_scale;
+  const bool newer = psp_before(snd_una, segment.ack_seq) || psp_before(snd_wl1_, segment.seq) ||
+                     (segment.seq == snd_wl1_ && (window > snd_wnd_ || window == 0));
+  if (!newer) return;
+  snd_wl1_ = segment.seq;
+  snd_wnd_ = window;
 }
 
 void Tcp::take_ack(const Segment& segment) {
   if (psp_before(segment.ack_seq, snd_una)) return;
+  const std::uint32_t window = snd_wnd_;
+  take_window(segment);
   if (segment.ack_seq == snd_una) {
     const bool duplicate =
-        segment.payload.empty() && !segment.fin && snd_una != snd_nxt && segment.window == snd_wnd_;
-    snd_wnd_ = segment.window;
+        segment.payload.empty() && !segment.fin && snd_una != snd_nxt && window == snd_wnd_;
     if (snd_una == snd_nxt) tries_ = 0;  // it answers our probes
-    if (duplicate && ++duplicates_ == 3) {
-      congestion_ = std::max<std::size_t>(congestion_ / 2, 2u * maximum_segment());
-      resend();
-    }
+    if (duplicate) ++duplicates_;
+    take_sack(segment, false);
     if (!duplicate) output();
     return;
   }
   const std::uint32_t acknowledged = segment.ack_seq - snd_una;
   snd_una = segment.ack_seq;
-  snd_wnd_ = segment.window;
+  pushed_.erase(pushed_.begin(), pushed_.upper_bound(snd_una - iss));
   duplicates_ = tries_ = 0;
   congestion_ = std::min<std::size_t>(congestion_ + acknowledged, 400000);
   ++timer_;
   armed_ = false;
   if (snd_una != snd_nxt) arm(200 * kMillisecond);
   if (fin_sent_ && snd_una == write_seq + 1) our_fin_acknowledged(segment);
-  if (state != PSP_TCP_CLOSE) output();
+  if (state == PSP_TCP_CLOSE) return;
+  take_sack(segment, true);
+  output();
+}
+
+// path_shrank: what is under way is too big. It goes out again at once, cut anew.
+void Tcp::path_shrank() {
+  if (!synchronized() || network_.mtu(tuple) >= path_mtu_) return;
+  learn_mtu();
+  if (snd_una != snd_nxt) recover(true);
+}
+
+// unreachable: hard for who is not connected yet; others go on, and say it when they give up.
+void Tcp::unreachable(int number) {
+  if (state == PSP_TCP_SYN_SENT) return fail_with(number);
 }
 
 // our_fin_acknowledged: an orphan is a TIME_WAIT from then on, but not before the peer's FIN of the
@@ -128,7 +183,7 @@ void Tcp::our_fin_acknowledged(const Segment& segment) {
 
 // take_data keeps what is new of a segment, and moves what now follows on to where it is read.
 void Tcp::take_data(const Segment& segment) {
-  const std::uint32_t limit = rcv_nxt + receive_window();
+  const std::uint32_t limit = rcv_nxt + window_to_come();
   const bool fin_fits = segment.fin && !psp_before(limit, segment.end() - 1);
   if (segment.payload.empty() && !segment.fin) return;
   // Nothing comes behind a FIN that has been taken; one that data has run over was none.
@@ -145,10 +200,12 @@ void Tcp::take_data(const Segment& segment) {
   Octets octets = segment.payload;
   if (psp_before(from, rcv_nxt)) {
     const std::size_t old = std::min<std::size_t>(rcv_nxt - from, octets.size());
+    note_duplicate(from, from + static_cast<std::uint32_t>(old));
     octets.erase(octets.begin(), octets.begin() + static_cast<std::ptrdiff_t>(old));
     from += static_cast<std::uint32_t>(old);
   }
   const bool in_order = !psp_before(rcv_nxt, from);
+  if (!in_order) newest_ = from;
   if (!octets.empty()) {
     // The first copy of an octet stands: pieces are only added where there is none.
     for (std::size_t i = 0; i < octets.size();) {

@@ -13,83 +13,14 @@
 #include <cerrno>
 #include <gtest/gtest.h>
 
-#include "content.hh"
+#include "line.hh"
 
 namespace psp::sim {
 namespace {
 
-// Line is two hosts, each the network of one socket.
-class Line {
- public:
-  class Host final : public Network {
-   public:
-    Host(Line& line, unsigned number) : line_(line), number_(number) {}
-    Schedule& schedule() override { return line_.schedule; }
-    Random& random() override { return line_.random; }
-    std::size_t mtu() const override { return 1500; }
-    void send(const Segment& segment, std::shared_ptr<Sock> /*sk*/) override {
-      line_.carry(1 - number_, segment);
-    }
-    void to_time_wait(Tcp&, unsigned substate) override { time_waits.push_back(substate); }
-    void unhash(Tcp&) override { ++unhashed; }
-    void has_ended(Tcp&) override { ++ended; }
-    void refuse(const Segment& segment) override {
-      Segment answer{.tuple = segment.tuple.turned(), .seq = segment.ack_seq};
-      answer.rst = true;
-      line_.carry(1 - number_, answer);
-    }
-    std::vector<unsigned> time_waits;
-    int unhashed = 0, ended = 0;
-
-   private:
-    Line& line_;
-    unsigned number_;
-  };
-
-  Line() {
-    client->stream = 1;
-    server->stream = 2;
-    Tuple tuple;
-    tuple.local_port = 1000;
-    tuple.remote_port = 2000;
-    client->connect(tuple);
-    run();
-  }
-  void run(Time time = 30 * kSecond) {
-    const Time end = schedule.now() + time;
-    while (!schedule.empty() && schedule.next() <= end) schedule.step();
-  }
-  void carry(unsigned to, const Segment& segment) {
-    sent.push_back(segment);
-    if (lose && lose(segment)) return;
-    schedule.after(kMillisecond, [this, to, segment] { arrive(to, segment); });
-  }
-  void arrive(unsigned to, const Segment& segment) {
-    if (to == 1 && segment.syn) {
-      server->accepted(segment.tuple.turned(), 500, segment.seq, segment.window);
-      Segment answer{.tuple = segment.tuple.turned(), .seq = 500, .ack_seq = segment.seq + 1};
-      answer.syn = answer.ack = true;
-      answer.window = 60000;
-      return carry(0, answer);
-    }
-    (to == 0 ? client : server)->receive(segment);
-  }
-  // receive_all reads at the server, and checks each octet.
-  std::size_t receive_all() {
-    const std::uint32_t from = server->copied_seq - server->irs - 1;
-    const Octets octets = server->read(1 << 20);
-    for (std::size_t i = 0; i < octets.size(); ++i)
-      EXPECT_EQ(octets[i], content_octet(1, from + static_cast<std::uint32_t>(i)));
-    return octets.size();
-  }
-
-  Schedule schedule{1000};
-  Random random{7};
-  std::function<bool(const Segment&)> lose;
-  std::vector<Segment> sent;
-  Host hosts[2] = {{*this, 0}, {*this, 1}};
-  std::shared_ptr<Tcp> client = std::make_shared<Tcp>(hosts[0], 1);
-  std::shared_ptr<Tcp> server = std::make_shared<Tcp>(hosts[1], 2);
+// Connected is a line whose server offers nothing.
+struct Connected : Line {
+  Connected() { connect(); }
 };
 
 // segment_of begins where the client's stream does.
@@ -104,13 +35,13 @@ Segment segment_of(const Line& line, std::size_t size, bool fin) {
 }
 
 TEST(TcpTest, Connects) {
-  const Line line;
+  const Connected line;
   EXPECT_EQ(line.client->state, unsigned{PSP_TCP_ESTABLISHED});
   EXPECT_EQ(line.client->snd_nxt, line.server->rcv_nxt);
 }
 
 TEST(TcpTest, DeliversWhatIsWrittenInOrder) {
-  Line line;
+  Connected line;
   EXPECT_EQ(line.client->write(50000), 50000u);
   line.run();
   EXPECT_EQ(line.receive_all(), 50000u);
@@ -118,7 +49,7 @@ TEST(TcpTest, DeliversWhatIsWrittenInOrder) {
 }
 
 TEST(TcpTest, SendsAgainWhatWasLost) {
-  Line line;
+  Connected line;
   unsigned number = 0;
   line.lose = [&number](const Segment& segment) {
     return !segment.payload.empty() && number++ % 3 == 0;
@@ -129,7 +60,7 @@ TEST(TcpTest, SendsAgainWhatWasLost) {
 }
 
 TEST(TcpTest, AThirdDuplicateAckMakesItSendAtOnce) {
-  Line line;
+  Connected line;
   line.client->write(1000);
   line.run();
   line.receive_all();
@@ -143,7 +74,7 @@ TEST(TcpTest, AThirdDuplicateAckMakesItSendAtOnce) {
 }
 
 TEST(TcpTest, GivesUpWhenNobodyAnswers) {
-  Line line;
+  Connected line;
   line.lose = [](const Segment&) { return true; };
   line.client->write(1);
   line.run(100 * kSecond);
@@ -152,7 +83,7 @@ TEST(TcpTest, GivesUpWhenNobodyAnswers) {
 }
 
 TEST(TcpTest, AWindowThatIsFullOpensAgain) {
-  Line line;
+  Connected line;
   line.client->write(150000);
   line.run();
   std::size_t all = 0;
@@ -164,7 +95,7 @@ TEST(TcpTest, AWindowThatIsFullOpensAgain) {
 }
 
 TEST(TcpTest, BothSayFinAndOneIsLeftInTimeWait) {
-  Line line;
+  Connected line;
   line.client->write(10);
   line.client->shutdown();
   line.run();
@@ -178,14 +109,14 @@ TEST(TcpTest, BothSayFinAndOneIsLeftInTimeWait) {
 }
 
 TEST(TcpTest, AnOrphanInFinWait2IsATimeWaitToo) {
-  Line line;
+  Connected line;
   line.client->close();
   line.run();
   EXPECT_EQ(line.hosts[0].time_waits, std::vector<unsigned>{PSP_TCP_FIN_WAIT2});
 }
 
 TEST(TcpTest, WhoClosesWithoutReadingResets) {
-  Line line;
+  Connected line;
   line.client->write(10);
   line.run();
   line.server->close();
@@ -195,7 +126,7 @@ TEST(TcpTest, WhoClosesWithoutReadingResets) {
 }
 
 TEST(TcpTest, AResetCountsOnlyAtTheRightPlace) {
-  Line line;
+  Connected line;
   Segment reset{.tuple = line.client->tuple, .seq = line.server->rcv_nxt + 1};
   reset.rst = true;
   line.server->receive(reset);
@@ -206,7 +137,7 @@ TEST(TcpTest, AResetCountsOnlyAtTheRightPlace) {
 }
 
 TEST(TcpTest, TheFirstCopyOfAnOctetStands) {
-  Line line;
+  Connected line;
   Segment ahead{.tuple = line.client->tuple,
                 .seq = line.server->rcv_nxt + 5,
                 .ack_seq = line.server->snd_nxt};
@@ -222,7 +153,7 @@ TEST(TcpTest, TheFirstCopyOfAnOctetStands) {
 }
 
 TEST(TcpTest, NothingComesBehindAFin) {
-  Line line;
+  Connected line;
   Segment fin{
       .tuple = line.client->tuple, .seq = line.server->rcv_nxt, .ack_seq = line.server->snd_nxt};
   fin.ack = fin.fin = true;
@@ -234,7 +165,7 @@ TEST(TcpTest, NothingComesBehindAFin) {
 }
 
 TEST(TcpTest, ADisconnectedSocketConnectsAgain) {
-  Line line;
+  Connected line;
   const Tuple tuple = line.client->tuple;
   line.client->disconnect();
   EXPECT_TRUE(line.client->is_over());
@@ -245,7 +176,7 @@ TEST(TcpTest, ADisconnectedSocketConnectsAgain) {
 }
 
 TEST(TcpTest, WhatTheApplicationSaysIsSentAndTheStreamAroundIt) {
-  Line line;
+  Connected line;
   line.client->write(5);
   line.run();
   EXPECT_EQ(line.receive_all(), 5u);
@@ -260,7 +191,7 @@ TEST(TcpTest, WhatTheApplicationSaysIsSentAndTheStreamAroundIt) {
 }
 
 TEST(TcpTest, WhatTheApplicationSaysIsSentAgainAsItWas) {
-  Line line;
+  Connected line;
   const Octets said(3000, 'x');
   unsigned lost = 0;
   line.lose = [&](const Segment& segment) { return !segment.payload.empty() && ++lost < 4; };
@@ -270,7 +201,7 @@ TEST(TcpTest, WhatTheApplicationSaysIsSentAgainAsItWas) {
 }
 
 TEST(TcpTest, ByNagleASmallSegmentWaitsForTheAckOfAnother) {
-  Line line;
+  Connected line;
   line.client->nagle(true);
   line.client->write(10);
   line.client->write(10);
@@ -284,14 +215,14 @@ TEST(TcpTest, ByNagleASmallSegmentWaitsForTheAckOfAnother) {
 }
 
 TEST(TcpTest, AFinAloneHasNoPush) {
-  Line line;
+  Connected line;
   line.client->shutdown();
   ASSERT_TRUE(line.sent.back().fin);
   EXPECT_FALSE(line.sent.back().psh);
 }
 
 TEST(TcpTest, AnOrphanTakesAFinThatAcknowledgesItsOwn) {
-  Line line;
+  Connected line;
   line.lose = [](const Segment&) { return true; };
   line.server->close();
   Segment fin = segment_of(line, 0, true);
@@ -302,7 +233,7 @@ TEST(TcpTest, AnOrphanTakesAFinThatAcknowledgesItsOwn) {
 }
 
 TEST(TcpTest, AnOrphanThatTheRestOfAStreamDoesNotReachEnds) {
-  Line line;
+  Connected line;
   line.lose = [](const Segment&) { return true; };
   line.server->close();
   Segment fin = segment_of(line, 0, true);
@@ -315,7 +246,7 @@ TEST(TcpTest, AnOrphanThatTheRestOfAStreamDoesNotReachEnds) {
 }
 
 TEST(TcpTest, DataThatRunsOverTheEndIsRefusedByNoSocket) {
-  Line line;
+  Connected line;
   line.arrive(1, segment_of(line, 0, true));
   ASSERT_TRUE(line.server->at_end());
   line.sent.clear();

@@ -327,7 +327,8 @@ std::vector<Link::Target> Workload::targets() const {
     for (const Side& side : connection->sides)
       if (side.socket && !side.socket->is_over())
         targets.push_back({side.end->host, side.end->place >= 2, side.socket->tuple.turned(),
-                           side.socket->rcv_nxt, side.socket->snd_nxt});
+                           side.socket->rcv_nxt, side.socket->snd_nxt,
+                           side.socket->agreed.timestamps ? side.socket->recent : 0});
   return targets;
 }
 

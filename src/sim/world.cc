@@ -279,6 +279,10 @@ void World::crossed(const Skb& skb) {
       fmt::format("a packet of namespace {} goes to be sealed in another one", skb.place));
 }
 
+void World::path_shrank(const Kernel& kernel, const Skb& skb, std::size_t mtu) {
+  observer_.path_shrank(kernel.options().place, skb, mtu);
+}
+
 void World::taken(Tcp& socket, const Segment& segment, const Skb& skb) {
   look();
   observer_.let_in(place_of(socket), socket, segment, skb);

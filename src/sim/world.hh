@@ -56,6 +56,7 @@ class World final : public Watcher {
   void left(Tcp& socket) override;
   void crossed(const Skb& skb) override;
   void taken(Tcp& socket, const Segment& segment, const Skb& skb) override;
+  void path_shrank(const Kernel& kernel, const Skb& skb, std::size_t mtu) override;
 
  private:
   void run_until(Time end);

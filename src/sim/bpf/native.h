@@ -41,7 +41,7 @@ struct shim_sock {
     uint32_t uid;
     const struct shim_netdev* route;
     uint8_t tw_substate;
-    uint32_t tw_rcv_nxt;
+    uint32_t tw_rcv_nxt, tw_ts_recent_stamp;
     void* model;
   } kernel;
 };

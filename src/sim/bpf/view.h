@@ -126,6 +126,7 @@ static inline const struct tcp_timewait_sock* shim_view_timewait(const struct sh
   memset(&view, 0, sizeof view);
   shim_fill_common(&view.tw_sk.__tw_common, &net, sk);
   view.tw_sk.tw_substate = sk->kernel.tw_substate;
+  view.tw_ts_recent_stamp = (int)sk->kernel.tw_ts_recent_stamp;
   return &view;
 }
 

@@ -59,7 +59,6 @@ void raise_error(Tcp& socket) {
 std::shared_ptr<Tcp> DrillHost::new_socket(unsigned family) {
   auto socket = machine_->kernel.open();
   socket->tuple.family = family;
-  socket->tcp_options = 0;
   socket->nagle(true);
   return socket;
 }
@@ -70,7 +69,6 @@ DrillHost::Json DrillHost::listen(const Json& request) {
   listener->port = ++last_port_;
   File* to = listener.get();
   listener->socket = machine_->kernel.listen(last_port_, [to](const std::shared_ptr<Tcp>& socket) {
-    socket->tcp_options = 0;
     socket->nagle(true);
     to->accepted.push_back(socket);
   });

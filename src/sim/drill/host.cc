@@ -128,7 +128,7 @@ DrillHost::Json DrillHost::begin(const Json& request) {
   options.address6 = address({0xfd, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
   // As tests/drill has the real host.
   options.pause = 0;
-  options.cuts_anywhere = options.gro = false;
+  options.draws = options.gro = false;
   KernelOptions box = options;  // which no script uses
   box.netns = options.netns + 1;
   box.place = 2;
