@@ -75,6 +75,7 @@ class Daemon {
   };
   Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, tap_, id_}; }
   std::uint32_t rotations() const { return rotations_; }
+  VersionSet versions() const { return versions_; }
   std::size_t associations() const { return core_ ? core_->associations().size() : 0; }
   bool stopping() const { return stop_ != Stop::kNot; }
   bool left_in_place() const { return left_in_place_; }

@@ -19,42 +19,43 @@
 namespace psp::sim {
 
 /* X(name, text) */
-#define PSP_SIM_FEATURES(X)                                             \
-  X(loss, "the link loses packets")                                     \
-  X(delay, "... and holds some up for long")                            \
-  X(reorder, "... and lets some pass others")                           \
-  X(duplicate, "... and doubles some")                                  \
-  X(corrupt, "... and turns bits over")                                 \
-  X(truncate, "... and cuts some short")                                \
-  X(replay, "an enemy sends again what he has seen")                    \
-  X(inject, "... and segments in clear with the right numbers")         \
-  X(forge, "... and PSP packets that he has changed")                   \
-  X(rotate, "device keys rotate")                                       \
-  X(versions, "versions are disabled for a while")                      \
-  X(netdev, "the netdev goes and comes back")                           \
-  X(clsact, "the clsact of the netdev is taken away")                   \
-  X(tcx, "the programs at tcx are taken away")                          \
-  X(foreign, "somebody's program comes first in line")                  \
-  X(tap_programs, "the programs at the TAP are taken away")             \
-  X(tap, "the TAP is deleted, and pspd gives up")                       \
-  X(crash, "pspd is killed and starts again")                           \
-  X(stop, "pspd stops in order and starts again")                       \
-  X(freeze, "pspd does not run for a while")                            \
-  X(clock, "the boot clock jumps ahead")                                \
-  X(route, "packets go by another netdev for a while")                  \
-  X(full_maps, "there is no room for more secured sockets")             \
-  X(full_queue, "the queue of the TAP has room for few packets")        \
-  X(late, "associations are made late, with data under way")            \
-  X(early, "... and before there is a peer, as Linux up to 7.3 has it") \
-  X(one_sided, "... and at one end only")                               \
-  X(wrong_key, "... with the key of another connection")                \
-  X(abort, "connections are aborted")                                   \
-  X(disconnect, "sockets are disconnected and connected again")         \
-  X(half_close, "one end says FIN and reads on")                        \
-  X(same_ports, "ports are used again at once")                         \
-  X(six, "some connections are of IPv6")                                \
-  X(old_kernel, "a kernel without tcx")                                 \
-  X(sign, "what comes has the sign of opened packets, by another namespace")
+#define PSP_SIM_FEATURES(X)                                                  \
+  X(loss, "the link loses packets")                                          \
+  X(delay, "... and holds some up for long")                                 \
+  X(reorder, "... and lets some pass others")                                \
+  X(duplicate, "... and doubles some")                                       \
+  X(corrupt, "... and turns bits over")                                      \
+  X(truncate, "... and cuts some short")                                     \
+  X(replay, "an enemy sends again what he has seen")                         \
+  X(inject, "... and segments in clear with the right numbers")              \
+  X(forge, "... and PSP packets that he has changed")                        \
+  X(rotate, "device keys rotate")                                            \
+  X(versions, "versions are disabled for a while")                           \
+  X(netdev, "the netdev goes and comes back")                                \
+  X(clsact, "the clsact of the netdev is taken away")                        \
+  X(tcx, "the programs at tcx are taken away")                               \
+  X(foreign, "somebody's program comes first in line")                       \
+  X(tap_programs, "the programs at the TAP are taken away")                  \
+  X(tap, "the TAP is deleted, and pspd gives up")                            \
+  X(crash, "pspd is killed and starts again")                                \
+  X(stop, "pspd stops in order and starts again")                            \
+  X(freeze, "pspd does not run for a while")                                 \
+  X(clock, "the boot clock jumps ahead")                                     \
+  X(route, "packets go by another netdev for a while")                       \
+  X(full_maps, "there is no room for more secured sockets")                  \
+  X(full_queue, "the queue of the TAP has room for few packets")             \
+  X(late, "associations are made late, with data under way")                 \
+  X(early, "... and before there is a peer, as Linux up to 7.3 has it")      \
+  X(one_sided, "... and at one end only")                                    \
+  X(wrong_key, "... with the key of another connection")                     \
+  X(abort, "connections are aborted")                                        \
+  X(disconnect, "sockets are disconnected and connected again")              \
+  X(half_close, "one end says FIN and reads on")                             \
+  X(same_ports, "ports are used again at once")                              \
+  X(six, "some connections are of IPv6")                                     \
+  X(old_kernel, "a kernel without tcx")                                      \
+  X(sign, "what comes has the sign of opened packets, by another namespace") \
+  X(keyx, "some connections are secured by the key exchange, inside TLS")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

@@ -76,10 +76,25 @@ std::size_t Tcp::write(std::size_t size) {
   return size;
 }
 
+std::size_t Tcp::write(std::span<const std::uint8_t> octets) {
+  if ((state != PSP_TCP_ESTABLISHED && state != kCloseWait) || fin_wanted_) return 0;
+  const std::size_t room = kSendBuffer - std::min<std::size_t>(kSendBuffer, unacknowledged());
+  const std::size_t size = std::min(octets.size(), room);
+  if (size == 0) return 0;
+  if (!written) written = std::make_shared<Written>();
+  written->add(write_seq - iss - 1, octets.first(size));
+  return write(size);
+}
+
+Octets Tcp::peek(std::size_t most) const {
+  const auto size = static_cast<std::ptrdiff_t>(std::min(most, received_.size()));
+  return Octets(received_.begin(), received_.begin() + size);
+}
+
 Octets Tcp::read(std::size_t most) {
   const std::size_t size = std::min(most, received_.size());
   const bool was_full = receive_window() < 2 * maximum_segment();
-  Octets octets(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size));
+  Octets octets = peek(size);
   received_.erase(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(size));
   copied_seq += static_cast<std::uint32_t>(size);
   if (was_full && size != 0 && synchronized()) acknowledge();

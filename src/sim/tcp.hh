@@ -6,14 +6,17 @@
 // what it leaves out.
 //
 // The octets that an application writes are not kept: they are a function of the stream and the
-// place in it (content.hh). What is received is kept as it came.
+// place in it (content.hh), but for real ones. What is received is kept as it came.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
+#include <span>
 
+#include "content.hh"
 #include "random.hh"
 #include "schedule.hh"
 #include "sock.hh"
@@ -48,7 +51,9 @@ class Tcp final : public Sock {
   void connect(const Tuple& to);
   void accepted(const Tuple& from, std::uint32_t iss, std::uint32_t irs, std::uint16_t window);
   std::size_t write(std::size_t size);  // less if there is no room; 0: not now, or never
+  std::size_t write(std::span<const std::uint8_t> octets);  // real ones
   Octets read(std::size_t most);
+  Octets peek(std::size_t most) const;
   void shutdown();
   void close();       // the last descriptor: FIN, or RST if something was not read
   void abort();       // close with SO_LINGER 0
@@ -68,7 +73,8 @@ class Tcp final : public Sock {
   const Network& network() const { return network_; }
 
   int error = 0;
-  std::uint64_t stream = 0;  // of what is written here
+  std::uint64_t stream = 0;          // of what is written here
+  std::shared_ptr<Written> written;  // its real octets; null: none
   std::uint32_t iss = 0, irs = 0;
   std::uint32_t snd_una = 0, snd_nxt = 0, write_seq = 0;
   std::uint32_t rcv_nxt = 0, copied_seq = 0;

@@ -31,7 +31,7 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin) {
   segment.options = tcp_options;
   segment.reserved = tuple.family == 4 && ip_options != 0;
   segment.payload.resize(size);
-  write_content(stream, from - iss - 1, segment.payload);
+  write_stream(stream, written.get(), from - iss - 1, segment.payload);
   // Packets on an IPv4 socket have its options, whether the MSS has been lowered for them or not.
   const unsigned room = maximum_segment() - (segment.reserved && !reacts ? 40 : 0);
   if (size > room) segment.gso_size = static_cast<std::uint16_t>(room);

@@ -80,6 +80,7 @@ void Workload::connect() {
   const bool before = plan_.has(Feature::k_early) && side.wants_key && random_.chance(300'000);
   if (before) take_rx(side, connection->version);
   side.socket->reacts = true;
+  plan_exchange(*connection);
   connections_.push_back(connection);
   kernel.connect(*side.socket, tuple);
   side.end->tuple = side.socket->tuple;
@@ -113,6 +114,8 @@ void Workload::accept(unsigned host, const std::shared_ptr<Tcp>& socket) {
   side.end->tuple = socket->tuple;
   socket->stream = side.end->stream = found->sides[0].end->peer_stream;
   side.end->peer_stream = found->sides[0].end->stream;
+  socket->written = side.end->written = found->sides[0].end->peer_written;
+  side.end->peer_written = found->sides[0].end->written;
   side.secures_at =
       schedule_.now() + random_.below(plan_.has(Feature::k_late) && random_.chance(500'000)
                                           ? 2 * kSecond
@@ -144,7 +147,8 @@ void Workload::act(const Handle& connection, unsigned which) {
     return close(side, false);
   }
   if (side.socket->state == PSP_TCP_SYN_SENT) return;
-  secure(*connection, side, other);
+  if (!side.by_tls) secure(*connection, side, other);
+  if (side.by_tls && !exchange(connection, which)) return;
   if (calm_ && !connection->judged) return read(side);
   if (calm_ || connection->acts == 0) return finish(side);
   if (which == 0) --connection->acts;
@@ -249,6 +253,7 @@ void Workload::reconnect(const Handle& connection, unsigned which) {
   Side& side = connection->sides[which];
   coverage_.count("deeds", "disconnect");
   connection->tampered = true;
+  side.by_tls = false;
   const Tuple before = side.end->tuple;
   side.socket->disconnect();
   side.end->superseded = true;
@@ -272,6 +277,7 @@ void Workload::connect_again(Connection& connection, unsigned which, Tuple to) {
   end->secured = side.has_tx && observer_.holds(*side.end);
   side.socket->stream = end->stream = ++last_stream_;
   end->peer_stream = ++last_stream_;
+  side.socket->written = end->written = end->peer_written = nullptr;
   side.end = end;
   hosts_.machines[end->host]->kernel.connect(*side.socket, to);
   end->tuple = side.socket->tuple;
@@ -319,7 +325,9 @@ bool Workload::can_live(const Connection& connection) const {
     if (psp_before(side.socket->snd_una, side.end->boundary)) return false;
     if (!other.key || state->tx_spi != other.key->spi.value) return false;
   }
-  return secured != 1 && connection.accepted && !connection.tampered;
+  // One end alone is that for good, but in an exchange.
+  const bool one_end = secured == 1 && !connection.sides[0].by_tls;
+  return !one_end && connection.accepted && !connection.tampered;
 }
 
 void Workload::judge() {
