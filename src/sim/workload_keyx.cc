@@ -18,7 +18,7 @@
 namespace psp::sim {
 namespace {
 
-constexpr std::uint32_t kShare = 250'000;  // of the connections, in a million
+constexpr std::uint32_t kShare = 180'000;  // of the connections, in a million
 constexpr Time kRetry = std::chrono::nanoseconds(keyx::kRetryDelay).count();
 
 std::string_view name(keyx::ErrorCode code) {
