@@ -2,14 +2,16 @@
 //
 // What applications write: octets that are known from the stream and the place in it, so that a
 // reader can check each one, and that are found wherever they appear: every other eight octets are
-// the mark.
+// the mark. Programs that know nothing of this (TLS) write real octets, which are kept beside it.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <span>
+#include <vector>
 
 namespace psp::sim {
 
@@ -63,6 +65,46 @@ inline bool is_content(std::uint64_t stream, std::uint32_t place,
   return each_content(stream, place, octets.size(), [octets](std::size_t at, auto expected) {
     return std::memcmp(octets.data() + at, expected.data(), expected.size()) == 0;
   });
+}
+
+// Written are the real octets of a stream, by their places. All others are content.
+class Written {
+ public:
+  void add(std::uint32_t place, std::span<const std::uint8_t> octets) {
+    pieces_[place].assign(octets.begin(), octets.end());
+    end_ = std::max(end_, place + static_cast<std::uint32_t>(octets.size()));
+  }
+  // put writes over `out`, which begins at `place`, what is real of it.
+  void put(std::uint32_t place, std::span<std::uint8_t> out) const {
+    for (const auto& [from, octets] : pieces_) {
+      const std::size_t end = from + octets.size();
+      const std::size_t first = std::max(from, place);
+      const std::size_t last = std::min<std::size_t>(end, place + out.size());
+      if (first < last)
+        std::memcpy(out.data() + (first - place), octets.data() + (first - from), last - first);
+    }
+  }
+  std::uint32_t end() const { return end_; }
+
+ private:
+  std::map<std::uint32_t, std::vector<std::uint8_t>> pieces_;
+  std::uint32_t end_ = 0;
+};
+
+// write_stream is what was written at `place`; `real` may be null.
+inline void write_stream(std::uint64_t stream, const Written* real, std::uint32_t place,
+                         std::span<std::uint8_t> out) {
+  write_content(stream, place, out);
+  if (real != nullptr && place < real->end()) real->put(place, out);
+}
+
+// is_written: are these the octets of the stream at that place?
+inline bool is_written(std::uint64_t stream, const Written* real, std::uint32_t place,
+                       std::span<const std::uint8_t> octets) {
+  if (real == nullptr || place >= real->end()) return is_content(stream, place, octets);
+  std::vector<std::uint8_t> expected(octets.size());
+  write_stream(stream, real, place, expected);
+  return std::ranges::equal(expected, octets);
 }
 
 }  // namespace psp::sim

@@ -102,6 +102,7 @@ class Daemon {
   // rotations_told: of how many, all devices of this life together, the group was told.
   std::uint64_t rotations_told() const { return rotations_told_; }
   std::uint64_t rotations_done() const { return rotations_done_; }
+  VersionSet versions() const { return versions_; }
   std::size_t associations() const { return core_ ? core_->associations().size() : 0; }
   // holds_box: it keeps the container's namespace from its end.
   bool holds_box() const {

@@ -66,7 +66,7 @@ void Observer::begins(const std::shared_ptr<End>& end) {
 bool Observer::wrote_in_clear(const End& end, const Segment& segment) {
   const std::uint32_t last = segment.seq + static_cast<std::uint32_t>(segment.payload.size());
   if (end.secured && psp_before(end.boundary, last)) return false;
-  return is_content(end.stream, segment.seq - end.iss - 1, segment.payload);
+  return is_written(end.stream, end.written.get(), segment.seq - end.iss - 1, segment.payload);
 }
 
 // note_keys is for an end that is forgotten: packets of it may still be under way.
@@ -183,12 +183,14 @@ void Observer::sent_clear(unsigned place, std::span<const std::uint8_t> ip) {
 }
 
 void Observer::read(const End& end, std::uint32_t seq, std::uint32_t irs, const Octets& octets) {
-  if (is_content(end.peer_stream, seq - irs - 1, octets)) return;
+  const Written* real = end.peer_written.get();
+  if (is_written(end.peer_stream, real, seq - irs - 1, octets)) return;
+  Octets expected(octets.size());
+  write_stream(end.peer_stream, real, seq - irs - 1, expected);
   for (std::size_t i = 0; i < octets.size(); ++i) {
     const std::uint32_t at = seq + static_cast<std::uint32_t>(i);
     const bool after = end.secured && !psp_before(at, end.read_boundary);
-    if (octets[i] == content_octet(end.peer_stream, at - irs - 1) || (end.touched && !after))
-      continue;
+    if (octets[i] == expected[i] || (end.touched && !after)) continue;
     return fail(fmt::format("{}: read {} octet {} of {}:{} that the peer did not write",
                             name_of(end.place), after ? "after tx-assoc" : "in clear", at - irs - 1,
                             end.tuple.local_port, end.tuple.remote_port));
@@ -208,7 +210,8 @@ bool Observer::harmless(const End& end, const Segment& segment) const {
   const std::uint32_t clock =
       peer->timestamp_base + static_cast<std::uint32_t>(schedule_.now() / kMillisecond);
   if (segment.options.timestamps && psp_before(clock, segment.options.value)) return false;
-  return is_content(end.peer_stream, segment.seq - peer->iss - 1, segment.payload);
+  return is_written(end.peer_stream, end.peer_written.get(), segment.seq - peer->iss - 1,
+                    segment.payload);
 }
 
 void Observer::let_in(unsigned place, const Tcp& socket, const Segment& segment, const Skb& skb) {

@@ -31,6 +31,7 @@ struct End {
   std::uint64_t cookie = 0;  // id of the socket
   Tuple tuple;
   std::uint64_t stream = 0, peer_stream = 0;
+  std::shared_ptr<Written> written{}, peer_written{};  // their real octets; null: none
   std::uint32_t iss = 0;
   std::shared_ptr<End> before{};    // the end that had these addresses before
   bool secured = false;             // tx-assoc has said yes

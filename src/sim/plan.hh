@@ -63,7 +63,8 @@ namespace psp::sim {
   X(netns_gone, "... and ends, with its sockets and its namespace")          \
   X(container_root, "... and whose root is an enemy of all others")          \
   X(mtu, "the link has a smaller MTU for a while")                           \
-  X(icmp, "an enemy sends ICMP errors")
+  X(icmp, "an enemy sends ICMP errors")                                      \
+  X(keyx, "some connections are secured by the key exchange, inside TLS")
 
 enum class Feature : std::uint8_t {
 #define PSP_SIM_FEATURE_(name, text) k_##name,

@@ -117,7 +117,9 @@ std::size_t Tcp::write(std::size_t size) {
 
 std::size_t Tcp::write(std::span<const std::uint8_t> octets) {
   octets = octets.first(std::min(octets.size(), room()));
-  if (!octets.empty()) said_[write_seq - iss - 1] = Octets(octets.begin(), octets.end());
+  if (octets.empty()) return 0;
+  if (!written) written = std::make_shared<Written>();
+  written->add(write_seq - iss - 1, octets);
   return write(octets.size());
 }
 
@@ -185,7 +187,6 @@ void Tcp::disconnect() {
   error = 0;
   received_.clear();
   queue_.clear();
-  said_.clear();
   pushed_.clear();
   sacked_.clear();
   duplicate_.reset();

@@ -5,18 +5,20 @@
 // anew each time, so that segments begin and end where no write did. See docs/simulation.md for
 // what it leaves out.
 //
-// The octets that an application writes are not kept, but for those that it says itself: they are a
-// function of the stream and the place in it (content.hh). What is received is kept as it came.
+// The octets that an application writes are not kept, but for real ones: they are a function of the
+// stream and the place in it (content.hh). What is received is kept as it came.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
 
+#include "content.hh"
 #include "random.hh"
 #include "schedule.hh"
 #include "sock.hh"
@@ -97,7 +99,8 @@ class Tcp final : public Sock {
   const Network& network() const { return network_; }
 
   int error = 0;
-  std::uint64_t stream = 0;  // of what is written here
+  std::uint64_t stream = 0;          // of what is written here
+  std::shared_ptr<Written> written;  // its real octets; null: none
   std::uint32_t iss = 0, irs = 0;
   std::uint32_t snd_una = 0, snd_nxt = 0, write_seq = 0;
   std::uint32_t rcv_nxt = 0, copied_seq = 0;
@@ -129,7 +132,6 @@ class Tcp final : public Sock {
   Segment bare(std::uint32_t seq);
   std::uint16_t select_window();
   void transmit(std::uint32_t from, std::size_t size, bool fin, bool push = false);
-  void fill_payload(std::uint32_t from, Octets& payload) const;
   std::size_t ready(std::size_t size, std::size_t waiting, bool fin) const;
   void acknowledge();
   void acknowledge_soon();
@@ -167,7 +169,6 @@ class Tcp final : public Sock {
 
   Network& network_;
   std::deque<std::uint8_t> received_;
-  std::map<std::uint32_t, Octets> said_;   // octets that the application has said, by place
   std::set<std::uint32_t> pushed_;         // where segments with PSH ended
   std::map<std::uint32_t, Octets> queue_;  // out of order, by distance from irs
   std::uint32_t receive_buffer_ = 60000;

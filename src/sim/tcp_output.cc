@@ -63,28 +63,10 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
   segment.psh = push || (size != 0 && (iss + end == write_seq || pushed_.contains(end)));
   if (segment.psh) pushed_.insert(end);
   segment.payload.resize(size);
-  fill_payload(from, segment.payload);
+  write_stream(stream, written.get(), from - iss - 1, segment.payload);
   if (size > room) segment.gso_size = static_cast<std::uint16_t>(room);
   ack_owed_ = false;
   network_.send(segment, shared_from_this());
-}
-
-// fill_payload writes what the stream has from `from` on.
-void Tcp::fill_payload(std::uint32_t from, Octets& payload) const {
-  const std::uint32_t begin = from - iss - 1;
-  write_content(stream, begin, payload);
-  if (said_.empty() || payload.empty()) return;
-  const std::uint32_t end = begin + static_cast<std::uint32_t>(payload.size());
-  auto piece = said_.upper_bound(begin);
-  if (piece != said_.begin()) --piece;
-  for (; piece != said_.end() && piece->first < end; ++piece) {
-    const auto& [place, octets] = *piece;
-    const std::uint32_t first = std::max(place, begin);
-    const std::uint32_t last = std::min(place + static_cast<std::uint32_t>(octets.size()), end);
-    if (first < last)
-      std::copy_n(octets.begin() + (first - place), last - first,
-                  payload.begin() + (first - begin));
-  }
 }
 
 // ready is how much of `size` octets goes now. A segment that is not full waits for a window that

@@ -102,6 +102,7 @@ void Workload::connect() {
   const bool before = plan_.has(Feature::k_early) && side.wants_key && random_.chance(300'000);
   if (before) take_rx(side, connection->version);
   side.socket->reacts = true;
+  plan_exchange(*connection);
   connections_.push_back(connection);
   kernel.connect(*side.socket, tuple);
   side.end->tuple = side.socket->tuple;
@@ -137,6 +138,8 @@ void Workload::accept(unsigned place, const std::shared_ptr<Tcp>& socket) {
   side.end->tuple = socket->tuple;
   socket->stream = side.end->stream = found->sides[0].end->peer_stream;
   side.end->peer_stream = found->sides[0].end->stream;
+  socket->written = side.end->written = found->sides[0].end->peer_written;
+  side.end->peer_written = found->sides[0].end->written;
   side.secures_at =
       schedule_.now() + random_.below(plan_.has(Feature::k_late) && random_.chance(500'000)
                                           ? 2 * kSecond
@@ -168,7 +171,8 @@ void Workload::act(const Handle& connection, unsigned which) {
     return close(side, false);
   }
   if (side.socket->state == PSP_TCP_SYN_SENT) return;
-  secure(*connection, side, other);
+  if (!side.by_tls) secure(*connection, side, other);
+  if (side.by_tls && !exchange(connection, which)) return;
   if (calm_ && !connection->judged) return read(side);
   if (calm_ || connection->acts == 0) return finish(side);
   if (which == 0) --connection->acts;
@@ -261,11 +265,7 @@ void Workload::take_tx(Side& side, const Key& key) {
   const psp_sock* state = daemon->state_of(*side.socket);
   if (!done && done.error().text == "Tx key already set" && state->state < PSP_STATE_TX)
     observer_.fail("tx-assoc says of a socket without Tx key that it has one");
-  // Nobody knows whether it has the Tx key now, or what it is good for.
-  if (!done && (done.error().sys_errno == ECONNRESET || done.error().sys_errno == EIO)) {
-    side.doubtful = true;
-    side.end->tx_spi = key.spi.value;
-  }
+  if (!done) doubt(side, done.error(), key.spi);
   if (!done && done.error().sys_errno == EINVAL) side.wants_key = false;
   if (!done) return;
   side.has_tx = true;
@@ -276,12 +276,20 @@ void Workload::take_tx(Side& side, const Key& key) {
   side.end->read_boundary = side.socket->copied_seq;
 }
 
+// doubt: nobody knows whether it has the Tx key now, or what it is good for.
+void Workload::doubt(Side& side, const ClientError& error, Spi spi) {
+  if (error.sys_errno != ECONNRESET && error.sys_errno != EIO) return;
+  side.doubtful = true;
+  side.end->tx_spi = spi.value;
+}
+
 // reconnect disconnects the socket and lets it connect once more, with the keys that it has: at
 // once or after a time, in which pspds can come and go.
 void Workload::reconnect(const Handle& connection, unsigned which) {
   Side& side = connection->sides[which];
   coverage_.count("deeds", "disconnect");
   connection->tampered = true;
+  side.by_tls = false;
   const Tuple before = side.end->tuple;
   side.socket->disconnect();
   side.end->superseded = true;
@@ -305,6 +313,7 @@ void Workload::connect_again(Connection& connection, unsigned which, Tuple to) {
   end->secured = side.has_tx && observer_.holds(*side.end);
   side.socket->stream = end->stream = ++last_stream_;
   end->peer_stream = ++last_stream_;
+  side.socket->written = end->written = end->peer_written = nullptr;
   side.end = end;
   kernel_of(end->place).connect(*side.socket, to);
   end->tuple = side.socket->tuple;
@@ -372,7 +381,9 @@ bool Workload::can_live(const Connection& connection) const {
     if (psp_before(side.socket->snd_una, side.end->boundary)) return false;
     if (!other.key || state->tx_spi != other.key->spi.value) return false;
   }
-  return secured != 1 && connection.accepted && !connection.tampered;
+  // One end alone is that for good, but in an exchange.
+  const bool one_end = secured == 1 && !connection.sides[0].by_tls;
+  return !one_end && connection.accepted && !connection.tampered;
 }
 
 void Workload::judge() {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Workload: the applications of both hosts. They connect, write, read, secure their connections at
-// any time, and end them in any way. How the keys come to the peer is not modelled: they arrive,
-// some time later.
+// any time, and end them in any way. How the keys come to the peer is libpsp-tls's affair for some
+// connections (workload_keyx.cc); for the others it is not modelled: they arrive, some time later.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 #include "observer.hh"
 #include "plan.hh"
 #include "random.hh"
+#include "tls_end.hh"
 
 namespace psp::sim {
 
@@ -64,6 +65,13 @@ class Workload {
     bool doubtful = false;  // the answer to tx-assoc did not come
     Time secures_at = 0;
     std::size_t written = 0, read = 0;
+    // Of one that is secured by the key exchange.
+    bool by_tls = false;
+    keyx::Policy policy;
+    std::size_t early = 0;  // octets that it sends inside TLS first
+    std::unique_ptr<TlsEnd> tls;
+    Time tls_next = 0, tls_until = 0;
+    std::uint32_t first_place = 0;  // in its stream, of the application's first octet under PSP
   };
   struct Connection {
     std::uint64_t number = 0;
@@ -87,8 +95,18 @@ class Workload {
   void write(Side& side);
   void read(Side& side);
   void secure(Connection& connection, Side& side, Side& other);
+  // workload_keyx.cc
+  void plan_exchange(Connection& connection);
+  bool exchange(const Handle& connection, unsigned which);
+  void begin_exchange(Connection& connection, unsigned which);
+  void end_exchange(Connection& connection, unsigned which);
+  void check_exchange(const Connection& connection, unsigned which);
+  void check_secured(const Connection& connection, unsigned which);
+  ClientResult<RxAssocInfo> exchange_rx(Side& side, Version version);
+  ClientResult<void> exchange_tx(Side& side, Version version, const KeyInfo& tx);
   void take_rx(Side& side, Version version);
   void take_tx(Side& side, const Key& key);
+  static void doubt(Side& side, const ClientError& error, Spi spi);
   void reconnect(const Handle& connection, unsigned which);
   void connect_again(Connection& connection, unsigned which, Tuple to);
   void close(Side& side, bool hard);

@@ -9,8 +9,10 @@
 // Threading: see tx_table.hh.
 #include "device/sa/tx_table.hh"
 
+#include <algorithm>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 namespace psp::device {
 namespace {
@@ -29,13 +31,31 @@ std::uint32_t next_tenant(std::uint32_t handle) {
 
 }  // namespace
 
+void HandleQueue::make_room(std::size_t handles) {
+  if (handles <= ring_.size()) return;
+  std::vector<std::uint32_t> larger(std::max(handles, 2 * ring_.size()));
+  for (std::size_t i = 0; i < size_; ++i) larger[i] = (*this)[i];
+  ring_ = std::move(larger);
+  first_ = 0;
+}
+
+void HandleQueue::push(std::uint32_t handle) noexcept {
+  ring_[(first_ + size_++) % ring_.size()] = handle;
+}
+
+std::uint32_t HandleQueue::pop() noexcept {
+  const std::uint32_t handle = ring_[first_];
+  first_ = (first_ + 1) % ring_.size();
+  --size_;
+  return handle;
+}
+
 TxTable::TxTable(std::uint32_t max_slots)
     : max_slots_(max_slots),
       chunks_(std::make_unique<std::atomic<Slot*>[]>((kIndexMask + 1) / kChunkSlots)) {}
 
 TxTable::TxTable(std::span<const SavedSlot> slots, std::span<const std::uint32_t> free)
     : TxTable() {
-  free_.assign(free.begin(), free.end());
   for (const SavedSlot& saved : slots) {
     Slot& slot = next_slot();
     if (saved.handle != 0) {
@@ -49,6 +69,8 @@ TxTable::TxTable(std::span<const SavedSlot> slots, std::span<const std::uint32_t
     }
     slot.sequence.store(saved.sequence, std::memory_order_release);
   }
+  free_.make_room(free.size());
+  for (const std::uint32_t handle : free) free_.push(handle);
 }
 
 void TxTable::save(WipedList<SavedSlot>& slots, std::vector<std::uint32_t>& free) const {
@@ -70,7 +92,7 @@ void TxTable::save(WipedList<SavedSlot>& slots, std::vector<std::uint32_t>& free
     }
     explicit_bzero(words.data(), sizeof words);
   }
-  free.insert(free.end(), free_.begin(), free_.end());
+  for (std::size_t i = 0; i < free_.size(); ++i) free.push_back(free_[i]);
 }
 
 TxTable::~TxTable() {
@@ -100,25 +122,24 @@ void TxTable::write(Slot& slot, const Words& words) {
 
 std::optional<std::uint32_t> TxTable::take_handle() {
   const bool space = used_slots_ < max_slots_;
-  if (!free_.empty() && (free_.size() > kReuseAfter || !space)) {
-    const std::uint32_t handle = free_.front();
-    free_.pop_front();
-    return handle;
-  }
+  if (free_.size() != 0 && (free_.size() > kReuseAfter || !space)) return free_.pop();
   if (!space) return std::nullopt;
   const std::uint32_t index = used_slots_;
   next_slot();
   return 1u << kTagShift | index;
 }
 
-// next_slot is the first that was never used, and is used now.
+// next_slot is the first that was never used, and is used now. All that will ever be needed to free
+// it is taken here.
 TxTable::Slot& TxTable::next_slot() {
-  const std::uint32_t index = used_slots_++;
+  const std::uint32_t index = used_slots_;
+  free_.make_room(index + 1);
   auto& chunk = chunks_[index / kChunkSlots];
   if (chunk.load(std::memory_order_relaxed) == nullptr) {
     storage_.push_back(std::make_unique<Slot[]>(kChunkSlots));
     chunk.store(storage_.back().get(), std::memory_order_release);
   }
+  ++used_slots_;
   return chunk.load(std::memory_order_relaxed)[index % kChunkSlots];
 }
 
@@ -136,11 +157,11 @@ std::optional<std::uint32_t> TxTable::add(Version version, Spi spi,
   return handle;
 }
 
-void TxTable::del(std::uint32_t handle) {
+void TxTable::del(std::uint32_t handle) noexcept {
   Slot* slot = find_tenant(handle);
   if (slot == nullptr) return;
   write(*slot, Words{});
-  free_.push_back(next_tenant(handle));
+  free_.push(next_tenant(handle));
 }
 
 void TxTable::set_clear_boundary(std::uint32_t handle, std::uint32_t sequence) {

@@ -18,7 +18,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -38,6 +37,22 @@ struct TxEntry {
   bool has_clear_boundary = false;
   std::uint32_t clear_boundary = 0;
   crypto::SaKey key;
+};
+
+// HandleQueue are handles that wait to be used again, in the order in which they came. Its room is
+// made before it is needed: to give a key back must not take memory.
+class HandleQueue {
+ public:
+  // make_room: so many fit from now on. May throw std::bad_alloc; all is as before then.
+  void make_room(std::size_t handles);
+  void push(std::uint32_t handle) noexcept;  // there is room
+  std::uint32_t pop() noexcept;              // there is one
+  std::size_t size() const { return size_; }
+  std::uint32_t operator[](std::size_t i) const { return ring_[(first_ + i) % ring_.size()]; }
+
+ private:
+  std::vector<std::uint32_t> ring_;
+  std::size_t first_ = 0, size_ = 0;
 };
 
 // TxTable is the table.
@@ -61,7 +76,7 @@ class TxTable {
   // add stores a key and returns its handle, or nothing if all slots are taken. Control thread.
   std::optional<std::uint32_t> add(Version version, Spi spi, std::span<const std::uint8_t> key);
   // del wipes a key; its handle is unknown from then on. Unknown handles are ignored.
-  void del(std::uint32_t handle);
+  void del(std::uint32_t handle) noexcept;
   // set_clear_boundary: see TxSession. Unknown handles are ignored.
   void set_clear_boundary(std::uint32_t handle, std::uint32_t sequence);
 
@@ -88,7 +103,7 @@ class TxTable {
 
   std::uint32_t max_slots_;
   std::uint32_t used_slots_ = 0;                  // control thread
-  std::deque<std::uint32_t> free_;                // next handles, control thread
+  HandleQueue free_;                              // next handles, control thread
   std::vector<std::unique_ptr<Slot[]>> storage_;  // owns the chunks, control thread
   std::unique_ptr<std::atomic<Slot*>[]> chunks_;  // what readers see
 };

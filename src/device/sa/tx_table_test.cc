@@ -124,6 +124,17 @@ TEST(TxTable, DeletingTwiceFreesOnce) {
   EXPECT_FALSE(table.add(Version::kAesGcm256, Spi{4}, key_of(1)));
 }
 
+TEST(HandleQueue, KeepsItsOrderWhenItGrows) {
+  HandleQueue queue;
+  std::uint32_t in = 0, out = 0;
+  for (std::size_t room = 1; room < 100; ++room) {
+    queue.make_room(room);
+    while (queue.size() < room) queue.push(in++);
+    for (std::size_t i = 0; i < room; ++i) ASSERT_EQ(queue[i], out + i);
+    for (std::size_t i = 0; i <= room / 2; ++i) ASSERT_EQ(queue.pop(), out++);
+  }
+}
+
 TEST(TxTable, ReusesSlotsOldestFirstAndLate) {
   TxTable table;
   const auto first = add(table, 1);

@@ -21,7 +21,7 @@ import shutil
 import sys
 
 COPIED = ("kernel/bpf", "device", "device/keys", "device/sa", "datapath", "wire", "base", "kernel", "host", "sim/bpf",
-          "crypto")
+          "crypto", "keyx")
 DECLARED = '#ifdef __cplusplus\nextern "C" int psp_mutant;\n#else\nextern int psp_mutant;\n#endif\n'
 
 
