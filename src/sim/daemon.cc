@@ -181,7 +181,7 @@ void Daemon::enable(VersionSet versions) {
 // stop: connections are aborted, their RSTs leave sealed, then the programs go. Whoever connects
 // again meanwhile is looked for twice more: before and after the last program that blocks goes.
 std::optional<Time> Daemon::stop() {
-  if (stopped_ || failed_) return std::nullopt;
+  if (stopped_) return std::nullopt;
   if (!serving_ && stop_ == Stop::kNot) {  // it has not got so far: as a crash
     stopped_ = true;
     left_in_place_ = true;
@@ -248,6 +248,8 @@ std::optional<std::string> Daemon::miscounted() const {
     if (const auto counted = counted_drops(*sockets_object_); counted != sockets_object_->dropped)
       return fmt::format("programs at the cgroup have dropped {} packets and counted {}",
                          sockets_object_->dropped, counted);
+  if (rotations_told_ != rotations_done_)
+    return fmt::format("{} rotations, and {} were told", rotations_done_, rotations_told_);
   const device::DriverStats all = stats();
   const std::uint64_t rx = all.rx_packets + all.rx_auth_fail + all.rx_bad + all.rx_error;
   if (rx != counted_.handed_rx)

@@ -68,7 +68,6 @@ class Daemon {
   // step does the next step of the start; false: there was none, it serves.
   bool step();
   bool serving() const { return serving_; }
-  bool failed() const { return failed_; }
   void freeze(bool on);
 
   // What clients ask for, as octets. ENOTCONN: it does not serve. ECONNRESET: the answer did not
@@ -96,20 +95,15 @@ class Daemon {
     std::uint64_t epoch;
     std::uint16_t verified;  // the proof on packets that it has opened
     std::uint16_t device;
+    std::uint32_t rotations;  // of that device
   };
-  Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, id_}; }
-  std::uint32_t rotations() const { return rotations_; }
-  // rotations_told: of how many, all devices of this life together, the group was told.
-  std::uint64_t rotations_told() const { return rotations_told_; }
-  std::uint64_t rotations_done() const { return rotations_done_; }
+  Identity identity() const { return {life_, secrets_.epoch, secrets_.verified, id_, rotations_}; }
   VersionSet versions() const { return versions_; }
-  std::size_t associations() const { return core_ ? core_->associations().size() : 0; }
   // holds_box: it keeps the container's namespace from its end.
   bool holds_box() const {
     return namespaces_ && namespaces_->contains(machine_.box.options().netns);
   }
   bool left_in_place() const { return left_in_place_; }
-  device::DriverStats stats() const;
   // miscounted is what its counters and those of its programs have wrong, in words.
   std::optional<std::string> miscounted() const;
   const psp_sock* state_of(const Tcp& socket) const;
@@ -122,6 +116,7 @@ class Daemon {
   class Device;
   class Netdevs;
 
+  device::DriverStats stats() const;  // of all its devices
   template <typename Work>
   bool inside(Work&& work);
   void die();
@@ -165,7 +160,7 @@ class Daemon {
   const unsigned life_;
   kernel::Secrets secrets_;
   unsigned next_ = 0;  // step of the start
-  bool serving_ = false, frozen_ = false, failed_ = false, stopped_ = false;
+  bool serving_ = false, frozen_ = false, stopped_ = false;
   enum class Stop { kNot, kEnding, kDrained, kOffNetdev } stop_ = Stop::kNot;
   bool left_in_place_ = false;
   bool ticking_ = false, missed_ = false;
@@ -190,7 +185,7 @@ class Daemon {
   unsigned steps_ = kAll;  // of a dev-assoc
   std::uint16_t id_ = 0;
   std::uint32_t rotations_ = 0;
-  std::uint64_t rotations_done_ = 0, rotations_told_ = 0;
+  std::uint64_t rotations_done_ = 0, rotations_told_ = 0;  // of all: and to how many of the group
   VersionSet versions_{};
   device::DriverStats stats_before_{};  // of devices that have gone
   Counted counted_;

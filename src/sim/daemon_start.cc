@@ -17,7 +17,7 @@ namespace {}  // namespace
 
 bool Daemon::step() {
   constexpr unsigned kCgroupSteps = 5, kCgroup = 3, kDevice = kCgroup + kCgroupSteps + 1;
-  if (failed_ || stopped_ || stopping() || serving_) return false;
+  if (stopped_ || stopping() || serving_) return false;
   if (frozen_) return true;
   const unsigned now = next_++;
   if (now == 0) {

@@ -165,7 +165,8 @@ int Kernel::setsockopt(Tcp& socket, int level, int name, const void* value, std:
   if (refused != 0) return refused;
   if (ctx.optlen == -1) return 0;
   if (level == IPPROTO_TCP && name == TCP_NODELAY) {
-    socket.nagle(std::ranges::all_of(copy, [](std::uint8_t octet) { return octet == 0; }));
+    socket.nagle = std::ranges::all_of(copy, [](std::uint8_t octet) { return octet == 0; });
+    socket.write(0);  // what waited goes
     return 0;
   }
   if (level != IPPROTO_IP || name != IP_OPTIONS) return -ENOPROTOOPT;

@@ -104,7 +104,7 @@ void Tcp::begin(const Options& ours, const Options& theirs) {
 
 std::size_t Tcp::room() const {
   if ((state != PSP_TCP_ESTABLISHED && state != kCloseWait) || fin_wanted_) return 0;
-  return kSendBuffer - std::min<std::size_t>(kSendBuffer, unacknowledged());
+  return kSendBuffer - std::min<std::size_t>(kSendBuffer, write_seq - snd_una);
 }
 
 std::size_t Tcp::write(std::size_t size) {
@@ -136,11 +136,6 @@ Octets Tcp::read(std::size_t most) {
   copied_seq += static_cast<std::uint32_t>(size);
   if (was_full && size != 0 && synchronized()) acknowledge();
   return octets;
-}
-
-void Tcp::nagle(bool on) {
-  nagle_ = on;
-  if (!on) output();
 }
 
 void Tcp::shutdown() {

@@ -76,11 +76,10 @@ class Tcp final : public Sock {
   Octets read(std::size_t most);
   Octets peek(std::size_t most) const;
   void shutdown();
-  void nagle(bool on);  // off unless said: small segments wait for the ACK of an earlier one
-  void close();         // the last descriptor: FIN, or RST if something was not read
-  void abort();         // close with SO_LINGER 0
-  void disconnect();    // connect to AF_UNSPEC
-  void destroy();       // as who destroys it by sock_diag does
+  void close();       // the last descriptor: FIN, or RST if something was not read
+  void abort();       // close with SO_LINGER 0
+  void disconnect();  // connect to AF_UNSPEC
+  void destroy();     // as who destroys it by sock_diag does
 
   // receive takes a segment that is for it.
   void receive(const Segment& segment);
@@ -89,11 +88,9 @@ class Tcp final : public Sock {
   void unreachable(int number);
 
   bool is_over() const { return state == PSP_TCP_CLOSE; }
-  bool closed() const { return closed_; }
+  std::size_t readable() const { return received_.size(); }
   // at_end: all is read, and the peer has said that it was all.
   bool at_end() const { return fin_received_ && copied_seq == fin_seq_ && rcv_nxt == fin_seq_ + 1; }
-  std::size_t readable() const { return received_.size(); }
-  std::size_t unacknowledged() const { return write_seq - snd_una; }
   unsigned maximum_segment() const;
   std::uint32_t window_to_come() const;  // of what was offered
   const Network& network() const { return network_; }
@@ -107,6 +104,7 @@ class Tcp final : public Sock {
   std::size_t ip_options = 0;  // set on the socket
   bool reacts = true;          // to options: the MSS is lowered by them
   bool deaf = false;           // SHUT_RD
+  bool nagle = false;          // small segments wait for the ACK of an earlier one
   Agreed agreed;
   std::uint32_t timestamp_base = 0;
   std::uint32_t recent = 0;  // the peer's timestamp; 0 at `recent_at`: there is none
@@ -189,7 +187,7 @@ class Tcp final : public Sock {
   std::uint64_t timer_ = 0, ack_timer_ = 0;  // rounds: what is armed later makes earlier ones void
   bool armed_ = false, ack_armed_ = false, ack_owed_ = false;
   bool fin_wanted_ = false, fin_sent_ = false, closed_ = false;
-  bool fin_received_ = false, nagle_ = false;
+  bool fin_received_ = false;
   std::uint32_t fin_seq_ = 0;  // the peer's
 };
 

@@ -75,7 +75,7 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
 std::size_t Tcp::ready(std::size_t size, std::size_t waiting, bool fin) const {
   const unsigned mss = current_segment();
   if (size < waiting && size < mss) return 0;
-  const bool waits = nagle_ && !fin && psp_before(snd_una, small_end_);
+  const bool waits = nagle && !fin && psp_before(snd_una, small_end_);
   return waits ? size - size % mss : size;
 }
 

@@ -45,7 +45,7 @@ TEST(TcpTest, DeliversWhatIsWrittenInOrder) {
   EXPECT_EQ(line.client->write(50000), 50000u);
   line.run();
   EXPECT_EQ(line.receive_all(), 50000u);
-  EXPECT_EQ(line.client->unacknowledged(), 0u);
+  EXPECT_EQ(line.client->snd_una, line.client->write_seq);
 }
 
 TEST(TcpTest, SendsAgainWhatWasLost) {
@@ -202,7 +202,7 @@ TEST(TcpTest, WhatTheApplicationSaysIsSentAgainAsItWas) {
 
 TEST(TcpTest, ByNagleASmallSegmentWaitsForTheAckOfAnother) {
   Connected line;
-  line.client->nagle(true);
+  line.client->nagle = true;
   line.client->write(10);
   line.client->write(10);
   line.client->write(10);

@@ -202,7 +202,7 @@ void Workload::finish(Side& side) {
   read(side);
   if (!side.socket->at_end() && !(side.socket->is_over() && side.socket->readable() == 0)) return;
   // Both have said all, and it has arrived.
-  if (side.socket->is_over() || side.socket->unacknowledged() == 0) close(side, false);
+  if (side.socket->is_over() || side.socket->snd_una == side.socket->write_seq) close(side, false);
 }
 
 void Workload::write(Side& side) {
@@ -253,7 +253,7 @@ void Workload::take_rx(Side& side, Version version) {
   side.end->has_rx = true;
   side.end->rx_spi = reply->rx.spi.value;
   side.end->life = daemon->identity().life;
-  side.end->rotation = daemon->rotations();
+  side.end->rotation = daemon->identity().rotations;
 }
 
 void Workload::take_tx(Side& side, const Key& key) {
@@ -374,7 +374,7 @@ bool Workload::can_live(const Connection& connection) const {
     if (state->epoch != daemon->identity().epoch || state->rx.dev_id != daemon->identity().device)
       return false;
     if (daemon->attachment(side.end->place >= 2) == nullptr) return false;
-    if (daemon->rotations() - side.end->rotation > 1) return false;
+    if (daemon->identity().rotations - side.end->rotation > 1) return false;
     if (state->state < PSP_STATE_TX) continue;
     ++secured;
     // In clear, and the peer takes nothing in clear any more: applications have to see to that.

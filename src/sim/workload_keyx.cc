@@ -165,7 +165,7 @@ ClientResult<RxAssocInfo> Workload::exchange_rx(Side& side, Version version) {
   side.end->has_rx = true;
   side.end->rx_spi = reply->rx.spi.value;
   side.end->life = daemon->identity().life;
-  side.end->rotation = daemon->rotations();
+  side.end->rotation = daemon->identity().rotations;
   return reply;
 }
 

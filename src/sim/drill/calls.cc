@@ -59,7 +59,7 @@ void raise_error(Tcp& socket) {
 std::shared_ptr<Tcp> DrillHost::new_socket(unsigned family) {
   auto socket = machine_->kernel.open();
   socket->tuple.family = family;
-  socket->nagle(true);
+  socket->nagle = true;
   return socket;
 }
 
@@ -69,7 +69,7 @@ DrillHost::Json DrillHost::listen(const Json& request) {
   listener->port = ++last_port_;
   File* to = listener.get();
   listener->socket = machine_->kernel.listen(last_port_, [to](const std::shared_ptr<Tcp>& socket) {
-    socket->nagle(true);
+    socket->nagle = true;
     to->accepted.push_back(socket);
   });
   files_[request.at("name").get<std::string>()] = std::move(listener);
