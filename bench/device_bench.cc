@@ -119,7 +119,7 @@ class AnySocket final : public SocketOps {
     return SocketInfo{static_cast<std::uint64_t>(fd), 0, 1, true};
   }
   Result<void> rx_attach(int, const Association&) override { return {}; }
-  Result<void> tx_attach(int, const Association&) override { return {}; }
+  Result<device::TxSwitch> tx_attach(int, const Association&) override { return {}; }
 };
 
 // The second rotation is timed: it makes all associations stale. The first one only moves a list.

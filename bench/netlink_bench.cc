@@ -32,7 +32,9 @@ class AnySocket final : public device::SocketOps {
         .cookie = cookie, .netns = 0, .route_ifindex = 1, .established = true};
   }
   device::Result<void> rx_attach(int, const device::Association&) override { return {}; }
-  device::Result<void> tx_attach(int, const device::Association&) override { return {}; }
+  device::Result<device::TxSwitch> tx_attach(int, const device::Association&) override {
+    return {};
+  }
 };
 
 std::uint64_t standing_clock() { return 1; }

@@ -51,7 +51,9 @@ class AnySockets final : public device::SocketOps {
       return device::fail(EBUSY, "Socket already has PSP state", device::Field::kSockFd);
     return {};
   }
-  device::Result<void> tx_attach(int, const device::Association&) override { return {}; }
+  device::Result<device::TxSwitch> tx_attach(int, const device::Association&) override {
+    return {};
+  }
 
  private:
   std::set<std::uint64_t> secured_;

@@ -62,9 +62,7 @@ void Core::remove_device(std::uint16_t id) {
   notifier_->device_removed(record->device);
   for (auto* list : {&record->active, &record->previous, &record->stale})
     for (Association& association : *list) revoke(*record, association);
-  const std::vector<NetdevKey> associated = record->device.associated;
-  devices_.remove(*record);
-  for (const NetdevKey netdev : associated) netdevs_->abandon(record->device, netdev);
+  for (const NetdevKey netdev : devices_.remove(*record)) netdevs_->abandon(record->device, netdev);
   devices_.drop_if_unused(*record);
 }
 
@@ -366,17 +364,16 @@ Result<void> Core::tx_assoc(const AssocRequest& request, Caller caller) {
   Association next = **association;
   next.tx_spi = tx_key->spi;
   next.tx_handle = *handle;
-  if (auto attached = sockets_.tx_attach(target->fd, next); !attached) {
+  const Result<TxSwitch> attached = sockets_.tx_attach(target->fd, next);
+  if (!attached) {
     Error error = attached.error();
     error.field = Field::kNone;
-    if (error.sys_errno != EIO) return std::unexpected(error);
-    added.commit();
-    **association = next;
     return std::unexpected(error);
   }
   added.commit();
   **association = next;
-  return {};
+  if (*attached == TxSwitch::kDone) return {};
+  return fail(EIO, "The Tx key is set, and the socket is of no use: close it");
 }
 
 void Core::end(std::uint64_t cookie) {

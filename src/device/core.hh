@@ -30,6 +30,12 @@ struct SocketInfo {
   std::uint32_t uid = 0;            // whose socket it is, as the kernel itself numbers users
 };
 
+// TxSwitch is how a socket has been switched to its Tx key: for good, as a switch cannot be undone.
+enum class TxSwitch : std::uint8_t {
+  kDone,
+  kInVain,  // it has the key, and is of no use: not all that it needs could be told
+};
+
 // SocketOps is what the core does to sockets; kernel::KernelSockets implements it on real ones,
 // tests on models. fd is borrowed for the call. Thread: the control thread only.
 class SocketOps {
@@ -48,9 +54,9 @@ class SocketOps {
 
   // tx_attach switches the socket to its Tx key, under the socket lock: from its success on, no
   // unauthenticated octet is delivered and every octet written is sealed. Errors: ENOTCONN as
-  // above; EBUSY "Socket has incompatible segments already in the recv queue". No attribute. EIO:
-  // the socket is switched and cannot be switched back, and is of no use: the key stays with it.
-  virtual Result<void> tx_attach(int fd, const Association& association) = 0;
+  // above; EBUSY "Socket has incompatible segments already in the recv queue". No attribute.
+  // Whatever it throws, the socket is not switched.
+  virtual Result<TxSwitch> tx_attach(int fd, const Association& association) = 0;
 };
 
 // AssocRequest is an rx-assoc or tx-assoc as it came; absent means absent in the message.

@@ -126,7 +126,8 @@ TEST_F(CoreTest, ATxKeyThatASocketHasInVainStaysUntilTheSocketGoes) {
   AssocRequest r = request();
   r.tx_key = AssocRequest::Keys{.spi = 5, .key = std::span(key).first(16)};
   sockets.switched_in_vain = true;
-  EXPECT_EQ(core.tx_assoc(r).error(), error(EIO, "close it"));
+  EXPECT_EQ(core.tx_assoc(r).error(),
+            error(EIO, "The Tx key is set, and the socket is of no use: close it"));
   EXPECT_EQ(driver.tx_keys.size(), 1u) << "the socket's packets look for it";
   EXPECT_TRUE(assoc()->tx_spi);
   EXPECT_EQ(core.tx_assoc(r).error(), error(EBUSY, "Tx key already set"));

@@ -106,15 +106,14 @@ class ModelSockets final : public SocketOps {
     socket.attached = association;
     return {};
   }
-  Result<void> tx_attach(int fd, const Association& association) override {
+  Result<TxSwitch> tx_attach(int fd, const Association& association) override {
     Socket& socket = sockets.at(fd);
     if (socket.becomes_closed) return fail(ENOTCONN, "Socket must be in established state");
     if (socket.queued_clear)
       return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
     if (out_of_memory) throw std::bad_alloc();
     socket.attached = association;
-    if (switched_in_vain) return fail(EIO, "close it");
-    return {};
+    return switched_in_vain ? TxSwitch::kInVain : TxSwitch::kDone;
   }
 
   std::map<int, Socket> sockets;

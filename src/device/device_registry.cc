@@ -65,13 +65,13 @@ Result<DeviceRecord*> DeviceRegistry::add(NetdevKey netdev, std::string ifname, 
   return added;
 }
 
-void DeviceRegistry::remove(DeviceRecord& record) {
+std::vector<NetdevKey> DeviceRegistry::remove(DeviceRecord& record) {
   ++epoch_;
   by_netdev_.erase(record.device.netdev);
   for (const NetdevKey netdev : record.device.associated) by_netdev_.erase(netdev);
-  record.device.associated.clear();
   record.registered = false;
   record.device.driver = nullptr;
+  return std::exchange(record.device.associated, {});
 }
 
 void DeviceRegistry::drop_if_unused(DeviceRecord& record) {

@@ -64,7 +64,7 @@ class DeviceRegistry {
   // For the core. add registers a device; see Core::add_device. remove takes it from the registry;
   // its record stays while associations hold its id.
   Result<DeviceRecord*> add(NetdevKey netdev, std::string ifname, VersionSet cap, Driver& driver);
-  void remove(DeviceRecord& record);
+  std::vector<NetdevKey> remove(DeviceRecord& record);
   void drop_if_unused(DeviceRecord& record);
   // at, at_netdev: null if there is none. visible: as find. owned: for what only the main namespace
   // may do, ENOENT for others.

@@ -33,10 +33,12 @@ std::vector<std::uint64_t> Departures::open() const {
   return cookies;
 }
 
-void Departures::depart_unheard(std::uint64_t cookie, TimePoint now) {
+bool Departures::depart_unheard(std::uint64_t cookie, TimePoint now) {
   const device::Association* association = core_.associations().find(cookie);
-  if (association == nullptr || association->ended || !sockets_.is_released(cookie)) return;
-  depart(cookie, now);
+  if (association == nullptr || association->ended) return true;
+  const std::optional<bool> released = sockets_.is_released(cookie);
+  if (released.value_or(false)) depart(cookie, now);
+  return released.has_value();
 }
 
 void Departures::release_all(std::uint64_t netns, TimePoint now) {
@@ -68,7 +70,8 @@ void Departures::look_at_inherited() {
   inherited_.push_back(cookie);
   inherited_.pop_front();
   if (core_.associations().find(cookie) != nullptr) return inherited_.pop_back();
-  if (sockets_.is_released(cookie) && sockets_.forget(cookie)) inherited_.pop_back();
+  if (sockets_.is_released(cookie).value_or(false) && sockets_.forget(cookie))
+    inherited_.pop_back();
 }
 
 void Departures::forget(std::uint64_t cookie) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "device/core.hh"
@@ -24,8 +25,8 @@ class Departures {
 
   // Sockets is what this must know of and do to them, by their cookies.
   struct Sockets {
-    // is_released: has the application closed it?
-    std::function<bool(std::uint64_t cookie)> is_released;
+    // is_released: has the application closed it? Nothing: the kernel does not tell.
+    std::function<std::optional<bool>(std::uint64_t cookie)> is_released;
     // forget drops what the kernel was told about packets that are sent without the socket. False:
     // some of it is still there.
     std::function<bool(std::uint64_t cookie)> forget;
@@ -41,8 +42,8 @@ class Departures {
   // open are the cookies of the sockets whose end was not heard.
   std::vector<std::uint64_t> open() const;
   // depart_unheard is told of one that the kernel does not list. It may have been disconnected: it
-  // has gone if its application has closed it.
-  void depart_unheard(std::uint64_t cookie, TimePoint now);
+  // has gone if its application has closed it. False: the kernel does not tell; to be told again.
+  [[nodiscard]] bool depart_unheard(std::uint64_t cookie, TimePoint now);
   // release_all ends what was secured in a network namespace that is no more: the keys at once,
   // what the kernel was told in the next turns.
   void release_all(std::uint64_t netns, TimePoint now);

@@ -55,15 +55,18 @@ class DeparturesTest : public testing::Test {
   device::Core core_{sockets_};
   std::set<std::uint64_t> released_;  // closed by their applications
   std::vector<std::uint64_t> forgotten_;
-  std::set<std::uint64_t> stays_;  // what the kernel does not drop
-  Departures departures_{
-      core_,
-      {.is_released = [this](std::uint64_t cookie) { return released_.contains(cookie); },
-       .forget =
-           [this](std::uint64_t cookie) {
-             forgotten_.push_back(cookie);
-             return !stays_.contains(cookie);
-           }}};
+  std::set<std::uint64_t> stays_;   // what the kernel does not drop
+  std::set<std::uint64_t> untold_;  // of what it tells nothing
+  Departures departures_{core_,
+                         {.is_released = [this](std::uint64_t cookie) -> std::optional<bool> {
+                            if (untold_.contains(cookie)) return std::nullopt;
+                            return released_.contains(cookie);
+                          },
+                          .forget =
+                              [this](std::uint64_t cookie) {
+                                forgotten_.push_back(cookie);
+                                return !stays_.contains(cookie);
+                              }}};
   const Departures::TimePoint start_{1000s};
 };
 
@@ -122,18 +125,29 @@ TEST_F(DeparturesTest, WhatIsNotKnownDoesNotDepart) {
 TEST_F(DeparturesTest, AnUnheardEndIsOneIfTheSocketIsClosed) {
   for (const std::uint64_t cookie : {1, 2}) secure(cookie, true);
   released_ = {1};
-  for (const std::uint64_t cookie : {1, 2, 3}) departures_.depart_unheard(cookie, start_);
+  for (const std::uint64_t cookie : {1, 2, 3})
+    EXPECT_TRUE(departures_.depart_unheard(cookie, start_));
   EXPECT_EQ(departures_.open(), std::vector<std::uint64_t>{2});
   departures_.expire(start_ + Departures::kTimeWait);
   EXPECT_FALSE(known(1));
   EXPECT_TRUE(known(2));
 }
 
+TEST_F(DeparturesTest, OfWhatTheKernelDoesNotTellItIsAskedAgain) {
+  secure(1, true);
+  released_ = untold_ = {1};
+  EXPECT_FALSE(departures_.depart_unheard(1, start_));
+  EXPECT_EQ(departures_.open(), std::vector<std::uint64_t>{1});
+  untold_ = {};
+  EXPECT_TRUE(departures_.depart_unheard(1, start_));
+  EXPECT_TRUE(departures_.open().empty());
+}
+
 TEST_F(DeparturesTest, AnEndThatWasHeardIsNotPutOff) {
   secure(1, true);
   released_ = {1};
   departures_.depart(1, start_);
-  departures_.depart_unheard(1, start_ + 100s);
+  EXPECT_TRUE(departures_.depart_unheard(1, start_ + 100s));
   departures_.expire(start_ + Departures::kTimeWait);
   EXPECT_FALSE(known(1));
   EXPECT_FALSE(departures_.pending());

@@ -58,8 +58,8 @@ void Recount::look_at(std::uint64_t cookie, Departures::TimePoint now) {
   if (std::ranges::binary_search(list_->found.cookies, cookie)) return;
   if (lists_before_ + 1 < kLists)
     unlisted_.push_back(cookie);
-  else
-    departures_.depart_unheard(cookie, now);
+  else if (!departures_.depart_unheard(cookie, now))
+    missed_ = true;  // another time
 }
 
 }  // namespace psp::host

@@ -62,14 +62,18 @@ template <typename Key>
   return bpf_map_delete_elem(map, &key) == 0 || errno == ENOENT;
 }
 
-// get_element reads one; nothing: there is none. Errors: a sentence.
+// get_element reads one; nothing: there is none. Errors: an errno, for where a kernel lacks memory
+// there may be none for a sentence either (unread makes it).
 template <typename Value, typename Key>
-[[nodiscard]] std::expected<std::optional<Value>, std::string> get_element(int map,
-                                                                           const Key& key) {
+[[nodiscard]] std::expected<std::optional<Value>, int> get_element(int map,
+                                                                   const Key& key) noexcept {
   Value value;
   if (bpf_map_lookup_elem(map, &key, &value) == 0) return value;
   if (errno == ENOENT) return std::nullopt;
-  return failed("the kernel does not tell what is in a BPF map", errno);
+  return std::unexpected(errno);
+}
+inline std::unexpected<std::string> unread(int error) {
+  return failed("the kernel does not tell what is in a BPF map", error);
 }
 
 }  // namespace psp::kernel

@@ -198,7 +198,7 @@ Finding SocketPrograms::missing() const {
     if (!*there) return fmt::format("pspd's program {} was taken off the root cgroup", one.name);
   }
   const auto owner = get_element<psp_guard_entry>(impl_->descriptors.guard, Impl::kOwner);
-  if (!owner) return std::unexpected(owner.error());
+  if (!owner) return unread(owner.error());
   if (*owner && same(**owner, impl_->owner())) return std::nullopt;
   return "the note of whose pspd's programs are was changed";
 }
@@ -239,7 +239,7 @@ std::expected<bool, std::string> SocketPrograms::guards(device::NetdevKey netdev
                                                         const FirstPrograms& programs) const {
   const psp_netdev_key key = {netdev.netns, netdev.ifindex, 0};
   const auto entry = get_element<psp_guard_entry>(impl_->descriptors.guard, key);
-  if (!entry) return std::unexpected(entry.error());
+  if (!entry) return unread(entry.error());
   return *entry && same(**entry, impl_->entry(dev_id, programs));
 }
 

@@ -129,9 +129,17 @@ Result<void> KernelSockets::rx_attach(int fd, const device::Association& associa
   }
 }
 
+// is_switched: does the socket have a Tx key? It is asked without a program that could be gone.
+// Nothing: the kernel does not tell.
+std::optional<bool> KernelSockets::is_switched(int fd) const noexcept {
+  const auto sock = get_element<psp_sock>(programs_.maps().assoc, fd);
+  if (!sock) return std::nullopt;
+  return *sock && ((*sock)->state >= PSP_STATE_TX || (*sock)->pending_tx);
+}
+
 // note tells the programs which connection the socket is. One without a peer is noted by its first
 // packet.
-Result<void> KernelSockets::note(const psp_sock_view& view,
+Result<void> KernelSockets::note(int fd, const psp_sock_view& view,
                                  const device::Association& association) {
   psp_noted_entry noted{};
   noted.tuple.netns = view.tuple.netns;
@@ -144,10 +152,14 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
   const auto insert = [&] {
     return bpf_map_update_elem(programs_.maps().noted, &association.cookie, &noted, BPF_NOEXIST);
   };
-  // The core knows that it has no Tx key: a note is what a tx-assoc has left that failed, or was
-  // made by a pspd that was killed meanwhile.
-  if (insert() != 0 && (errno != EEXIST || !forget(association.cookie) || insert() != 0))
-    return full();
+  if (insert() != 0) {
+    if (errno != EEXIST) return full();
+    const auto switched = is_switched(fd);
+    if (!switched) return full();
+    if (*switched) return fail(EBUSY, "Tx key already set");
+    // What a tx-assoc has left that failed, or that a pspd was killed in.
+    if (!forget(association.cookie) || insert() != 0) return full();
+  }
   if (!view.connected) return {};
   psp_tuple_entry entry{};
   entry.cookie = association.cookie;
@@ -164,9 +176,9 @@ Result<void> KernelSockets::note(const psp_sock_view& view,
   return full();
 }
 
-Result<void> KernelSockets::switch_to_tx(int fd, const psp_sockopt& request) const {
-  if (::setsockopt(fd, PSP_SOL, PSP_SO_TX_ATTACH, &request, sizeof request) == 0) return {};
-  switch (errno) {
+// refusal_of_switch is why the socket program did not switch.
+Result<device::TxSwitch> KernelSockets::refusal_of_switch(int error) {
+  switch (error) {
     case ENOTCONN:
       return fail(ENOTCONN, "Socket must be in established state");
     case ENOENT:
@@ -176,11 +188,11 @@ Result<void> KernelSockets::switch_to_tx(int fd, const psp_sockopt& request) con
     case EBUSY:
       return fail(EBUSY, "Socket has incompatible segments already in the recv queue");
     default:
-      return fail(errno);
+      return fail(error);
   }
 }
 
-Result<void> KernelSockets::tx_attach(int fd, const device::Association& association) {
+Result<device::TxSwitch> KernelSockets::tx_attach(int fd, const device::Association& association) {
   const auto driver = drivers_.find(association.rx.dev_id);
   if (driver == drivers_.end()) return fail(ENODEV);
   const auto before = view(fd);
@@ -190,29 +202,47 @@ Result<void> KernelSockets::tx_attach(int fd, const device::Association& associa
 
   // Before the switch: from then on no packet of this connection may leave in clear, whatever sends
   // it.
-  if (auto noted = note(*before, association); !noted) return noted;
+  if (auto noted = note(fd, *before, association); !noted) return std::unexpected(noted.error());
   psp_sockopt request = request_for(association);
   if (connected) request.flags |= PSP_SOCKOPT_TUPLE_NOTED;
-  if (auto switched = switch_to_tx(fd, request); !switched) {
-    (void)forget(association.cookie);  // what stays goes when the socket does
-    return switched;
+  if (::setsockopt(fd, PSP_SOL, PSP_SO_TX_ATTACH, &request, sizeof request) != 0) {
+    const int error = errno;
+    if (error == EALREADY) return refusal_of_switch(error);
+    // A program of somebody else's may have refused what ours has done. Where the kernel does not
+    // tell, ours is believed in its own words.
+    const bool own_words = error == ENOTCONN || error == ENOENT || error == EBUSY;
+    const auto switched = is_switched(fd);
+    if (!switched && !own_words) return device::TxSwitch::kInVain;
+    if (!switched.value_or(false)) {
+      (void)forget(association.cookie);  // what stays goes when the socket does
+      return refusal_of_switch(error);
+    }
   }
-  if (!connected) return {};
+  return connected ? finish_switch(fd, association, *driver->second, *before)
+                   : device::TxSwitch::kDone;
+}
+
+// finish_switch tells the driver what it must know of the switch. Nothing here takes memory: where
+// there is none, the switch has been made all the same.
+device::TxSwitch KernelSockets::finish_switch(int fd, const device::Association& association,
+                                              device::SoftwareDevice& driver,
+                                              const psp_sock_view& before) const noexcept {
   const bool reserved = reserve_options(fd, true);
   const auto after = view(fd);
   const auto boundary = after ? std::optional(after->clear_boundary) : stored_boundary(fd);
   // Without it, no segment across the boundary could be sent, for good.
   if (!boundary) {
     if (reserved) (void)reserve_options(fd, false);
-    return fail(EIO, "The Tx key is set, and the socket cannot be looked at: close it");
+    return device::TxSwitch::kInVain;
   }
-  driver->second->set_clear_boundary(association.netdev.netns, association.tx_handle, *boundary);
-  if (reserved) settle_mss(fd, after && after->mss + kTransportOverhead == before->mss, request);
-  return {};
+  driver.set_clear_boundary(association.netdev.netns, association.tx_handle, *boundary);
+  const bool lowered = after && after->mss + kTransportOverhead == before.mss;
+  if (reserved) settle_mss(fd, lowered, request_for(association));
+  return device::TxSwitch::kDone;
 }
 
 // stored_boundary is where the clear octets end, without the help of a program that could be gone.
-std::optional<psp_u32> KernelSockets::stored_boundary(int fd) const {
+std::optional<psp_u32> KernelSockets::stored_boundary(int fd) const noexcept {
   const auto sock = get_element<psp_sock>(programs_.maps().assoc, fd);
   return sock && *sock ? std::optional((*sock)->clear_boundary) : std::nullopt;
 }
@@ -248,9 +278,10 @@ bool KernelSockets::forget(std::uint64_t cookie) const {
   return remove_element(programs_.maps().noted, cookie);
 }
 
-bool KernelSockets::is_released(std::uint64_t cookie) const {
+std::optional<bool> KernelSockets::is_released(std::uint64_t cookie) const {
   const auto noted = get_element<psp_noted_entry>(programs_.maps().noted, cookie);
-  return noted && (!*noted || (*noted)->released != 0);
+  if (!noted) return std::nullopt;
+  return !*noted || (*noted)->released != 0;
 }
 
 }  // namespace psp::kernel

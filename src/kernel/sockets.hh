@@ -39,15 +39,16 @@ class KernelSockets final : public device::SocketOps {
 
   device::Result<device::SocketInfo> examine(int fd) override;
   device::Result<void> rx_attach(int fd, const device::Association& association) override;
-  device::Result<void> tx_attach(int fd, const device::Association& association) override;
+  device::Result<device::TxSwitch> tx_attach(int fd,
+                                             const device::Association& association) override;
 
   // forget drops what was kept for the packets that a connection sends after its socket has gone.
   // False: some of it is still there, and it is to be tried again.
   [[nodiscard]] bool forget(std::uint64_t cookie) const;
 
   // is_released: has the application closed the socket? Until then one with a Tx key is alive, also
-  // if the kernel does not list it; and so it is if the kernel does not tell.
-  bool is_released(std::uint64_t cookie) const;
+  // if the kernel does not list it. Nothing: the kernel does not tell.
+  std::optional<bool> is_released(std::uint64_t cookie) const;
 
   // room knows of the connections that the maps had none for.
   Room& room() { return room_; }
@@ -59,9 +60,14 @@ class KernelSockets final : public device::SocketOps {
 
  private:
   psp_sockopt request_for(const device::Association& association) const;
-  device::Result<void> switch_to_tx(int fd, const psp_sockopt& request) const;
-  device::Result<void> note(const psp_sock_view& view, const device::Association& association);
-  std::optional<psp_u32> stored_boundary(int fd) const;
+  static device::Result<device::TxSwitch> refusal_of_switch(int error);
+  std::optional<bool> is_switched(int fd) const noexcept;
+  device::Result<void> note(int fd, const psp_sock_view& view,
+                            const device::Association& association);
+  device::TxSwitch finish_switch(int fd, const device::Association& association,
+                                 device::SoftwareDevice& driver,
+                                 const psp_sock_view& before) const noexcept;
+  std::optional<psp_u32> stored_boundary(int fd) const noexcept;
   static void settle_mss(int fd, bool lowered, const psp_sockopt& request);
 
   Secrets secrets_;

@@ -73,7 +73,7 @@ class CookieSockets final : public device::SocketOps {
     rx_cookies.push_back(association.cookie);
     return {};
   }
-  device::Result<void> tx_attach(int, const device::Association& association) override {
+  device::Result<device::TxSwitch> tx_attach(int, const device::Association& association) override {
     tx_cookies.push_back(association.cookie);
     return {};
   }

@@ -84,7 +84,18 @@ struct Server::Impl {
     } catch (const std::bad_alloc&) {
       message.clear();  // lost: what it is about has happened
     }
-    multicast(group, netns, message);
+    try {
+      multicast(group, netns, message);
+    } catch (const std::bad_alloc&) {  // what it is about has happened: members are told of a loss
+      tell_of_loss(group, netns);
+    }
+  }
+  void tell_of_loss(std::uint32_t group, std::uint64_t netns) noexcept {
+    try {
+      multicast(group, netns, {});
+    } catch (const std::bad_alloc&) {
+      return;  // not even that
+    }
   }
   void notify_device(Notification::Kind kind, const device::Device& device, std::uint64_t netns) {
     notify(SOFTPSP_GROUP_MGMT, netns, kind,

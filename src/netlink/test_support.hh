@@ -49,7 +49,7 @@ class ModelSockets final : public device::SocketOps {
     return info;
   }
   device::Result<void> rx_attach(int, const device::Association&) override { return {}; }
-  device::Result<void> tx_attach(int fd, const device::Association&) override {
+  device::Result<device::TxSwitch> tx_attach(int fd, const device::Association&) override {
     if (sockets[fd].clear_queued)
       return device::fail(EBUSY, "Socket has incompatible segments already in the recv queue");
     return {};

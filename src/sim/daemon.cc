@@ -122,10 +122,12 @@ void Daemon::recount() {
   std::set<std::uint64_t> listed;
   for (const auto& socket : machine_.listed()) listed.insert(socket->id);
   const auto now = time_point(machine_.schedule.now());
-  missed_ = !inside([&] {
+  missed_ = false;
+  const bool done = inside([&] {
     for (const std::uint64_t cookie : departures_->open())
-      if (!listed.contains(cookie)) departures_->depart_unheard(cookie, now);
+      if (!listed.contains(cookie)) missed_ |= !departures_->depart_unheard(cookie, now);
   });
+  missed_ |= !done;
 }
 
 // look_after puts back what somebody has taken off.
@@ -151,7 +153,7 @@ ClientResult<Answer> Daemon::serve_client(const std::shared_ptr<Tcp>& socket, As
   if (!serving_ || frozen_) return client_error(ENOTCONN, "");
   ClientResult<Answer> answer = client_error(ECONNRESET, "");
   const int fd = process_.borrow(socket);
-  (void)inside([&] { answer = ask(fd); });
+  if (!inside([&] { answer = ask(fd); })) answer = client_error(ECONNRESET, "");
   process_.give_back(fd);
   return answer;
 }

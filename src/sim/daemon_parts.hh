@@ -26,6 +26,7 @@ class Daemon::Device final : public device::Driver {
                                   const device::DeviceConfig& next) override {
     auto done = software.set_config(current, next);
     daemon_.versions_ = next.versions_ena;
+    const ScarceMemory::Plenty plenty;  // to tell the programs takes none
     daemon_.set_config();
     return done;
   }
@@ -33,6 +34,7 @@ class Daemon::Device final : public device::Driver {
     auto done = software.key_rotate(proposed);
     ++daemon_.rotations_;
     ++daemon_.rotations_done_;
+    const ScarceMemory::Plenty plenty;
     daemon_.set_config();
     return done;
   }
@@ -89,15 +91,16 @@ class Daemon::Netdevs final : public device::NetdevOps {
 // inside runs product code as a turn of its loop does. False: it did not get to the end.
 template <typename Work>
 bool Daemon::inside(Work&& work) {
+  bool done = false;
   try {
     const Process::Inside turn(process_);
     work();
-    return true;
-  } catch (const Process::Killed&) {
-    die();
-  } catch (const std::bad_alloc&) {  // what was being done is given up (base/event_loop.cc)
+    done = true;
+  } catch (const std::bad_alloc&) {
+    done = false;  // what was being done is given up (base/event_loop.cc)
   }
-  return false;
+  if (process_.killed()) die();
+  return done && !process_.killed();
 }
 
 template <typename Call>

@@ -156,6 +156,7 @@ void Daemon::let_go() {
   namespaces_.emplace(std::move(*kernel::NetnsTable::open()));
   kernel::SharedMaps numbers;
   numbers.assoc.reset(process_.number(maps[SHIM_ASSOC]));
+  process_.storage(maps[SHIM_ASSOC]);
   numbers.departed.reset(process_.number(maps[SHIM_DEPARTED]));
   numbers.by_tx_spi.reset(process_.number(maps[SHIM_BY_TX_SPI]));
   numbers.noted.reset(process_.number(maps[SHIM_NOTED]));

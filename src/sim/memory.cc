@@ -16,7 +16,10 @@ constinit thread_local unsigned left = 0;  // allocations until the one that fai
 }  // namespace
 
 [[gnu::noinline]] void* operator new(std::size_t size) {
-  if (left != 0 && --left == 0) throw std::bad_alloc();
+  if (left != 0) {
+    --left;
+    if (left == 0) throw std::bad_alloc();
+  }
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }

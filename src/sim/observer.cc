@@ -89,6 +89,14 @@ void Observer::forget(unsigned place) {
   });
 }
 
+// is_secret: are these octets that the application wrote after tx-assoc? Few can be anybody's.
+bool Observer::is_secret(const End& end, const Segment& segment) {
+  constexpr std::size_t kEnough = 16;
+  const std::uint32_t last = segment.seq + static_cast<std::uint32_t>(segment.payload.size());
+  return end.secured && segment.payload.size() >= kEnough && psp_before(end.boundary, last) &&
+         is_written(end.stream, end.written.get(), segment.seq - end.iss - 1, segment.payload);
+}
+
 void Observer::gone(unsigned place, std::uint64_t cookie) {
   for (auto& [key, end] : ends_)
     if (key.first == place && end->cookie == cookie && end->gone == 0) end->gone = schedule_.now();
@@ -141,7 +149,11 @@ void Observer::sent_clear(unsigned place, std::span<const std::uint8_t> ip) {
     return;
   }
   const auto end = find(place, segment->tuple);
-  if (end == nullptr || !end->secured) return;
+  if (end == nullptr) return;
+  if (end->before && is_secret(*end->before, *segment))
+    return fail(fmt::format("{}: octets of the connection that had these ports before, in clear",
+                            name_of(place)));
+  if (!end->secured) return;
   coverage_.count("clear after tx-assoc", segment->payload.empty() ? "bare" : "data");
   const std::string what = fmt::format(
       "{}: {}:{} -> {} in clear, flags {}, seq {}, {} octets, boundary {}, {}", name_of(place),
@@ -166,9 +178,11 @@ void Observer::sent_clear(unsigned place, std::span<const std::uint8_t> ip) {
   // A SYN begins another connection, and is answered in clear by a host that has nobody there.
   // With that the one before is forgotten (psp_supersede), be it that the enemy has sent the SYN.
   if (segment->syn && departed) end->superseded = true;
-  if (segment->syn || (departed && segment->rst && segment->ack)) return;
+  const bool answers_syn = segment->rst && segment->ack && segment->seq == 0;
+  if (segment->syn || (departed && answers_syn)) return;
   // Of a socket only its last connection is noted (psp_unnote).
-  if (end->superseded) return coverage_.count("clear after tx-assoc", "bare, superseded");
+  if (departed && end->superseded)
+    return coverage_.count("clear after tx-assoc", "bare, superseded");
   // What had its keys first and never came to send: nobody has heard of it, and nothing is noted.
   if (departed && !end->left && segment->rst)
     return coverage_.count("clear after tx-assoc", "bare, never sent");
@@ -222,8 +236,15 @@ void Observer::let_in(unsigned place, const Tcp& socket, const Segment& segment,
   const bool verified = now.verified != 0 && skb.tc_index == now.verified && skb.opened;
   if (!verified) {
     if (skb.forged && !harmless(*end, segment)) end->touched = true;
+    if (end->secured && end->heard)
+      fail(fmt::format("{}: a segment in clear is let in though the peer is under PSP, flags {}",
+                       name_of(place), flags_of(segment)));
+    if (end->secured && (segment.urg || (!segment.payload.empty() && !segment.syn)))
+      fail(fmt::format("{}: data in clear is let in after tx-assoc", name_of(place)));
     return;
   }
+  // Data that is not believed to be opened would not pass.
+  end->heard |= end->secured && !segment.payload.empty();
   if (skb.place != place)
     return fail(fmt::format("{}: opened in another namespace", name_of(place)));
   if (!end->has_rx) return fail(fmt::format("host {}: opened for a socket without Rx key", host));
@@ -236,6 +257,11 @@ void Observer::let_in(unsigned place, const Tcp& socket, const Segment& segment,
   if (now.rotations - end->rotation > 1)
     fail(fmt::format("host {}: opened under a key {} rotations old", host,
                      now.rotations - end->rotation));
+  const auto sender = peer && peer->stream == end->peer_stream ? peer->socket.lock() : nullptr;
+  const std::uint32_t last = segment.seq + static_cast<std::uint32_t>(segment.payload.size());
+  if (sender && !segment.payload.empty() && !segment.psh &&
+      sender->pushed.contains(last - sender->iss))
+    fail(fmt::format("host {}: the PSH of a segment is lost on its way", host));
 }
 
 void Observer::path_shrank(unsigned place, const Skb& error, std::size_t mtu) {

@@ -43,6 +43,7 @@ struct End {
   std::uint32_t rotation = 0;            // how often its device had rotated
   bool superseded = false;               // the socket has begun another connection since
   bool left = false;                     // something of it has left the programs of its host
+  bool heard = false;                    // data that was opened was let in after tx-assoc
   Time gone = 0;                         // since when there is no full socket; 0: there is one
   bool touched = false;  // something forged in clear was let in before it was secure
 };
@@ -92,6 +93,7 @@ class Observer {
  private:
   void sent_clear(unsigned place, std::span<const std::uint8_t> ip);
   void sent_psp(unsigned place, std::span<const std::uint8_t> ip);
+  static bool is_secret(const End& end, const Segment& segment);
   static bool wrote_in_clear(const End& end, const Segment& segment);
   bool harmless(const End& end, const Segment& segment) const;
   std::shared_ptr<End> find(unsigned place, const Tuple& tuple) const;

@@ -53,11 +53,8 @@ Map* Process::map(int fd) {
 
 int Process::begin_call() {
   const bool dies = random_.chance(faults_.death), fails = random_.chance(faults_.error);
+  killed_ |= dies;
   if (killed_) return -EBADF;
-  if (dies) {
-    killed_ = true;
-    throw Killed();
-  }
   return fails ? -ENOMEM : 0;
 }
 
@@ -66,6 +63,14 @@ unsigned Process::failing_allocation() {
   const bool fails = random_.chance(faults_.memory);
   const auto which = static_cast<unsigned>(random_.between(1, 30));
   return fails ? which : 0;
+}
+
+// stored is an element of socket storage, whose key from outside is a descriptor.
+const void* Process::stored(Map& storage, const void* key) {
+  int fd = -1;
+  std::memcpy(&fd, key, sizeof fd);
+  const Tcp* of = socket(fd);
+  return of == nullptr ? nullptr : storage.lookup(&of->id);
 }
 
 Process::Inside::Inside(Process& process) : memory_(process.failing_allocation()) {
@@ -116,7 +121,7 @@ int sim_map_lookup_elem(int fd, const void* key, void* value) {
   return model([=](Process& process) {
     psp::sim::Map* map = process.map(fd);
     if (map == nullptr) return -EBADF;
-    const void* there = map->lookup(key);
+    const void* there = process.is_storage(*map) ? process.stored(*map, key) : map->lookup(key);
     if (there == nullptr) return -ENOENT;
     std::memcpy(value, there, map->value_size());
     return 0;

@@ -27,16 +27,20 @@ class Process {
   Process(Kernel& kernel, Random random, const CallFaults& faults)
       : kernel_(kernel), random_(random), faults_(faults) {}
 
-  // Killed ends what product code is doing. Its calls while that unwinds do nothing: a process that
-  // is killed makes none.
-  struct Killed {};
-  // begin_call is what each call begins with: 0, or the errno that it fails with.
+  // begin_call is what each call begins with: 0, or the errno that it fails with. Once it has been
+  // killed no call does anything. What its code still does in memory nobody will see.
   int begin_call();
+  bool killed() const { return killed_; }
 
   // Number of a descriptor. A socket's is valid while it is borrowed.
   int borrow(std::shared_ptr<Tcp> socket);
   void give_back(int fd) { sockets_.erase(fd); }
   int number(std::shared_ptr<Map> map);
+
+  // storage says which map is the storage of sockets.
+  void storage(const std::shared_ptr<Map>& map) { storage_ = map.get(); }
+  bool is_storage(const Map& map) const { return &map == storage_; }
+  const void* stored(Map& storage, const void* key);
 
   Kernel& kernel() { return kernel_; }
   Tcp* socket(int fd);
@@ -63,6 +67,7 @@ class Process {
   Random random_;
   const CallFaults& faults_;
   bool killed_ = false;
+  const Map* storage_ = nullptr;
   int last_ = 1000;
   std::map<int, std::shared_ptr<Tcp>> sockets_;
   std::map<int, std::shared_ptr<Map>> maps_;

@@ -182,7 +182,7 @@ void Tcp::disconnect() {
   error = 0;
   received_.clear();
   queue_.clear();
-  pushed_.clear();
+  pushed.clear();
   sacked_.clear();
   duplicate_.reset();
   recovers_ = false;

@@ -101,10 +101,11 @@ class Tcp final : public Sock {
   std::uint32_t iss = 0, irs = 0;
   std::uint32_t snd_una = 0, snd_nxt = 0, write_seq = 0;
   std::uint32_t rcv_nxt = 0, copied_seq = 0;
-  std::size_t ip_options = 0;  // set on the socket
-  bool reacts = true;          // to options: the MSS is lowered by them
-  bool deaf = false;           // SHUT_RD
-  bool nagle = false;          // small segments wait for the ACK of an earlier one
+  std::set<std::uint32_t> pushed;  // where segments with PSH ended, from iss; not acknowledged
+  std::size_t ip_options = 0;      // set on the socket
+  bool reacts = true;              // to options: the MSS is lowered by them
+  bool deaf = false;               // SHUT_RD
+  bool nagle = false;              // small segments wait for the ACK of an earlier one
   Agreed agreed;
   std::uint32_t timestamp_base = 0;
   std::uint32_t recent = 0;  // the peer's timestamp; 0 at `recent_at`: there is none
@@ -167,7 +168,6 @@ class Tcp final : public Sock {
 
   Network& network_;
   std::deque<std::uint8_t> received_;
-  std::set<std::uint32_t> pushed_;         // where segments with PSH ended
   std::map<std::uint32_t, Octets> queue_;  // out of order, by distance from irs
   std::uint32_t receive_buffer_ = 60000;
   std::uint32_t rcv_wnd_ = 0, rcv_wup_ = 0;  // what was offered, and at which rcv_nxt

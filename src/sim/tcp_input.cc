@@ -138,7 +138,7 @@ void Tcp::take_ack(const Segment& segment) {
   }
   const std::uint32_t acknowledged = segment.ack_seq - snd_una;
   snd_una = segment.ack_seq;
-  pushed_.erase(pushed_.begin(), pushed_.upper_bound(snd_una - iss));
+  pushed.erase(pushed.begin(), pushed.upper_bound(snd_una - iss));
   duplicates_ = tries_ = 0;
   congestion_ = std::min<std::size_t>(congestion_ + acknowledged, 400000);
   ++timer_;

@@ -60,8 +60,8 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
   segment.fin = fin;
   // What is sent again is pushed where it was before.
   const std::uint32_t end = from + static_cast<std::uint32_t>(size) - iss;
-  segment.psh = push || (size != 0 && (iss + end == write_seq || pushed_.contains(end)));
-  if (segment.psh) pushed_.insert(end);
+  segment.psh = push || (size != 0 && (iss + end == write_seq || pushed.contains(end)));
+  if (segment.psh) pushed.insert(end);
   segment.payload.resize(size);
   write_stream(stream, written.get(), from - iss - 1, segment.payload);
   if (size > room) segment.gso_size = static_cast<std::uint16_t>(room);

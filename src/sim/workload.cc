@@ -234,7 +234,11 @@ void Workload::secure(Connection& connection, Side& side, Side& other) {
       if (some.key && some.end && some.end->host != side.end->host &&
           some.key->version == side.key->version)
         key = *some.key;
-    connection.tampered |= key.octets != other.key->octets;
+    if (key.octets != other.key->octets) {
+      connection.tampered = true;
+      // ICMP errors that quote this SPI are taken for one of the two (docs/security.md).
+      any->tampered |= plan_.has(Feature::k_mtu);
+    }
   }
   take_tx(side, key);
 }
@@ -268,10 +272,16 @@ void Workload::take_tx(Side& side, const Key& key) {
   if (!done) doubt(side, done.error(), key.spi);
   if (!done && done.error().sys_errno == EINVAL) side.wants_key = false;
   if (!done) return;
+  secured(side, key.spi);
+}
+
+// secured: from now on the observer expects all of a secured connection.
+void Workload::secured(Side& side, Spi spi) {
   side.has_tx = true;
-  side.end->tx_spi = key.spi.value;
+  side.end->tx_spi = spi.value;
   if (side.socket->is_over()) return;  // it is for a connection to come
   side.end->secured = true;
+  side.end->left |= psp_has_sequence(side.socket->state);  // tx-assoc has noted it
   side.end->boundary = side.socket->write_seq;
   side.end->read_boundary = side.socket->copied_seq;
 }
@@ -308,7 +318,7 @@ void Workload::connect_again(Connection& connection, unsigned which, Tuple to) {
   if (side.closed) return;
   if (!random_.chance(500'000)) to.local_port = 0;
   auto end = std::make_shared<End>(*side.end);
-  end->superseded = end->touched = end->left = false;
+  end->superseded = end->touched = end->left = end->heard = false;
   end->gone = 0;
   end->secured = side.has_tx && observer_.holds(*side.end);
   side.socket->stream = end->stream = ++last_stream_;

@@ -106,6 +106,7 @@ class Workload {
   ClientResult<void> exchange_tx(Side& side, Version version, const KeyInfo& tx);
   void take_rx(Side& side, Version version);
   void take_tx(Side& side, const Key& key);
+  static void secured(Side& side, Spi spi);
   static void doubt(Side& side, const ClientError& error, Spi spi);
   void reconnect(const Handle& connection, unsigned which);
   void connect_again(Connection& connection, unsigned which, Tuple to);

@@ -179,11 +179,7 @@ ClientResult<void> Workload::exchange_tx(Side& side, Version version, const KeyI
     doubt(side, done.error(), tx.spi);
     return done;
   }
-  side.has_tx = true;
-  side.end->tx_spi = tx.spi.value;
-  side.end->secured = true;
-  side.end->boundary = side.socket->write_seq;
-  side.end->read_boundary = side.socket->copied_seq;
+  secured(side, tx.spi);
   side.first_place = side.end->boundary - side.socket->iss - 1 + keyx::kStartSize;
   return {};
 }

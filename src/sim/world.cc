@@ -114,6 +114,8 @@ World::~World() = default;
 void World::send(unsigned host, Octets packet, const Skb& skb) {
   if (!skb.forged) observer_.sent(skb.place, packet);
   mix(packet);
+  // The run ends here: that packet will not arrive, and belongs into the trace.
+  if (observer_.breach() && tap_) tap_(schedule_.now(), 1 - host, packet, skb.forged);
   link_->send(host, std::move(packet), skb.forged);
 }
 

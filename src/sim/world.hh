@@ -23,10 +23,10 @@ namespace psp::sim {
 
 // Columns of Coverage's table: faults, and at the end that there was none.
 inline constexpr std::array kCountedFaults = {
-    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev, Feature::k_clsact,
-    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,    Feature::k_crash,
-    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,  Feature::k_route,
-    Feature::k_foreign, Feature::k_call_deaths,
+    Feature::k_rotate,  Feature::k_versions,     Feature::k_netdev,     Feature::k_clsact,
+    Feature::k_tcx,     Feature::k_tap_programs, Feature::k_tap,        Feature::k_crash,
+    Feature::k_stop,    Feature::k_freeze,       Feature::k_clock,      Feature::k_route,
+    Feature::k_foreign, Feature::k_disassoc,     Feature::k_netns_gone, Feature::k_call_deaths,
 };
 inline constexpr std::size_t kFaultsCounted = kCountedFaults.size();
 

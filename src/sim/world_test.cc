@@ -52,6 +52,18 @@ TEST(WorldTest, InPeaceConnectionsAreSecuredAndDeliver) {
   EXPECT_EQ(passed(PSP_STATE_NONE), 0u);
 }
 
+TEST(WorldTest, EachFaultComes) {
+  std::array<bool, kFeatures> without{};
+  Coverage coverage;
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    Plan plan = make_plan(seed, 60000, without);
+    plan.on.fill(true);
+    (void)World(plan, coverage).run();
+  }
+  for (const Feature fault : kCountedFaults)
+    EXPECT_GT(coverage.of("faults", std::string(name_of(fault))), 0u) << name_of(fault);
+}
+
 TEST(WorldTest, EachFaultAloneKeepsThePromises) {
   for (std::size_t i = 0; i < kFeatures; ++i) {
     auto without = nothing();

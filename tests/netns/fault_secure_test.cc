@@ -10,6 +10,8 @@
 // Threading: see fault_asked.hh.
 #include <gtest/gtest.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -116,6 +118,9 @@ class ToTakeATxKey : public Securing {
     Client client = this->client();
     const auto done = take_rx_key(client);
     EXPECT_TRUE(done) << done.error().message;
+    // What is said next must not wait for its ACK, however long the request takes.
+    const int on = 1;
+    EXPECT_EQ(::setsockopt(connection().a.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
     cable().carry(false);
     send_all(connection().a.get(), kLastInClear);
   }

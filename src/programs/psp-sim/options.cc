@@ -8,6 +8,7 @@
 #include "options.hh"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -30,6 +31,18 @@ Examples:
   psp-sim --seed 42 --trace failure.pcapng     what was on the link
   psp-sim --hours 8 --seed 100000 --coverage   for eight hours, then what has been reached
 Exit status: 0 all is well, 1 a promise was broken, 2 usage, 3 the trace cannot be written.)";
+
+// whole_number: CLI11 would take -1 for the largest of all.
+CLI::Validator whole_number(std::uint64_t least) {
+  const auto check = [least](const std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc() && stop == end && value >= least) return {};
+    return fmt::format("'{}' is not a whole number from {} to {}", text, least, UINT64_MAX);
+  };
+  return CLI::Validator(check, "", "");
+}
 
 // take_words turns off what is named.
 std::expected<void, std::string> take_words(const std::vector<std::string>& words, bool only,
@@ -64,9 +77,11 @@ std::expected<Options, int> parse_options(int argc, char** argv) {
   app.formatter(std::make_shared<PlainHelp>());
   app.footer(kExamples);
   app.set_version_flag("-V,--version", version_line("psp-sim"));
-  app.add_option("--seed", options.seed, "First seed")->capture_default_str();
+  app.add_option("--seed", options.seed, "First seed")
+      ->check(whole_number(0))
+      ->capture_default_str();
   auto* seeds = app.add_option("--seeds", options.seeds, "Runs, with one seed after the other")
-                    ->check(CLI::PositiveNumber)
+                    ->check(whole_number(1))
                     ->capture_default_str();
   app.add_option("--steps", options.steps, "Steps of each run, before the calm at its end")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000'000}))
