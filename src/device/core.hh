@@ -55,7 +55,8 @@ class SocketOps {
   // tx_attach switches the socket to its Tx key, under the socket lock: from its success on, no
   // unauthenticated octet is delivered and every octet written is sealed. Errors: ENOTCONN as
   // above; EBUSY "Socket has incompatible segments already in the recv queue". No attribute.
-  // Whatever it throws, the socket is not switched.
+  // EIO: it is not known whether the socket is switched; without its key it is silent then, and
+  // another call finds out. Whatever it throws, the socket is not switched.
   virtual Result<TxSwitch> tx_attach(int fd, const Association& association) = 0;
 };
 

@@ -61,8 +61,9 @@ class DeviceRegistry {
   // epoch changes when a device or an associated netdev comes or goes.
   std::uint64_t epoch() const { return epoch_; }
 
-  // For the core. add registers a device; see Core::add_device. remove takes it from the registry;
-  // its record stays while associations hold its id.
+  // For the core. add registers a device; see Core::add_device. remove takes it from the registry,
+  // and returns the netdevs that were associated; its record stays while associations hold its id.
+  // It takes no memory.
   Result<DeviceRecord*> add(NetdevKey netdev, std::string ifname, VersionSet cap, Driver& driver);
   std::vector<NetdevKey> remove(DeviceRecord& record);
   void drop_if_unused(DeviceRecord& record);

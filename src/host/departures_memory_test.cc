@@ -3,34 +3,18 @@
 // Departures when memory runs out, at each allocation once: no association is lost. What could not
 // be written down counts as open, and the next look finds it again.
 //
-// This program has its own operator new, for nothing else fails one allocation of a thread. It is a
-// program of its own, so that no other test has it.
+// A program of its own, as it has another operator new (base/scarce_memory.hh).
 #include <array>
-#include <cstdlib>
 #include <gtest/gtest.h>
 #include <new>
 #include <set>
 
+#include "base/scarce_memory.hh"
 #include "device/core_fakes.hh"
 
 #include "departures.hh"
 #include "recount.hh"
 #include "socket_lists_fakes.hh"
-
-// The allocation that fails, counted down on the one thread that sets it; 0: none.
-static thread_local int failing_allocation = 0;
-
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  if (failing_allocation > 0) {
-    --failing_allocation;
-    if (failing_allocation == 0) throw std::bad_alloc();
-  }
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-// The analyzer takes it for a second release. NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete)
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace psp::host {
 namespace {
@@ -56,15 +40,13 @@ class DeparturesMemory : public testing::Test {
   // without_memory does something whose next allocation fails; how often it did not get through.
   template <typename Work>
   static int without_memory(const Work& work) {
-    failing_allocation = 1;
-    int lost = 0;
+    const ScarceMemory next_fails(1);
     try {
       work();
     } catch (const std::bad_alloc&) {
-      lost = 1;
+      return 1;
     }
-    failing_allocation = 0;
-    return lost;
+    return 0;
   }
 
   device::FakeDriver driver_;
@@ -76,9 +58,8 @@ class DeparturesMemory : public testing::Test {
                          {.is_released = [](std::uint64_t) { return true; },
                           .forget =
                               [this](std::uint64_t cookie) {
-                                const int rest = std::exchange(failing_allocation, 0);
+                                const ScarceMemory::Plenty kernels;
                                 if (told_) forgotten_.insert(cookie);
-                                failing_allocation = rest;
                                 return told_;
                               }}};
   const Departures::TimePoint start_{std::chrono::seconds(1000)};
@@ -135,10 +116,7 @@ TEST_F(DeparturesMemory, WhatTheKernelKeepsIsTriedAgainThoughItCouldNotBeWritten
 
 TEST_F(DeparturesMemory, ANamespaceThatIsNoMoreLosesAllAtTheNextTry) {
   int lost = 0;
-  while (without_memory([&] {
-           departures_.release_all(kNetns, start_);
-           failing_allocation = 0;
-         }) != 0) {
+  while (without_memory([&] { departures_.release_all(kNetns, start_); }) != 0) {
     departures_.release_all(kNetns, start_);
     lost++;
   }

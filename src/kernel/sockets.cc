@@ -63,6 +63,11 @@ bool reserve_options(int fd, bool on) {
   return ::setsockopt(fd, IPPROTO_IP, IP_OPTIONS, options.data(), on ? options.size() : 0) == 0;
 }
 
+// in_doubt: what there is of the socket stays as it is. A later tx-assoc finds out.
+std::unexpected<device::Error> in_doubt() {
+  return fail(EIO, "The kernel does not tell whether the Tx key is set: ask again, or close");
+}
+
 }  // namespace
 
 KernelSockets::KernelSockets(const Secrets& secrets, const SocketPrograms& programs,
@@ -155,10 +160,11 @@ Result<void> KernelSockets::note(int fd, const psp_sock_view& view,
   if (insert() != 0) {
     if (errno != EEXIST) return full();
     const auto switched = is_switched(fd);
-    if (!switched) return full();
+    if (!switched) return in_doubt();
     if (*switched) return fail(EBUSY, "Tx key already set");
     // What a tx-assoc has left that failed, or that a pspd was killed in.
-    if (!forget(association.cookie) || insert() != 0) return full();
+    if (!forget(association.cookie)) return in_doubt();
+    if (insert() != 0) return full();
   }
   if (!view.connected) return {};
   psp_tuple_entry entry{};
@@ -209,10 +215,11 @@ Result<device::TxSwitch> KernelSockets::tx_attach(int fd, const device::Associat
     const int error = errno;
     if (error == EALREADY) return refusal_of_switch(error);
     // A program of somebody else's may have refused what ours has done. Where the kernel does not
-    // tell, ours is believed in its own words.
+    // tell, ours is believed in its own words; else the note stays, and the key goes: should the
+    // socket be switched, it is silent.
     const bool own_words = error == ENOTCONN || error == ENOENT || error == EBUSY;
     const auto switched = is_switched(fd);
-    if (!switched && !own_words) return device::TxSwitch::kInVain;
+    if (!switched && !own_words) return in_doubt();
     if (!switched.value_or(false)) {
       (void)forget(association.cookie);  // what stays goes when the socket does
       return refusal_of_switch(error);

@@ -27,6 +27,22 @@ using testing::unhex;
 using testing::with_id;
 using testing::World;
 
+TEST(Namespaces, ANotificationWithoutMemoryIsALossAndUndoesNothing) {
+  World world;
+  ASSERT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+  std::vector<std::uint64_t> lost;
+  world.server.set_multicast([&](std::uint32_t, std::uint64_t netns, const Datagram& message) {
+    if (!message.empty()) throw std::bad_alloc();
+    lost.push_back(netns);
+  });
+  const auto gone = world.ask(dev_assoc(PSPNL_CMD_DEV_DISASSOC, 50, 3));
+  ASSERT_EQ(gone.size(), 1u);
+  EXPECT_EQ(hex(gone[0]), "140000005350000009000000000000000c010000");
+  EXPECT_THAT(world.netdevs.attached, IsEmpty());
+  EXPECT_THAT(lost, ::testing::ElementsAre(0, 3)) << "members hear of a loss";
+  EXPECT_EQ(world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3)).size(), 1u);
+}
+
 TEST(Namespaces, DevAssocIsAnsweredWithNothingAndToldToBothNamespaces) {
   World world;
   const auto out = world.ask(dev_assoc(PSPNL_CMD_DEV_ASSOC, 50, 3));

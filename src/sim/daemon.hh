@@ -55,7 +55,7 @@ struct Machine {
   device::Compat compat = device::Compat::kLinux72;
   CallFaults faults;               // what pspd's calls meet with
   std::function<void()> on_death;  // a pspd was killed in the middle of what it did
-  std::uint64_t boot_ps() const { return (schedule.now() + kernel.clock_offset) * 1000; }
+  std::uint64_t boot_ps() const { return (schedule.now() + common->clock_offset) * 1000; }
 };
 
 class Daemon {

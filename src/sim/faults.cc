@@ -133,7 +133,7 @@ void World::do_fault(Feature feature, unsigned host, bool boxed) {
         if (daemons_[host]) daemons_[host]->freeze(false);
       });
     case Feature::k_clock:
-      kernel.clock_offset += random_.below(1000 * kSecond);
+      kernel.common->clock_offset += random_.below(1000 * kSecond);
       return;
     case Feature::k_route:
       machine.kernel.route = Kernel::kOther;

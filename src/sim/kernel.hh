@@ -49,6 +49,7 @@ struct Common {
   std::function<void(std::uint64_t cookie)> on_gone;
   std::uint64_t last_socket = 100;
   std::uint32_t last_program = 10;
+  std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
   std::uint32_t next_program() { return ++last_program; }
 };
 
@@ -150,7 +151,6 @@ class Kernel final : public Network, public Surroundings {
   const KernelOptions& options() const { return options_; }
 
   std::uint64_t dropped_at_tap = 0;
-  std::uint64_t clock_offset = 0;  // of the boot clock, in ns: it can jump ahead
 
  private:
   // Network, for its sockets.
@@ -168,7 +168,7 @@ class Kernel final : public Network, public Surroundings {
 
   // Surroundings, for the helpers of programs.
   Sock* find_socket(const Tuple& tuple) override;
-  std::uint64_t boot_ns() const override { return schedule_.now() + clock_offset; }
+  std::uint64_t boot_ns() const override { return schedule_.now() + common->clock_offset; }
   bool has_tcx() const override { return options_.tcx; }
   bool is_local(const Address& address) const override {
     return address == options_.address4 || address == options_.address6;

@@ -93,7 +93,7 @@ namespace {
 // model runs a call in the model, with memory that is not the process's.
 template <typename Call>
 int model(Call&& call) {
-  const psp::sim::ScarceMemory::Plenty kernels;
+  const psp::ScarceMemory::Plenty kernels;
   Process& process = Process::current();
   const int fault = process.begin_call();
   return psp::sim::result(fault != 0 ? fault : call(process));

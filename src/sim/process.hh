@@ -8,8 +8,9 @@
 #include <map>
 #include <memory>
 
+#include "base/scarce_memory.hh"
+
 #include "kernel.hh"
-#include "memory.hh"
 #include "random.hh"
 
 namespace psp::sim {

@@ -61,6 +61,8 @@ void Tcp::transmit(std::uint32_t from, std::size_t size, bool fin, bool push) {
   // What is sent again is pushed where it was before.
   const std::uint32_t end = from + static_cast<std::uint32_t>(size) - iss;
   segment.psh = push || (size != 0 && (iss + end == write_seq || pushed.contains(end)));
+  // Of those that are joined in one, only the last keeps its PSH.
+  if (size != 0) pushed.erase(pushed.upper_bound(from - iss), pushed.lower_bound(end));
   if (segment.psh) pushed.insert(end);
   segment.payload.resize(size);
   write_stream(stream, written.get(), from - iss - 1, segment.payload);

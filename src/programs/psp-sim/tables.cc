@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A table for each state, no wider than a page: rows are faults, columns what came and whether it
-// was let in. A column that no fault has reached is one that the state table forbids, and has no
-// numbers at all. Counts are whole: how rare something is matters.
+// was let in. The state is that after the segment, so what makes Tx to Full counts as Full. Counts
+// are whole: how rare something is matters.
 #include "tables.hh"
 
 #include <fmt/format.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One counter, as there is one thread that simulates. The operators are those of every program that
-// has the simulator in it; with the counter at 0 they are malloc and free. They are not inlined, or
-// the compiler would warn of pairs that it cannot know to be one.
-#include "memory.hh"
+// A counter for each thread; at 0 the operators are malloc and free. They are not inlined, and out
+// of sight of who calls them, or compiler and analyzer would find fault with pairs that they cannot
+// know to be one.
+#include "base/scarce_memory.hh"
 
 #include <cstdlib>
 #include <new>
@@ -26,7 +26,7 @@ constinit thread_local unsigned left = 0;  // allocations until the one that fai
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
-namespace psp::sim {
+namespace psp {
 
 ScarceMemory::ScarceMemory(unsigned allocation) { left = allocation; }
 ScarceMemory::~ScarceMemory() { left = 0; }
@@ -34,4 +34,4 @@ ScarceMemory::~ScarceMemory() { left = 0; }
 ScarceMemory::Plenty::Plenty() : left_(std::exchange(left, 0)) {}
 ScarceMemory::Plenty::~Plenty() { left = left_; }
 
-}  // namespace psp::sim
+}  // namespace psp

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ScarceMemory: an allocation of product code that fails. While one lives, the allocation of that
-// number throws std::bad_alloc, once. What the model itself allocates meanwhile is not counted
-// (Plenty): a kernel would answer with an errno. The program has its own operator new for it, as
-// nothing else fails one allocation.
+// ScarceMemory: an allocation that fails. While one lives, the allocation of that number on its
+// thread throws std::bad_alloc, once. What a test's own models allocate meanwhile need not count
+// (Plenty). A program that has it (psp_scarce_memory) has its operator new, as nothing else fails
+// one allocation. For tests and the simulator; no program of a host has it.
 #pragma once
 
-namespace psp::sim {
+namespace psp {
 
 class ScarceMemory {
  public:
@@ -29,4 +29,4 @@ class ScarceMemory {
   };
 };
 
-}  // namespace psp::sim
+}  // namespace psp
